@@ -1,0 +1,27 @@
+# Needs Python 3.10 to 3.13 and nothing else. PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint clean
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	# timm, which nnU-Net needs, imports torchvision; the registry's torchvision is built for CUDA and does not
+	# import beside a CPU build of torch. 0.15.2 is the last release that imports without its compiled part.
+	$(BIN)/python -c "import torchvision" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.15.2
+	touch $@
+
+demo: install      ## phantom data, planning, training, prediction with uncertainty: under 6 minutes
+	$(BIN)/nnunet_ext demo -o demo
+
+test: install      ## the whole test-suite, CPU only
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,177 @@
+"""One case, all members: what is accumulated at image resolution and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
+from nnunet_ext.inference.augmentation import Flip
+from nnunet_ext.inference.export import CasePrediction
+from nnunet_ext.inference.members import Member
+from nnunet_ext.inference.model import Model
+from nnunet_ext.inference.moments import Moments
+from nnunet_ext.inference.resampling import (
+    Box,
+    common_box,
+    crop_box,
+    embed,
+    image_shape,
+    outside_probabilities,
+    place,
+    resample_to_image,
+    to_image_axes,
+)
+from nnunet_ext.inference.sliding_window import TiledImage
+from nnunet_ext.inference.uncertainty import case_row, regions_of, uncertainty_maps
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case as one model's preprocessing left it: the tiled image and nnU-Net's properties."""
+
+    tiled: TiledImage
+    properties: dict
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of a network over a case: a member, the flips that it averages, and its weight."""
+
+    name: str
+    member: Member
+    flips: tuple[Flip, ...]
+    weight: float
+
+
+class CaseEnsemble:
+    """Takes the members' logits of one case in, one after the other; no member's volume is kept.
+
+    Everything is accumulated in the image's own axes and resolution, within the box that nnU-Net's crop leaves.
+
+    Args:
+        models: of the ensemble.
+        prepared: the case as each of them sees it.
+        average: "probabilities" or "logits"; see `EnsemblePredictor`.
+        with_variance: track the variance, too.
+        keep_members: keep every member's own segmentation.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        prepared: Sequence[PreparedCase],
+        *,
+        average: str,
+        with_variance: bool,
+        keep_members: bool,
+    ) -> None:
+        self.models = models
+        self.prepared = prepared
+        self.labels = models[0].labels
+        self.boxes = [crop_box(case.properties, model.plans) for model, case in zip(models, prepared, strict=True)]
+        self.box: Box = common_box(self.boxes)
+        self.shape = image_shape(prepared[0].properties, models[0].plans)
+        self.moments = Moments(regions=self.labels.has_regions, with_variance=with_variance)
+        self.logit_sums: list[torch.Tensor | None] | None = [None] * len(models) if average == "logits" else None
+        self.weights = [0.0] * len(models)
+        self.members: list[CroppedLabels] = []
+        self.keep_members = keep_members
+        self.member_segmentations: dict[str, np.ndarray] = {}
+
+    def add(self, position: int, step: Pass, logits: torch.Tensor) -> None:
+        """Takes one member in.
+
+        Args:
+            position: of its model.
+            step: which member it is.
+            logits: (C, *spatial) at the model's resolution; may be changed.
+        """
+        probabilities = self._to_image(position, logits)
+        self.moments.add(probabilities, step.weight)
+        segmentation = self._segmentation(probabilities)
+        self.members.append(crop_to_foreground(segmentation))
+        if self.keep_members:
+            self.member_segmentations[step.name] = embed(segmentation, self.box, self.shape)
+        self.weights[position] += step.weight
+        if self.logit_sums is not None:
+            known = self.logit_sums[position]
+            weighted = logits * step.weight if step.weight != 1 else logits
+            self.logit_sums[position] = weighted if known is None else known.add_(weighted)
+
+    def finish(self, name: str, *, maps: Sequence[str], save_probabilities: bool) -> CasePrediction:
+        """What is known after the last member."""
+        probabilities = self._probabilities()
+        segmentation = self._segmentation(probabilities)
+        wanted = uncertainty_maps(self.moments, list(dict.fromkeys([*maps, "entropy", "mutual_information"])))
+        spacing_mm = self.prepared[0].properties["spacing"]
+        row = case_row(
+            segmentation=segmentation,
+            entropy=wanted["entropy"],
+            mutual_information=wanted["mutual_information"],
+            members=self.members,
+            regions=regions_of(self.labels, self.models[0].dataset_json),
+            image_voxels=math.prod(self.shape),
+            voxel_volume_ml=math.prod(spacing_mm) / 1000,
+        )
+        outside = {"confidence": 1.0}  # background for certain
+        return CasePrediction(
+            case=name,
+            segmentation=embed(segmentation, self.box, self.shape),
+            properties=self.prepared[0].properties,
+            row=row,
+            maps={key: embed(wanted[key], self.box, self.shape, outside.get(key, 0.0)) for key in maps},
+            probabilities=self._whole(probabilities) if save_probabilities else None,
+            member_segmentations=self.member_segmentations,
+        )
+
+    def _to_image(self, position: int, logits: torch.Tensor) -> torch.Tensor:
+        """Logits at a model's resolution to probabilities (C, *box)."""
+        return self._place(position, self.labels.apply_inference_nonlin(self._resample(position, logits)))
+
+    def _resample(self, position: int, logits: torch.Tensor) -> torch.Tensor:
+        model = self.models[position]
+        return resample_to_image(logits, self.prepared[position].properties, model.plans, model.configuration)
+
+    def _place(self, position: int, probabilities: torch.Tensor) -> torch.Tensor:
+        outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
+        in_image_axes = to_image_axes(probabilities, self.models[position].plans)
+        return place(in_image_axes, self.boxes[position], self.box, outside)
+
+    def _probabilities(self) -> torch.Tensor:
+        """The ensemble's probabilities (C, *box), averaged as asked for."""
+        if self.logit_sums is None:
+            return self.moments.mean()
+        total: torch.Tensor | None = None
+        for position, logit_sum in enumerate(self.logit_sums):
+            if logit_sum is None:
+                continue
+            # averaged before resampling, as stock does over folds
+            resampled = self._resample(position, logit_sum / self.weights[position])
+            share = self.weights[position] / sum(self.weights)
+            # log-probabilities outside a model's own crop would be infinite; models crop the same image alike
+            placed = place(
+                to_image_axes(resampled, self.models[position].plans),
+                self.boxes[position],
+                self.box,
+                torch.logit(outside_probabilities(len(resampled), regions=self.labels.has_regions), eps=1e-7),
+            )
+            total = placed * share if total is None else total.add_(placed, alpha=share)
+        if total is None:
+            raise RuntimeError("An ensemble has at least one member; none was added.")
+        return self.labels.apply_inference_nonlin(total)
+
+    def _segmentation(self, probabilities: torch.Tensor) -> np.ndarray:
+        """Label map (*box) as stock makes it: arg max, or the regions painted in their order."""
+        labels = self.labels.convert_probabilities_to_segmentation(probabilities.cpu())
+        return np.asarray(labels).astype(np.uint8 if len(self.labels.foreground_labels) < 255 else np.uint16)
+
+    def _whole(self, probabilities: torch.Tensor) -> np.ndarray:
+        """(C, *box) to (C, *image), with background outside of the box."""
+        outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
+        whole = tuple(slice(0, size) for size in self.shape)
+        return place(probabilities, self.box, whole, outside).numpy()

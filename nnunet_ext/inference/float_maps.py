@@ -1,0 +1,147 @@
+"""Uncertainty maps as image files: float32, in the geometry that nnU-Net gives its segmentations.
+
+nnU-Net's reader/writers cast what they write to integers, so each of them has a counterpart here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from nibabel.orientations import io_orientation, ornt_transform
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+TIFF_ENDINGS = (".tif", ".tiff")
+
+
+def write_map(
+    values: np.ndarray,
+    path: str | os.PathLike[str],
+    properties: dict[str, Any],
+    reader_writer: BaseReaderWriter,
+) -> None:
+    """Writes a map as float32 where `reader_writer.write_seg` would put a segmentation of the same case.
+
+    Spacing, origin, direction or affine, and orientation are those of the segmentation. A 2D image, `(1, y, x)`,
+    becomes a 2D file. A `Tiff3DIO` dataset gets `NAME.json` with the spacing beside `NAME.tif`, as in nnU-Net.
+
+    Args:
+        values: `(z, y, x)`, any real type, on the axes of nnU-Net's reader.
+        path: The file to write; its ending is that of `map_file_ending`.
+        properties: What the reader recorded about the image.
+        reader_writer: The dataset's reader/writer.
+
+    Raises:
+        ValueError: The reader/writer is unknown, or `values` is not three-dimensional.
+    """
+    writer = _map_writer(reader_writer)
+    if values.ndim != 3:
+        raise ValueError(
+            f"A map has the axes (z, y, x), (1, y, x) for a 2D image; found the shape {values.shape}. "
+            "Pass one map of one case."
+        )
+    writer(np.ascontiguousarray(values, dtype=np.float32), Path(path), properties)
+
+
+def map_file_ending(file_ending: str, reader_writer: BaseReaderWriter) -> str:
+    """The file ending of a dataset's maps: the dataset's own, or `.tif` where that format holds no floats.
+
+    Args:
+        file_ending: The dataset's `file_ending`, such as `.nii.gz` or `.png`.
+        reader_writer: The dataset's reader/writer.
+
+    Raises:
+        ValueError: The reader/writer is unknown.
+    """
+    _map_writer(reader_writer)
+    if isinstance(reader_writer, NaturalImage2DIO) and file_ending.lower() not in TIFF_ENDINGS:
+        return ".tif"
+    return file_ending
+
+
+def _write_simpleitk(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    sitk.WriteImage(_simpleitk_image(values, properties), str(path), True)
+
+
+def _write_simpleitk_reoriented(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    image = sitk.DICOMOrient(_simpleitk_image(values, properties), properties["sitk_stuff"]["original_orientation"])
+    sitk.WriteImage(image, str(path), True)
+
+
+def _simpleitk_image(values: np.ndarray, properties: dict[str, Any]) -> sitk.Image:
+    geometry = properties["sitk_stuff"]
+    dimensions = len(geometry["spacing"])
+    if dimensions not in (2, 3):
+        raise ValueError(
+            f"A segmentation or map has the geometry of a 2D or 3D image; this case's image has {dimensions} "
+            "dimensions. Store each channel as a file of its own (CASE_0000, CASE_0001, ...)."
+        )
+    image = sitk.GetImageFromArray(values[0] if dimensions == 2 else values)
+    image.SetSpacing(geometry["spacing"])
+    image.SetOrigin(geometry["origin"])
+    image.SetDirection(geometry["direction"])
+    return image
+
+
+def _write_nibabel(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    affine = properties["nibabel_stuff"]["original_affine"]
+    nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), affine), path)  # (x, y, z)
+
+
+def _write_nibabel_reoriented(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    affines = properties["nibabel_stuff"]
+    image = nibabel.Nifti1Image(values.transpose(2, 1, 0), affines["reoriented_affine"])  # (x, y, z)
+    back_to_original = ornt_transform(
+        io_orientation(affines["reoriented_affine"]), io_orientation(affines["original_affine"])
+    )
+    nibabel.save(image.as_reoriented(back_to_original), path)
+
+
+def _write_tiff_3d(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    tifffile.imwrite(path, values, photometric="minisblack", compression="zlib")
+    spacing = [float(length) for length in properties["spacing"]]
+    path.with_suffix(".json").write_text(json.dumps({"spacing": spacing}, indent=4), encoding="utf-8")
+
+
+def _write_tiff_2d(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    tifffile.imwrite(path, values[0], photometric="minisblack", compression="zlib")
+
+
+MapWriter = Callable[[np.ndarray, Path, dict[str, Any]], None]
+
+MAP_WRITERS: dict[type[BaseReaderWriter], MapWriter] = {
+    SimpleITKIO: _write_simpleitk,
+    SimpleITKIOWithReorient: _write_simpleitk_reoriented,
+    NibabelIO: _write_nibabel,
+    NibabelIOWithReorient: _write_nibabel_reoriented,
+    Tiff3DIO: _write_tiff_3d,
+    NaturalImage2DIO: _write_tiff_2d,
+}
+"""How each of nnU-Net's reader/writers gets its maps written.
+
+A subclass uses the entry of its nearest base class. One whose `write_seg` chooses another geometry than that base
+class needs an entry of its own.
+"""
+
+
+def _map_writer(reader_writer: BaseReaderWriter) -> MapWriter:
+    for base in type(reader_writer).__mro__:
+        if base in MAP_WRITERS:
+            return MAP_WRITERS[base]
+    known = ", ".join(known.__name__ for known in MAP_WRITERS)
+    raise ValueError(
+        f"Maps can be written for the reader/writers {known} and their subclasses; this dataset uses "
+        f"{type(reader_writer).__name__}. Predict with --maps none, or add a function for it to MAP_WRITERS in "
+        f"{__name__}."
+    )

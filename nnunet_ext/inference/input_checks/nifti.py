@@ -1,0 +1,126 @@
+"""NIfTI files, looked at without the repairs that nibabel and SimpleITK make on the way.
+
+Both readers set a spacing of zero to 1. SimpleITK also turns NaN and Inf into 0, fills what a cut file lacks with
+zeros, and takes an axis of length zero for one of length 1. Therefore header and voxels are taken from the bytes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from nnunet_ext.inference.input_checks.byte_streams import COPY_AGAIN, GZIP_MAGIC, inflate
+from nnunet_ext.inference.input_checks.findings import UnreadableFile
+from nnunet_ext.inference.input_checks.itk_header import read_itk_header
+from nnunet_ext.inference.input_checks.stored_image import StoredImage
+
+_HEADER_CLASSES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
+_FIRST_VOXEL_BYTE = {348: 352, 540: 544}
+_MAGIC = {348: (344, b"n+1\x00"), 540: (4, b"n+2\x00\r\n\x1a\n")}
+_REPAIR_HEADER = "Write the header again with the tool that made the file, or convert the image again."
+
+
+def read_nifti(image: StoredImage) -> None:
+    """Fills `image` from its .nii or .nii.gz file.
+
+    Raises:
+        UnreadableFile: The stream is damaged or the header is none of a NIfTI file.
+        OSError: The file cannot be opened.
+    """
+    data = _uncompressed(image)
+    header = _parse_header(data)
+    dtype, first_byte = _voxel_type(header), _first_byte(header)
+    _take_axes(image, header)
+    if dtype.fields is not None:
+        image.components = len(dtype.fields)
+    elif dtype.kind == "c":
+        image.components = 2
+    image.slope, image.intercept = _scaling(header)
+    image.take_voxels(data, first_byte, dtype)
+    _take_geometry(image, header)
+
+
+def _uncompressed(image: StoredImage) -> bytes | bytearray:
+    with image.path.open("rb") as file:
+        is_gzip = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        data = inflate(file) if is_gzip else file.read()
+    named_gzip = image.path.name.lower().endswith(".gz")
+    # SimpleITK reads a plain file under the name .nii.gz correctly. nibabel reads neither mix-up.
+    if is_gzip != named_gzip and not (named_gzip and image.reader.startswith("SimpleITK")):
+        found = "gzip-compressed content" if is_gzip else "content that is not gzip-compressed"
+        expected = "a plain file under the name .nii" if is_gzip else "gzip under the name .nii.gz"
+        raise UnreadableFile(found, expected, "Rename the file, or compress or decompress it.")
+    return data
+
+
+def _parse_header(data: bytes | bytearray) -> nibabel.Nifti1Header:
+    sizes = (int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big"))
+    size = next((size for size in sizes if size in _HEADER_CLASSES), 0)
+    position, magic = _MAGIC.get(size, (0, b"none"))
+    if len(data) < size or data[position : position + len(magic)] != magic:
+        # Without its magic number SimpleITK takes the file for an Analyze file, which has no orientation.
+        found = f"{len(data)} bytes that do not begin with a NIfTI header"
+        raise UnreadableFile(found, "a NIfTI-1 or NIfTI-2 header with its magic number", COPY_AGAIN)
+    header = _HEADER_CLASSES[size](bytes(data[:size]), check=False)
+    if not 1 <= int(header["dim"][0]) <= 7:
+        raise UnreadableFile(f"dim[0] = {int(header['dim'][0])} in the header", "1 to 7 axes", _REPAIR_HEADER)
+    return header
+
+
+def _voxel_type(header: nibabel.Nifti1Header) -> np.dtype:
+    try:
+        return header.get_data_dtype()
+    except (KeyError, HeaderDataError) as error:
+        code = int(header["datatype"])
+        raise UnreadableFile(f"datatype {code} in the header", "a NIfTI datatype", _REPAIR_HEADER) from error
+
+
+def _first_byte(header: nibabel.Nifti1Header) -> int:
+    first, least = float(header["vox_offset"]), _FIRST_VOXEL_BYTE[int(header["sizeof_hdr"])]
+    if not (math.isfinite(first) and first >= least):  # below `least` nibabel and SimpleITK disagree
+        raise UnreadableFile(f"vox_offset = {first:g} in the header", f"{least} or more", _REPAIR_HEADER)
+    return int(first)
+
+
+def _scaling(header: nibabel.Nifti1Header) -> tuple[float, float]:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    return (1.0, 0.0) if slope == 0 else (slope, intercept)  # the standard: slope 0 means not scaled
+
+
+def _take_axes(image: StoredImage, header: nibabel.Nifti1Header) -> None:
+    axes = [int(length) for length in header["dim"][1 : 1 + int(header["dim"][0])]]
+    if not image.reader.startswith("Nibabel"):
+        while len(axes) > 3 and axes[-1] == 1:  # ITK drops them, nibabel does not
+            axes.pop()
+    spatial = axes[:3]
+    image.dimensions = len(axes)
+    image.shape = tuple(max(length, 0) for length in reversed(spatial))
+    image.channels = math.prod(axes[3:])
+    image.spacing_mm = tuple(float(spacing) for spacing in header["pixdim"][1 : 1 + len(spatial)])
+
+
+def _take_geometry(image: StoredImage, header: nibabel.Nifti1Header) -> None:
+    if not all(math.isfinite(spacing) and spacing > 0 for spacing in image.spacing_mm) or 0 in image.shape:
+        return  # nothing can be computed from it, and the checks of spacing and shape report it
+    affine = _affine(header)[:3]  # (3, 4)
+    columns = affine[:, : len(image.shape)]  # (3, spatial axes)
+    lengths = np.linalg.norm(columns, axis=0)
+    image.origin_mm = tuple(affine[:, 3].tolist())
+    image.direction = columns / np.where(lengths == 0, 1, lengths)
+    if image.reader.startswith("SimpleITK") and np.isfinite(affine).all() and (lengths > 0).all():
+        read_itk_header(image.path).give_geometry_to(image)  # what that reader makes of sform and qform
+
+
+def _affine(header: nibabel.Nifti1Header) -> NDArray[np.float64]:
+    if float(header["pixdim"][0]) not in (-1.0, 1.0):
+        header["pixdim"][0] = 1  # the standard: any other qfac counts as 1
+    try:
+        return header.get_best_affine()
+    except (ValueError, HeaderDataError) as error:
+        found = f"a quaternion in the header that is no rotation ({error})"
+        raise UnreadableFile(found, "quatern_b, c and d with a length of at most 1", _REPAIR_HEADER) from error

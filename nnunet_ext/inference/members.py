@@ -1,0 +1,214 @@
+"""The members of an ensemble: which checkpoints of which folds, checked to belong together."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nnunet_ext.checkpoints import CheckpointError, cast_weights, file_sha256, load_checkpoint
+from nnunet_ext.posterior_samples import MANIFEST, read_manifest, select_all_modes, select_last_cycle
+
+FIXED_RULES = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
+SAMPLE_RULES = {"samples": select_all_modes, "last-cycle": select_last_cycle}
+POSTERIOR_FILE = "checkpoint_posterior.pth"  # an ensemble in itself: no member unless named without wildcards
+
+logger = logging.getLogger(__name__)
+
+
+class MemberError(ValueError):
+    """Members that do not exist or do not belong together; the message names them."""
+
+
+@dataclass(frozen=True)
+class MemberRule:
+    """Which checkpoints of a fold are members: `--members NAME[:COUNT[:STRIDE]]`.
+
+    Attributes:
+        name: "final", "best", "samples", "last-cycle", or a file name with or without wildcards.
+        count: how many at most; None takes all.
+        stride: every how many-th, counted back from the end.
+    """
+
+    name: str
+    count: int | None = None
+    stride: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> MemberRule:
+        """Reads "samples", "samples:30", "last-cycle:30:2" or "checkpoint_*.pth:5".
+
+        Raises:
+            MemberError: if the text has another form.
+        """
+        match = re.fullmatch(r"([^:]+)(?::([1-9]\d*))?(?::([1-9]\d*))?", text)
+        known = match and (match[1] in (*FIXED_RULES, *SAMPLE_RULES) or match[1].endswith(".pth"))
+        if not match or not known:
+            raise MemberError(
+                f"Members must be final, best, samples, last-cycle or a file pattern such as 'checkpoint_*.pth', "
+                f"each with an optional :COUNT and :STRIDE; found {text!r}."
+            )
+        return cls(match[1], int(match[2]) if match[2] else None, int(match[3] or 1))
+
+    def files_in(self, fold_folder: Path) -> list[Path]:
+        """The member files of a fold, in order of training; empty where it has none."""
+        if self.name in SAMPLE_RULES:
+            samples = SAMPLE_RULES[self.name](read_manifest(fold_folder), self.count, stride=self.stride)
+            return [fold_folder / sample.file for sample in samples]
+        pattern = FIXED_RULES.get(self.name, self.name)
+        files = sorted(path for path in fold_folder.glob(pattern) if not path.name.startswith("."))
+        if pattern != POSTERIOR_FILE:
+            files = [path for path in files if path.name != POSTERIOR_FILE]
+        return files[:: -self.stride][: self.count][::-1]
+
+    @property
+    def wanted(self) -> str:
+        """What the rule looks for, for messages."""
+        return MANIFEST if self.name in SAMPLE_RULES else FIXED_RULES.get(self.name, self.name)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One checkpoint of one fold.
+
+    Attributes:
+        name: "fold_0/checkpoint_final".
+        path: of the file.
+        sha256: of the file.
+        trainer_name: the class that built the network.
+        configuration: name of the configuration in the plans.
+        mirror_axes: spatial axes that training mirrored, or None.
+        trust: the file may hold any Python object.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    trainer_name: str
+    configuration: str
+    mirror_axes: tuple[int, ...] | None
+    trust: bool = False
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights in fp32, mapped from the file rather than read: they take no memory of their own."""
+        checkpoint = load_checkpoint(self.path, trust=self.trust, mmap=True)
+        return cast_weights(checkpoint["network_weights"], torch.float32)
+
+
+def find_members(
+    model_folder: Path, folds: Sequence[int | str] | None, rule: MemberRule, *, trust: bool = False
+) -> list[Member]:
+    """The members that a model folder holds, by fold and then in order of training.
+
+    Args:
+        model_folder: `TRAINER__PLANS__CONFIGURATION` with its `fold_X` folders.
+        folds: None takes every fold that has members (`fold_all` only if it is the only one).
+        rule: which checkpoints of a fold.
+        trust: allow checkpoints that hold more than data.
+
+    Raises:
+        MemberError: if a fold or all folds have no members, or the members do not belong together.
+        CheckpointError: if a file is damaged, is no nnU-Net checkpoint, or its weights are not finite.
+    """
+    fold_folders = (
+        folders_with_members(model_folder, rule)
+        if folds is None
+        else [model_folder / f"fold_{fold}" for fold in folds]
+    )
+    files: list[Path] = []
+    for folder in fold_folders:
+        found = rule.files_in(folder)
+        if not found:
+            raise MemberError(
+                f"Every chosen fold must have members; {folder} has no {rule.wanted}. Train that fold, leave it "
+                f"out of -f, or choose others with --members."
+            )
+        files += found
+    members = [read_member(path, trust=trust) for path in files]
+    require_same_model(members)
+    return members
+
+
+def folders_with_members(model_folder: Path, rule: MemberRule) -> list[Path]:
+    """The `fold_X` folders that have members; `fold_all` only if there is no other.
+
+    Raises:
+        MemberError: if there is none.
+    """
+    folders = sorted(path for path in model_folder.glob("fold_*") if path.is_dir() and rule.files_in(path))
+    numbered = [path for path in folders if path.name != "fold_all"]
+    if not folders:
+        present = ", ".join(sorted(path.name for path in model_folder.glob("fold_*"))) or "no folds"
+        raise MemberError(
+            f"A model folder must hold fold_X folders with {rule.wanted}; {model_folder} has {present}, none with "
+            f"such a file. Is the training finished? Or choose others with --members."
+        )
+    return numbered or folders
+
+
+def read_member(path: Path, *, trust: bool = False) -> Member:
+    """Opens a checkpoint once, checks it, and keeps what identifies it.
+
+    Raises:
+        CheckpointError: if it is damaged, is no nnU-Net checkpoint, or has weights that are NaN or infinite.
+    """
+    checkpoint = load_checkpoint(path, trust=trust, mmap=True)
+    missing = [key for key in ("network_weights", "init_args", "trainer_name") if key not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f"{path} is not an nnU-Net checkpoint: it lacks {', '.join(missing)}. Choose a file that a training wrote."
+        )
+    require_finite(checkpoint["network_weights"], path)
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    return Member(
+        name=f"{path.parent.name}/{path.stem}",
+        path=path,
+        sha256=file_sha256(path),
+        trainer_name=checkpoint["trainer_name"],
+        configuration=checkpoint["init_args"]["configuration"],
+        mirror_axes=None if axes is None else tuple(axes),
+        trust=trust,
+    )
+
+
+def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Refuses weights that are NaN or infinite: the training diverged or the file is damaged."""
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(
+            f"All weights must be finite; {path} has NaN or infinite values in {len(broken)} tensors, the first of "
+            f"them {broken[0]}. Train again or leave this member out."
+        )
+
+
+def require_same_model(members: Iterable[Member]) -> None:
+    """Refuses members of different trainers, configurations or mirror axes, and the same file twice.
+
+    Stock nnU-Net takes these from the first fold and says nothing.
+    """
+    members = list(members)
+    first = members[0]
+    for attribute, word in (
+        ("trainer_name", "trainer"),
+        ("configuration", "configuration"),
+        ("mirror_axes", "mirror axes"),
+    ):
+        for member in members:
+            expected, found = getattr(first, attribute), getattr(member, attribute)
+            if found != expected:
+                raise MemberError(
+                    f"All members of a model folder must have the same {word}; {first.path} has {expected}, "
+                    f"{member.path} has {found}. Choose members of one training with --members and -f, or give "
+                    f"several model folders with -m."
+                )
+    seen: dict[str, Member] = {}
+    for member in members:
+        if member.sha256 in seen:
+            logger.warning(
+                "%s and %s are the same file; the ensemble counts it twice.", seen[member.sha256].path, member.path
+            )
+        seen[member.sha256] = member

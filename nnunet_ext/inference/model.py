@@ -1,0 +1,149 @@
+"""A model folder made ready to predict: its plans, its network and its members."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import (
+    LabelManager,
+    convert_labelmap_to_one_hot,
+    determine_num_input_channels,
+)
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.inference.cases import Case
+from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
+from nnunet_ext.trainers.names import UnknownPartError, trainer_class
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model folder: everything that its members share.
+
+    Attributes:
+        folder: `TRAINER__PLANS__CONFIGURATION`.
+        plans: nnU-Net's plans.
+        configuration: of the members.
+        dataset_json: as in the folder.
+        labels: classes or regions.
+        network: the architecture, in evaluation mode; `load` gives it a member's weights.
+        members: at least one.
+    """
+
+    folder: Path
+    plans: PlansManager
+    configuration: ConfigurationManager
+    dataset_json: dict
+    labels: LabelManager
+    network: nn.Module
+    members: list[Member]
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...] | None:
+        """Spatial axes that training mirrored."""
+        return self.members[0].mirror_axes
+
+    def load(self, member: Member, device: torch.device) -> None:
+        """Gives the network a member's weights: on the CPU by pointing at the mapped file, else by copying.
+
+        Raises:
+            MemberError: if they do not fit the network.
+        """
+        try:
+            self.network.load_state_dict(member.weights(), assign=device.type == "cpu")
+        except RuntimeError as error:
+            raise MemberError(f"{member.path} does not fit the network of {self.folder}: {error}") from error
+
+    def preprocess(self, case: Case) -> tuple[torch.Tensor, dict]:
+        """Reads and preprocesses a case as nnU-Net does.
+
+        Returns:
+            The image (channels, *spatial) at the configuration's spacing, with a cascade's previous segmentation
+            as one-hot channels, and nnU-Net's properties.
+        """
+        preprocessor = self.configuration.preprocessor_class(verbose=False)
+        previous = str(case.previous_stage) if self.is_cascaded and case.previous_stage else None
+        files = [str(path) for path in case.files]
+        image, segmentation, properties = preprocessor.run_case(
+            files, previous, self.plans, self.configuration, self.dataset_json
+        )
+        if previous is not None:
+            one_hot = convert_labelmap_to_one_hot(segmentation[0], self.labels.foreground_labels, image.dtype)
+            image = np.vstack((image, one_hot))
+        return torch.from_numpy(image).float().contiguous(), properties
+
+    @property
+    def is_cascaded(self) -> bool:
+        """Whether the configuration needs the previous stage's segmentation."""
+        return self.configuration.previous_stage_name is not None
+
+
+def load_model(
+    folder: Path, folds: Sequence[int | str] | None, rule: MemberRule, *, device: torch.device, trust: bool = False
+) -> Model:
+    """Opens a model folder that stock nnU-Net or one of our trainers wrote.
+
+    Raises:
+        FileNotFoundError: if it is not a model folder.
+        MemberError, CheckpointError: see `find_members`; also if a member does not fit the plans' network.
+    """
+    plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
+    for file in (plans_file, dataset_file):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"A model folder must hold plans.json, dataset.json and fold_X folders, as nnUNetv2_train leaves it; "
+                f"{file} does not exist. Check -m (or -d, -tr, -p and -c)."
+            )
+    plans = PlansManager(json.loads(plans_file.read_text(encoding="utf-8")))
+    dataset_json = json.loads(dataset_file.read_text(encoding="utf-8"))
+    members = find_members(folder, folds, rule, trust=trust)
+    configuration = plans.get_configuration(members[0].configuration)
+    labels = plans.get_label_manager(dataset_json)
+    network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)
+    model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members)
+    for member in members:
+        model.load(member, device)
+    return model
+
+
+def build_network(
+    trainer_name: str,
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: dict,
+    labels: LabelManager,
+) -> nn.Module:
+    """The network that a trainer of this name builds, without deep supervision.
+
+    Trainers of the signature before nnU-Net 2.8 are served as stock nnU-Net serves them.
+    """
+    trainer = find_trainer(trainer_name)
+    channels = determine_num_input_channels(plans, configuration, dataset_json)
+    outputs = labels.num_segmentation_heads
+    if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
+        return trainer.build_network_architecture(plans, configuration, channels, outputs, False)
+    return trainer.build_network_architecture(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        channels,
+        outputs,
+        False,
+    )
+
+
+def find_trainer(name: str) -> type[nnUNetTrainer]:
+    """Our class or stock's for a trainer's name; with `nnUNet_extTrainer` unset, too. Else nnU-Net searches."""
+    try:
+        return trainer_class(name)
+    except UnknownPartError:
+        return recursive_find_trainer_class_by_name(name)

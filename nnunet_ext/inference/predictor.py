@@ -1,0 +1,507 @@
+"""The ensemble predictor: any set of nnU-Net members to one segmentation, with its uncertainty."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from tqdm import tqdm
+
+from nnunet_ext.architectures.posterior import to_logits
+from nnunet_ext.inference.augmentation import Flip, flip_name, mirror_flips
+from nnunet_ext.inference.case_table import CaseTable
+from nnunet_ext.inference.cases import Case, case_of, find_cases
+from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.export import CasePrediction, is_complete, write_case, write_run_description
+from nnunet_ext.inference.input_checks import BadInputError, require_good_case
+from nnunet_ext.inference.members import Member, MemberError, MemberRule
+from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.moments import Moments
+from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image
+from nnunet_ext.inference.uncertainty import require_known_maps
+
+Average = Literal["probabilities", "logits"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PredictionReport:
+    """What became of the cases of one run.
+
+    Attributes:
+        predicted: names of the cases predicted now.
+        skipped: names of those that an earlier run had completed.
+        failed: name to message of those that could not be predicted.
+        predictions: the results themselves, only where no output folder was given.
+    """
+
+    predicted: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    predictions: list[CasePrediction] = field(default_factory=list)
+
+
+class EnsemblePredictor(nnUNetPredictor):
+    """Predicts with all members of one or several model folders; made by `from_model_folders`.
+
+    It is an `nnUNetPredictor`: where only one configuration is loaded, the inherited methods for arrays work, too,
+    and return the ensemble's result.
+    """
+
+    models: list[Model]
+    model_weights: list[float] | None
+    average: Average
+    tta_members: bool
+    member_rule: str
+
+    @classmethod
+    def from_model_folders(
+        cls,
+        folders: str | Path | Sequence[str | Path],
+        folds: Sequence[int | str] | None = None,
+        members: str = "final",
+        device: torch.device | str = "cuda",
+        *,
+        average: Average = "probabilities",
+        weights: Sequence[float] | None = None,
+        tta_members: bool = False,
+        trust_checkpoints: bool = False,
+        tile_step_size: float = 0.5,
+        use_gaussian: bool = True,
+        use_mirroring: bool = True,
+        allow_tqdm: bool = True,
+    ) -> EnsemblePredictor:
+        """Opens model folders, which stock nnU-Net or our trainers wrote.
+
+        Args:
+            folders: one or several `TRAINER__PLANS__CONFIGURATION` folders; several make an ensemble in image space.
+            folds: of every folder; None takes those that have members.
+            members: "final", "best", "samples", "last-cycle" or a file pattern, each with an optional :COUNT.
+            device: where the networks run.
+            average: "probabilities" is the Bayesian model average; "logits" is what stock nnU-Net does over folds.
+                It decides on segmentation and probabilities; maps always describe the members' probabilities.
+            weights: one a folder, shared evenly by its members; None gives every member the same weight.
+            tta_members: every mirrored copy counts as a member of its own.
+            trust_checkpoints: allow checkpoints that hold more than data, which can run code.
+            tile_step_size: distance of tiles as a share of the patch.
+            use_gaussian: weigh the centre of tiles more.
+            use_mirroring: average over mirrored copies.
+            allow_tqdm: show a progress bar.
+
+        Raises:
+            FileNotFoundError: if a folder is not a model folder.
+            MemberError: if members are missing or do not belong together.
+            CheckpointError: if a checkpoint is damaged or holds more than data.
+        """
+        with redirect_stdout(io.StringIO()):  # nnU-Net's constructor prints a remark about every CPU
+            predictor = cls(
+                tile_step_size=tile_step_size,
+                use_gaussian=use_gaussian,
+                use_mirroring=use_mirroring,
+                device=torch.device(device),
+                allow_tqdm=allow_tqdm,
+            )
+        paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
+        rule = MemberRule.parse(members)
+        models = [load_model(path, folds, rule, device=predictor.device, trust=trust_checkpoints) for path in paths]
+        predictor.use(models, average=average, weights=weights, tta_members=tta_members)
+        predictor.member_rule = members
+        return predictor
+
+    def use(
+        self,
+        models: Sequence[Model],
+        *,
+        average: Average = "probabilities",
+        weights: Sequence[float] | None = None,
+        tta_members: bool = False,
+    ) -> None:
+        """Takes models that are already open; see `from_model_folders`.
+
+        Raises:
+            MemberError: if they do not segment the same labels, or there is not one positive weight for each.
+        """
+        if average not in ("probabilities", "logits"):
+            raise ValueError(f'average must be "probabilities" or "logits"; found {average!r}.')
+        self.models = list(models)
+        require_same_labels(self.models)
+        require_weights(weights, self.models)
+        self.model_weights = list(weights) if weights is not None else None
+        self.average = average
+        self.tta_members = tta_members
+        first = self.models[0]
+        self.plans_manager, self.configuration_manager = first.plans, first.configuration
+        self.dataset_json, self.label_manager, self.network = first.dataset_json, first.labels, first.network
+        self.trainer_name, self.allowed_mirroring_axes = first.members[0].trainer_name, first.mirror_axes
+
+    def initialize_from_trained_model_folder(
+        self,
+        model_training_output_dir: str,
+        use_folds: Sequence[int | str] | None,
+        checkpoint_name: str = "checkpoint_final.pth",
+    ) -> None:
+        """Stock's way to open one model folder; checkpoints are read without running code from them."""
+        rule = MemberRule.parse(checkpoint_name)
+        self.use([load_model(Path(model_training_output_dir), use_folds, rule, device=self.device)])
+        self.member_rule = checkpoint_name
+
+    def predict_from_files(
+        self,
+        list_of_lists_or_source_folder: str | Path | Sequence[Sequence[str]],
+        output_folder_or_list_of_truncated_output_files: str | Path | Sequence[str] | None,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        num_processes_preprocessing: int = 1,
+        num_processes_segmentation_export: int = 1,
+        folder_with_segs_from_prev_stage: str | Path | None = None,
+        num_parts: int = 1,
+        part_id: int = 0,
+        *,
+        maps: Sequence[str] = ("entropy",),
+        save_members: bool = False,
+        arguments: dict[str, Any] | None = None,
+    ) -> PredictionReport:
+        """Predicts cases one after the other; a case that cannot be predicted does not stop the others.
+
+        Args:
+            list_of_lists_or_source_folder: a folder with `CASE_0000<ending>` files, or the files of each case.
+            output_folder_or_list_of_truncated_output_files: a folder; a list of paths without ending, one a case, all
+                in one folder; or None, which returns the results in the report.
+            save_probabilities: also write `CASE.npz` and `CASE.pkl` as stock does.
+            overwrite: False skips cases whose files are complete.
+            num_processes_preprocessing: 0 preprocesses in line; otherwise the next case is prepared in a thread.
+            num_processes_segmentation_export: 0 writes in line; otherwise a thread writes.
+            folder_with_segs_from_prev_stage: of a cascade.
+            num_parts: into how many runs the cases are divided.
+            part_id: which of them this is, from 0.
+            maps: of "entropy", "mutual_information", "expected_entropy", "variance", "confidence".
+            save_members: also write each member's own segmentation.
+            arguments: what to record as the arguments in `predict_args.json`.
+
+        Raises:
+            ValueError: if a map is unknown or the part does not exist.
+            FileNotFoundError: if the input folder holds no image.
+        """
+        require_known_maps(maps)
+        self._require_previous_stage(folder_with_segs_from_prev_stage)
+        file_ending = self.dataset_json["file_ending"]
+        previous = Path(folder_with_segs_from_prev_stage) if folder_with_segs_from_prev_stage else None
+        if isinstance(list_of_lists_or_source_folder, (str, Path)):
+            cases = find_cases(Path(list_of_lists_or_source_folder), file_ending, previous)
+        else:
+            cases = [
+                case_of(list(map(Path, files)), file_ending, previous) for files in list_of_lists_or_source_folder
+            ]
+        output, cases = output_of(output_folder_or_list_of_truncated_output_files, cases)
+        writer = (
+            CaseWriter(
+                self, output, maps=maps, save_members=save_members, save_probabilities=save_probabilities,
+                overwrite=overwrite, part_id=part_id, num_parts=num_parts, arguments=arguments or {},
+            )
+            if output is not None
+            else None
+        )  # fmt: skip
+        report = PredictionReport()
+        wanted = cases[part_id::num_parts]
+        if writer is not None and not overwrite:
+            report.skipped = [case.name for case in wanted if writer.has(case)]
+            wanted = [case for case in wanted if case.name not in report.skipped]
+        with (
+            tqdm(total=len(wanted) * self.passes_per_case, disable=not self.allow_tqdm, unit="member") as progress,
+            ThreadPoolExecutor(max_workers=1) as export_thread,
+        ):
+            exports: list[tuple[str, Future[None]]] = []
+            for case, prepared in self._prepared(wanted, in_background=num_processes_preprocessing > 0):
+                progress.set_description(case.name)
+                try:
+                    prediction = self.predict_case(
+                        case.name, prepared(), maps=maps, save_members=save_members,
+                        save_probabilities=save_probabilities, progress=progress,
+                    )  # fmt: skip
+                except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
+                    _record_failure(report, case.name, error)
+                    continue
+                if writer is None:
+                    report.predictions.append(prediction)
+                    report.predicted.append(case.name)
+                    continue
+                export = export_thread.submit(writer.write, prediction)
+                exports.append((case.name, export))
+                if num_processes_segmentation_export == 0 or len(exports) > 2:
+                    _collect(exports, report)  # at most two cases wait for the disk
+            while exports:
+                _collect(exports, report)
+        if writer is not None:
+            writer.table.finish()
+        return report
+
+    def predict_case(
+        self,
+        name: str,
+        prepared: Sequence[PreparedCase],
+        *,
+        maps: Sequence[str] = ("entropy",),
+        save_members: bool = False,
+        save_probabilities: bool = False,
+        progress: tqdm | None = None,
+    ) -> CasePrediction:
+        """Runs all members over one case.
+
+        Args:
+            name: of the case.
+            prepared: the case as each model's preprocessing left it, in the models' order.
+            maps: see `predict_from_files`.
+            save_members: keep every member's own segmentation.
+            save_probabilities: keep the probabilities.
+            progress: is advanced by one a member.
+        """
+        ensemble = CaseEnsemble(
+            self.models, prepared, average=self.average, with_variance="variance" in maps, keep_members=save_members
+        )
+        for position, model in enumerate(self.models):
+            for step in self.passes_of(position):
+                logits = self._logits(model, step, prepared[position])
+                ensemble.add(position, step, logits)
+                if progress is not None:
+                    progress.update()
+        return ensemble.finish(name, maps=maps, save_probabilities=save_probabilities)
+
+    def passes_of(self, position: int) -> list[Pass]:
+        """The runs of the network of one model: one a member, or one a member and flip."""
+        model = self.models[position]
+        flips = mirror_flips(model.mirror_axes, enabled=self.use_mirroring)
+        groups: list[list[Flip]] = [[flip] for flip in flips] if self.tta_members else [flips]
+        count = len(model.members) * len(groups)
+        weight = self.model_weights[position] / count if self.model_weights else 1.0
+        prefix = f"{model.folder.name}/" if len(self.models) > 1 else ""
+        return [
+            Pass(
+                name=prefix + member.name + (f"+{flip_name(group[0])}" if self.tta_members else ""),
+                member=member,
+                flips=tuple(group),
+                weight=weight,
+            )
+            for member in model.members
+            for group in groups
+        ]
+
+    @property
+    def passes_per_case(self) -> int:
+        """How many members a case is predicted with, flips counted where they are members."""
+        return sum(len(self.passes_of(position)) for position in range(len(self.models)))
+
+    @torch.inference_mode()
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        """The ensemble's result at the configuration's resolution, (C, *spatial), as nnU-Net's exporter expects it.
+
+        For `average="probabilities"` that is the log (for regions the log-odds) of the mean probability, so that
+        the exporter's own softmax gives the mean again. Resampling then acts on these, not on each member.
+
+        Raises:
+            MemberError: if several model folders are loaded, whose resolutions differ.
+        """
+        if len(self.models) > 1:
+            raise MemberError(
+                f"Arrays at a configuration's resolution can only be predicted with one model folder; "
+                f"{len(self.models)} are loaded. Use predict_from_files."
+            )
+        regions = self.label_manager.has_regions
+        moments, total = Moments(regions=regions, with_variance=False), torch.zeros(())
+        passes = self.passes_of(0)
+        prepared = self._prepare_image(self.models[0], data)
+        for step in passes:
+            logits = self._logits(self.models[0], step, prepared)
+            if self.average == "logits":
+                total = total + logits
+            else:
+                moments.add(self.label_manager.apply_inference_nonlin(logits))
+        return total / len(passes) if self.average == "logits" else to_logits(moments.mean(), regions=regions)
+
+    def _logits(self, model: Model, step: Pass, prepared: PreparedCase) -> torch.Tensor:
+        model.load(step.member, self.device)
+        return sliding_window_logits(model.network, prepared.tiled, step.flips, device=self.device)
+
+    def _prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
+        tiled = tile_image(
+            image, model.configuration.patch_size, step_size=self.tile_step_size, gaussian=self.use_gaussian
+        )
+        return PreparedCase(tiled, properties or {})
+
+    def prepare(self, case: Case) -> list[PreparedCase]:
+        """Checks a case's files and preprocesses them for every model.
+
+        Raises:
+            BadInputError: if a file is damaged or the files do not belong together.
+        """
+        require_good_case(
+            case.files,
+            file_ending=self.dataset_json["file_ending"],
+            channels=len(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))),
+            previous_stage=case.previous_stage if any(model.is_cascaded for model in self.models) else None,
+        )
+        return [self._prepare_image(model, *model.preprocess(case)) for model in self.models]
+
+    def _prepared(self, cases: Sequence[Case], *, in_background: bool) -> Iterator[tuple[Case, Any]]:
+        """Each case with a function that returns it prepared; in background, the next is being prepared meanwhile."""
+        if not in_background:
+            for case in cases:
+                yield case, lambda case=case: self.prepare(case)
+            return
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            upcoming = [(case, thread.submit(self.prepare, case)) for case in cases[:1]]
+            for position, case in enumerate(cases):
+                _, future = upcoming.pop()
+                future.exception()  # waits; the next case starts only then, so that two volumes are held at most
+                if position + 1 < len(cases):
+                    following = cases[position + 1]
+                    upcoming.append((following, thread.submit(self.prepare, following)))
+                yield case, future.result
+
+    def _require_previous_stage(self, folder: str | Path | None) -> None:
+        cascaded = next((model for model in self.models if model.is_cascaded), None)
+        if cascaded is not None and folder is None:
+            raise ValueError(
+                f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
+                f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
+                f"-prev_stage_predictions."
+            )
+
+
+class CaseWriter:
+    """Writes cases into an output folder, with the files that describe the run.
+
+    Args:
+        predictor: whose members and plans are recorded.
+        output: the folder; made if it is missing.
+        maps, save_members, save_probabilities, overwrite, part_id, num_parts, arguments: see `predict_from_files`.
+    """
+
+    def __init__(
+        self,
+        predictor: EnsemblePredictor,
+        output: Path,
+        *,
+        maps: Sequence[str],
+        save_members: bool,
+        save_probabilities: bool,
+        overwrite: bool,
+        part_id: int,
+        num_parts: int,
+        arguments: dict[str, Any],
+    ) -> None:
+        self.output = output
+        self.file_ending = predictor.dataset_json["file_ending"]
+        self.reader_writer = predictor.plans_manager.image_reader_writer_class()
+        self.maps = maps
+        self.save_probabilities = save_probabilities
+        self.member_names = (
+            [step.name for position in range(len(predictor.models)) for step in predictor.passes_of(position)]
+            if save_members
+            else []
+        )
+        self.table = CaseTable(output, part_id=part_id, num_parts=num_parts, keep_existing=not overwrite)
+        write_run_description(
+            output,
+            arguments=arguments,
+            members=[describe(member) for model in predictor.models for member in model.members],
+            dataset_json=predictor.dataset_json,
+            plans=predictor.plans_manager.plans,
+        )
+
+    def has(self, case: Case) -> bool:
+        """Whether all files of the case are there."""
+        return is_complete(
+            case.name, self.output, file_ending=self.file_ending, maps=self.maps,
+            save_probabilities=self.save_probabilities, member_names=self.member_names,
+            reader_writer=self.reader_writer,
+        )  # fmt: skip
+
+    def write(self, prediction: CasePrediction) -> None:
+        """Writes one case."""
+        write_case(
+            prediction, self.output, file_ending=self.file_ending, reader_writer=self.reader_writer, table=self.table
+        )
+
+
+def describe(member: Member) -> dict[str, Any]:
+    """What `predict_args.json` records of a member."""
+    return {
+        "name": member.name,
+        "file": str(member.path),
+        "sha256": member.sha256,
+        "trainer": member.trainer_name,
+        "configuration": member.configuration,
+    }
+
+
+def output_of(output: str | Path | Sequence[str] | None, cases: list[Case]) -> tuple[Path | None, list[Case]]:
+    """The output folder, and the cases under the names that a list of output paths gives them.
+
+    Raises:
+        ValueError: if a list is not as long as the cases, or its paths are in different folders.
+    """
+    if output is None or isinstance(output, (str, Path)):
+        return (None if output is None else Path(output)), cases
+    paths = [Path(path) for path in output]
+    if len(paths) != len(cases) or len({path.parent for path in paths}) != 1:
+        raise ValueError(
+            f"A list of outputs must name one path a case, all in one folder; found {len(paths)} paths in "
+            f"{len({path.parent for path in paths})} folders for {len(cases)} cases."
+        )
+    renamed = [Case(path.name, case.files, case.previous_stage) for path, case in zip(paths, cases, strict=True)]
+    return paths[0].parent, renamed
+
+
+def require_same_labels(models: Sequence[Model]) -> None:
+    """Refuses models that segment different labels, or read images in different ways."""
+    if not models:
+        raise MemberError("An ensemble needs at least one model folder; found none. Give one with -m.")
+    first = models[0]
+    for model in models[1:]:
+        for word, expected, found in (
+            ("labels", first.dataset_json["labels"], model.dataset_json["labels"]),
+            ("file_ending", first.dataset_json["file_ending"], model.dataset_json["file_ending"]),
+            ("reader", first.plans.image_reader_writer_class, model.plans.image_reader_writer_class),
+        ):
+            if expected != found:
+                raise MemberError(
+                    f"All model folders must have the same {word}; {first.folder} has {expected}, {model.folder} has "
+                    f"{found}. Predict them separately."
+                )
+
+
+def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
+    """Refuses weights that are not one positive number a model folder."""
+    if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
+        raise MemberError(
+            f"--weights must give one positive number for each model folder; found {list(weights)} for "
+            f"{len(models)} folders."
+        )
+
+
+def _collect(exports: list[tuple[str, Future[None]]], report: PredictionReport) -> None:
+    name, export = exports.pop(0)
+    try:
+        export.result()
+    except Exception as error:  # noqa: BLE001 - as above: the other cases go on
+        _record_failure(report, name, error)
+    else:
+        report.predicted.append(name)
+
+
+def _record_failure(report: PredictionReport, name: str, error: Exception) -> None:
+    report.failed[name] = str(error) or type(error).__name__
+    if isinstance(error, BadInputError):
+        logger.error("%s: %s", name, error)
+    else:
+        logger.error("%s: %s", name, error, exc_info=error)

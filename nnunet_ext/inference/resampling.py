@@ -1,0 +1,80 @@
+"""From a network's resolution and axes back to the image's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+Box = tuple[slice, ...]  # in the image's axes
+
+
+def resample_to_image(
+    logits: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
+) -> torch.Tensor:
+    """Resamples logits (C, *spatial) to the cropped image's shape with the function that the plans name.
+
+    The result is in nnU-Net's transposed axes. As stock does, logits are resampled before the softmax.
+    """
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    image_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
+    network_spacing = list(configuration.spacing)
+    if len(network_spacing) < len(shape):
+        network_spacing = [image_spacing[0], *network_spacing]  # 2D: slices keep their distance
+    resampled = configuration.resampling_fn_probabilities(logits, shape, network_spacing, image_spacing)
+    return torch.as_tensor(resampled)
+
+
+def to_image_axes(volume: torch.Tensor, plans: PlansManager) -> torch.Tensor:
+    """(C, *transposed spatial) to (C, *image spatial); a view."""
+    return volume.permute(0, *(axis + 1 for axis in plans.transpose_backward))
+
+
+def image_shape(properties: dict, plans: PlansManager) -> tuple[int, ...]:
+    """Shape of the image before cropping, in its own axes."""
+    shape = properties["shape_before_cropping"]
+    return tuple(int(shape[axis]) for axis in plans.transpose_backward)
+
+
+def crop_box(properties: dict, plans: PlansManager) -> Box:
+    """Where nnU-Net's crop to the nonzero region lies in the image, in the image's axes."""
+    bounds = properties["bbox_used_for_cropping"]
+    return tuple(slice(int(bounds[axis][0]), int(bounds[axis][1])) for axis in plans.transpose_backward)
+
+
+def common_box(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of the boxes; usually they are equal, because all see the same image."""
+    return tuple(
+        slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes, strict=True)
+    )
+
+
+def place(volume: torch.Tensor, box: Box, target: Box, outside: torch.Tensor) -> torch.Tensor:
+    """Puts (C, *box) into (C, *target), with `outside` (C) where the box does not reach; no copy if they agree."""
+    if box == target:
+        return volume
+    shape = [part.stop - part.start for part in target]
+    placed = outside.reshape(-1, *[1] * len(shape)).repeat(1, *shape)  # (C, *target)
+    inner = [
+        slice(part.start - frame.start, part.stop - frame.start) for part, frame in zip(box, target, strict=True)
+    ]
+    all_channels_inner = (slice(None), *inner)
+    placed[all_channels_inner] = volume
+    return placed
+
+
+def embed(volume: np.ndarray, box: Box, shape: Sequence[int], fill: float = 0) -> np.ndarray:
+    """A (*box) array in a full image of `shape`, `fill` outside."""
+    full = np.full(tuple(shape), fill, dtype=volume.dtype)
+    full[box] = volume
+    return full
+
+
+def outside_probabilities(channels: int, *, regions: bool) -> torch.Tensor:
+    """(C): what is known outside of nnU-Net's crop: background for certain, or none of the regions."""
+    probabilities = torch.zeros(channels)
+    if not regions:
+        probabilities[0] = 1
+    return probabilities

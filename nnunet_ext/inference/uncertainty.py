@@ -1,0 +1,106 @@
+"""What is told about a case's uncertainty: the maps, and the case's row in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_ext.inference.agreement import CroppedLabels, Region, pairwise_dice, region_sizes
+from nnunet_ext.inference.moments import Moments
+
+# Each map is (*spatial) in [0, 1]. Entropies are divided by their largest value, ln C.
+MAPS: dict[str, Callable[[Moments], torch.Tensor]] = {
+    "entropy": lambda moments: moments.predictive_entropy() / moments.largest_entropy(),
+    "mutual_information": lambda moments: moments.mutual_information() / moments.largest_entropy(),
+    "expected_entropy": lambda moments: moments.expected_entropy() / moments.largest_entropy(),
+    "variance": lambda moments: moments.variance().sum(0),
+    "confidence": lambda moments: confidence(moments.mean(), regions=moments.regions),
+}
+
+
+def confidence(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Probability of the most likely class; of regions, that of the decision that is least sure. (*spatial)."""
+    return torch.maximum(mean, 1 - mean).amin(0) if regions else mean.amax(0)
+
+
+def require_known_maps(names: Iterable[str]) -> None:
+    """Refuses a map that does not exist."""
+    unknown = sorted(set(names) - set(MAPS))
+    if unknown:
+        raise ValueError(f"Maps must be of {', '.join(MAPS)}; found {', '.join(unknown)}.")
+
+
+def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The maps of these names, (*spatial) float32, in [0, 1] to the last bit."""
+    return {name: MAPS[name](moments).clamp_(0, 1).cpu().numpy().astype(np.float32, copy=False) for name in names}
+
+
+def regions_of(labels: LabelManager, dataset_json: Mapping) -> dict[str, Region]:
+    """Name to labels of every foreground class or region, in the order of the network's outputs."""
+    names = {}
+    for name, value in dataset_json["labels"].items():
+        members = tuple(int(label) for label in value) if isinstance(value, (list, tuple)) else (int(value),)
+        if name != "ignore" and set(members) != {0}:
+            names[name] = members
+    return names
+
+
+def case_row(
+    *,
+    segmentation: np.ndarray,
+    entropy: np.ndarray,
+    mutual_information: np.ndarray,
+    members: Sequence[CroppedLabels],
+    regions: Mapping[str, Region],
+    image_voxels: int,
+    voxel_volume_ml: float,
+) -> dict[str, object]:
+    """The case's row of `cases.csv`, without its name.
+
+    Args:
+        segmentation: (*box), the part of the image that was predicted; outside is background for certain.
+        entropy: (*box), in [0, 1].
+        mutual_information: (*box), in [0, 1].
+        members: the members' own segmentations.
+        regions: name to labels.
+        image_voxels: of the whole image: means of entropy and mutual information run over all of it.
+        voxel_volume_ml: for volumes.
+
+    Returns:
+        `foreground_entropy` is the mean over the segmentation's foreground, over the whole image where that is
+        empty. `volume_cv_<label>` is standard deviation by mean of the members' volumes; NaN where all are 0 or
+        there is one member.
+    """
+    foreground = segmentation > 0
+    mean_entropy = float(entropy.sum(dtype=np.float64) / image_voxels)
+    row: dict[str, object] = {
+        "members": len(members),
+        "mean_entropy": mean_entropy,
+        "foreground_entropy": float(entropy[foreground].mean(dtype=np.float64)) if foreground.any() else mean_entropy,
+        "mutual_information": float(mutual_information.sum(dtype=np.float64) / image_voxels),
+        "pairwise_dice": pairwise_dice(members, list(regions.values())),
+    }
+    member_sizes = np.array([region_sizes(member, list(regions.values())) for member in members])  # (M, R)
+    for column, (name, labels) in enumerate(regions.items()):
+        row[f"volume_ml_{name}"] = float(np.isin(segmentation, labels).sum() * voxel_volume_ml)
+        row[f"volume_cv_{name}"] = coefficient_of_variation(member_sizes[:, column])
+    row["flags"] = flags(foreground, members)
+    return row
+
+
+def coefficient_of_variation(values: np.ndarray) -> float:
+    """Standard deviation (of the population) by mean; NaN for one value or a mean of 0."""
+    return float(values.std() / values.mean()) if len(values) > 1 and values.mean() > 0 else float("nan")
+
+
+def flags(foreground: np.ndarray, members: Sequence[CroppedLabels]) -> list[str]:
+    """What a person should know before trusting the numbers of the row."""
+    found = []
+    if not foreground.any():
+        found.append("empty_segmentation")
+    if len(members) > 1 and not any(member.labels.any() for member in members):
+        found.append("all_members_empty")  # their pairwise Dice reads 1, "most confident"
+    return found

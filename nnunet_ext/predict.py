@@ -1,0 +1,125 @@
+"""What `nnunet_ext predict` does with its flags."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.inference.predictor import PredictionReport
+
+
+def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
+    """Predicts the images of a folder.
+
+    Args:
+        arguments: the flags of `nnunet_ext predict`.
+
+    Raises:
+        ValueError: if the flags do not say which model, or contradict each other.
+    """
+    use_threads_for(arguments.device)
+    folders = model_folders(arguments)
+    predictor = EnsemblePredictor.from_model_folders(
+        folders,
+        folds=[fold if fold == "all" else int(fold) for fold in arguments.f] if arguments.f else None,
+        members=member_rule(arguments.members, arguments.chk),
+        device=arguments.device,
+        average=arguments.average,
+        weights=model_weights(arguments.weights, folders),
+        tta_members=arguments.tta_members,
+        trust_checkpoints=arguments.trust_checkpoints,
+        tile_step_size=arguments.step_size,
+        use_mirroring=not arguments.disable_tta,
+        allow_tqdm=not arguments.disable_progress_bar,
+    )
+    return predictor.predict_from_files(
+        arguments.i,
+        arguments.o,
+        save_probabilities=arguments.save_probabilities,
+        overwrite=not arguments.continue_prediction,
+        num_processes_preprocessing=arguments.npp,
+        num_processes_segmentation_export=arguments.nps,
+        folder_with_segs_from_prev_stage=arguments.prev_stage_predictions,
+        num_parts=arguments.num_parts,
+        part_id=arguments.part_id,
+        maps=requested_maps(arguments.maps),
+        save_members=arguments.save_members,
+        arguments=recorded(arguments),
+    )
+
+
+def model_folders(arguments: argparse.Namespace) -> list[Path]:
+    """The model folders that -m names, or -d with -tr, -p and -c.
+
+    Raises:
+        ValueError: if both or neither are given.
+    """
+    by_dataset = arguments.d is not None or arguments.c is not None
+    if bool(arguments.m) == by_dataset or (by_dataset and None in (arguments.d, arguments.c)):
+        raise ValueError(
+            f"The model is named either by -m FOLDER or by -d DATASET and -c CONFIGURATION (with -tr and -p); found "
+            f"-m {arguments.m}, -d {arguments.d}, -c {arguments.c}. Give one of the two."
+        )
+    if arguments.m:
+        return [Path(folder) for folder in arguments.m]
+    return [Path(get_output_folder(arguments.d, arguments.tr, arguments.p, arguments.c))]
+
+
+def member_rule(members: str | None, checkpoint: str | None) -> str:
+    """`--members`, or `-chk` as stock spells a file's name; "final" without either."""
+    if members and checkpoint:
+        raise ValueError(f"Members are chosen by --members or by -chk; found {members!r} and {checkpoint!r}.")
+    return members or checkpoint or "final"
+
+
+def model_weights(texts: Sequence[str] | None, folders: Sequence[Path]) -> list[float] | None:
+    """`--weights` as numbers: given as such, or as one JSON file with a list or a folder-to-number table.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if texts is None:
+        return None
+    if len(texts) == 1 and Path(texts[0]).is_file():
+        content = json.loads(Path(texts[0]).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            missing = [str(folder) for folder in folders if str(folder) not in content]
+            if missing:
+                raise ValueError(f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}.")
+            content = [content[str(folder)] for folder in folders]
+        texts = content
+    try:
+        return [float(text) for text in texts]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
+
+
+def requested_maps(names: Sequence[str]) -> list[str]:
+    """`--maps` without "none", which stands alone.
+
+    Raises:
+        ValueError: if "none" has company.
+    """
+    if "none" in names and len(names) > 1:
+        raise ValueError(f"--maps none cannot be combined with other maps; found {' '.join(names)}.")
+    return [name for name in dict.fromkeys(names) if name != "none"]
+
+
+def use_threads_for(device: str) -> None:
+    """All cores for a CPU; one for a GPU, where threads do not help nnU-Net (as stock sets it)."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("-device cuda needs a CUDA device, and torch finds none. Use -device cpu.")
+    torch.set_num_threads((os.cpu_count() or 1) if device == "cpu" else 1)
+
+
+def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The flags as they go into `predict_args.json`."""
+    return {key: value for key, value in vars(arguments).items() if key not in ("run", "command")}

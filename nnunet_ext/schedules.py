@@ -1,0 +1,202 @@
+"""Learning rates as pure functions of the epoch, so that a resumed run equals an uninterrupted one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+DecayHorizon = Literal["total", "cycle"]
+
+
+def cycle_length(total_epochs: int, cycles: int) -> int:
+    """Epochs of one cycle, T_c = T / M.
+
+    Raises:
+        ValueError: if the cycles do not divide the epochs, or either is not positive.
+    """
+    if cycles < 1 or total_epochs < 1:
+        raise ValueError(f"Epochs and cycles must be at least 1; found {total_epochs} epochs and {cycles} cycles.")
+    if total_epochs % cycles:
+        shorter = total_epochs - total_epochs % cycles
+        raise ValueError(
+            f"All cycles must have the same length, so the number of cycles must divide the number of epochs; "
+            f"found {total_epochs} epochs and {cycles} cycles. "
+            f"Use {f'{shorter} or ' if shorter else ''}{shorter + cycles} epochs."
+        )
+    return total_epochs // cycles
+
+
+def plateau_first_epoch(epochs_in_cycle: int, plateau_start: float = 0.8) -> int:
+    """Index, within its cycle, of the first epoch at the constant rate: ⌊γ·T_c⌋.
+
+    The weights at the *end* of the epochs from this one on are the posterior samples; counted from 1 these are
+    the epochs t with γ·T_c < t ≤ T_c.
+
+    Raises:
+        ValueError: if `plateau_start` is not in [0, 1).
+    """
+    if not 0 <= plateau_start < 1:
+        raise ValueError(f"plateau_start must be at least 0 and below 1; found {plateau_start}.")
+    return math.floor(plateau_start * epochs_in_cycle + 1e-9)  # 0.29 * 100 is 28.999999999999996
+
+
+def rate_in_cycle(
+    epoch_in_cycle: int,
+    *,
+    epochs_in_cycle: int,
+    horizon_epochs: int,
+    initial_lr: float,
+    restart_lr: float,
+    plateau_start: float,
+    exponent: float,
+) -> float:
+    """Learning rate of the t_c-th epoch of a cycle (arXiv 2212.06278, Eq. 4); see `cyclical_learning_rate`."""
+    if epoch_in_cycle == 0:
+        return restart_lr
+    decayed_epochs = min(epoch_in_cycle, plateau_first_epoch(epochs_in_cycle, plateau_start))
+    return initial_lr * (1 - decayed_epochs / horizon_epochs) ** exponent
+
+
+def cyclical_learning_rate(
+    epoch: int,
+    *,
+    total_epochs: int,
+    cycles: int = 3,
+    initial_lr: float = 1e-2,
+    restart_lr: float = 1e-1,
+    plateau_start: float = 0.8,
+    exponent: float = 0.9,
+    decay_horizon: DecayHorizon = "total",
+) -> float:
+    """Learning rate of one epoch of cyclical checkpoint sampling (arXiv 2212.06278, Eq. 4).
+
+    With T_c = T/M epochs a cycle and t_c = epoch mod T_c:
+
+        α(0)   = α_r
+        α(t_c) = α_0 · (1 − min(t_c, ⌊γ·T_c⌋) / H)^ε      for t_c ≥ 1
+
+    so each cycle opens with one epoch at the restart rate, decays polynomially and ends on a plateau.
+
+    Args:
+        epoch: index of the epoch, from 0.
+        total_epochs: T, epochs of the whole training.
+        cycles: M; must divide T.
+        initial_lr: α_0.
+        restart_lr: α_r, used only in the first epoch of a cycle (the very first epoch of the training, too).
+        plateau_start: γ, the share of a cycle after which the rate stays constant.
+        exponent: ε.
+        decay_horizon: what the decay divides by: H = T ("total") or H = T_c ("cycle"). The paper's text leaves it
+            open; an independent re-implementation uses T.
+
+    Raises:
+        ValueError: if the cycles do not divide the epochs, the epoch is outside [0, T), or an option is unknown.
+    """
+    epochs_in_cycle = cycle_length(total_epochs, cycles)
+    if not 0 <= epoch < total_epochs:
+        raise ValueError(f"The epoch must be in 0 to {total_epochs - 1}; found {epoch}.")
+    require_decay_horizon(decay_horizon)
+    return rate_in_cycle(
+        epoch % epochs_in_cycle,
+        epochs_in_cycle=epochs_in_cycle,
+        horizon_epochs=total_epochs if decay_horizon == "total" else epochs_in_cycle,
+        initial_lr=initial_lr,
+        restart_lr=restart_lr,
+        plateau_start=plateau_start,
+        exponent=exponent,
+    )
+
+
+def require_decay_horizon(decay_horizon: str) -> None:
+    """Refuses a word that is not a decay horizon."""
+    if decay_horizon not in ("total", "cycle"):
+        raise ValueError(f'decay_horizon must be "total" or "cycle"; found {decay_horizon!r}.')
+
+
+@dataclass(frozen=True)
+class CyclePlan:
+    """The cycles of one training of any length: rate, cycle and sampling of every epoch.
+
+    A training whose epochs are not a multiple of the cycles is planned for the largest multiple, and its remaining
+    epochs prolong the last plateau. With fewer epochs than cycles every epoch is a cycle.
+
+    Attributes are those of `cyclical_learning_rate`, and `skip_first_restart`: begin the training at `initial_lr`.
+
+    Raises:
+        ValueError: if epochs or cycles are not positive, or another value is out of its range.
+    """
+
+    total_epochs: int
+    cycles: int = 3
+    initial_lr: float = 1e-2
+    restart_lr: float = 1e-1
+    plateau_start: float = 0.8
+    exponent: float = 0.9
+    decay_horizon: DecayHorizon = "total"
+    skip_first_restart: bool = False
+
+    def __post_init__(self) -> None:
+        require_decay_horizon(self.decay_horizon)
+        cycle_length(self.planned_epochs, self.used_cycles)
+        plateau_first_epoch(self.total_epochs, self.plateau_start)
+
+    @property
+    def used_cycles(self) -> int:
+        """Cycles that fit: never more than there are epochs."""
+        return min(self.cycles, max(self.total_epochs, 1))
+
+    @property
+    def planned_epochs(self) -> int:
+        """The largest multiple of the cycles that the training holds."""
+        return self.total_epochs - self.total_epochs % max(self.used_cycles, 1)
+
+    @property
+    def epochs_in_cycle(self) -> int:
+        """T_c."""
+        return cycle_length(self.planned_epochs, self.used_cycles)
+
+    def cycle_of(self, epoch: int) -> int:
+        """Index of the cycle that an epoch belongs to, from 0."""
+        return min(epoch // self.epochs_in_cycle, self.used_cycles - 1)
+
+    def epoch_in_cycle(self, epoch: int) -> int:
+        """t_c, from 0."""
+        return epoch - self.cycle_of(epoch) * self.epochs_in_cycle
+
+    def samples_weights_at(self, epoch: int) -> bool:
+        """Whether the weights at the end of this epoch are a posterior sample: the plateau of any cycle."""
+        return self.epoch_in_cycle(epoch) >= plateau_first_epoch(self.epochs_in_cycle, self.plateau_start)
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """Learning rate of an epoch; equals `cyclical_learning_rate` where the cycles divide the epochs."""
+        if epoch == 0 and self.skip_first_restart:
+            return self.initial_lr
+        return rate_in_cycle(
+            self.epoch_in_cycle(epoch),
+            epochs_in_cycle=self.epochs_in_cycle,
+            horizon_epochs=self.planned_epochs if self.decay_horizon == "total" else self.epochs_in_cycle,
+            initial_lr=self.initial_lr,
+            restart_lr=self.restart_lr,
+            plateau_start=self.plateau_start,
+            exponent=self.exponent,
+        )
+
+
+def poly_then_constant_learning_rate(
+    epoch: int,
+    *,
+    total_epochs: int,
+    initial_lr: float = 1e-2,
+    constant_from: float = 0.75,
+    exponent: float = 0.9,
+) -> float:
+    """nnU-Net's polynomial decay up to ⌊constant_from·T⌋, constant from there on: the schedule of weight averaging.
+
+    Averaging needs iterates that move around the optimum (Izmailov et al. 2018, arXiv 1803.05407); nnU-Net's own
+    rate falls to 0, where nothing moves any more.
+
+    Raises:
+        ValueError: if `constant_from` is not in [0, 1).
+    """
+    decayed_epochs = min(epoch, plateau_first_epoch(total_epochs, constant_from))
+    return initial_lr * (1 - decayed_epochs / total_epochs) ** exponent

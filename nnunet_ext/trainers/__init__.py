@@ -1,0 +1,42 @@
+"""Trainers that nnU-Net runs by name: `nnUNetv2_train ... -tr nnUNetTrainerCyclical_250epochs`.
+
+`PARTS` is the table of all words that a name may hold. Its order is the order of inheritance: a part comes before
+those whose values it overrides.
+"""
+
+from __future__ import annotations
+
+from nnunet_ext.trainers.cyclical import Cyclical
+from nnunet_ext.trainers.independent_member import IndependentMember
+from nnunet_ext.trainers.part import Part
+from nnunet_ext.trainers.posterior import Posterior
+from nnunet_ext.trainers.training_length import Epochs, Iterations
+from nnunet_ext.trainers.weight_averaging import EMA, SWA
+
+CHECKPOINT_PAPER = "arXiv 2212.06278"
+
+# fmt: off
+PARTS: tuple[Part, ...] = (
+    Part("<n>epochs", Epochs, frozenset({"the number of epochs"}),
+         "trains for n epochs", "", "nnUNetTrainerCyclical_250epochs", attribute="epochs"),
+    Part("<n>iters", Iterations, frozenset({"the iterations of an epoch"}),
+         "n training iterations an epoch, a fifth of it for validation", "", "nnUNetTrainer_50iters",
+         attribute="iterations"),
+    Part("member<k>", IndependentMember, frozenset({"the seed"}),
+         "an independent run with its own seed, for deep ensembles", "arXiv 1612.01474",
+         "nnUNetTrainer_member2", attribute="member", smallest=0),
+    Part("Cyclical", Cyclical, frozenset({"the learning-rate schedule", "checkpoint_swa.pth"}),
+         "three cycles, samples the weights on each cycle's plateau; 1200 epochs by default", CHECKPOINT_PAPER,
+         "nnUNetTrainerCyclical"),
+    Part("Cyclical<M>", Cyclical, frozenset({"the learning-rate schedule", "checkpoint_swa.pth"}),
+         "the same with M cycles", CHECKPOINT_PAPER, "nnUNetTrainerCyclical5_500epochs", attribute="cycles"),
+    Part("SWA", SWA, frozenset({"the learning-rate schedule", "checkpoint_swa.pth"}),
+         "averages the weights of the last quarter of the epochs: checkpoint_swa.pth", "arXiv 1803.05407",
+         "nnUNetTrainerSWA"),
+    Part("EMA", EMA, frozenset({"checkpoint_ema.pth"}),
+         "moving average of the weights over the iterations: checkpoint_ema.pth", "", "nnUNetTrainerEMA"),
+    Part("posterior<M>", Posterior, frozenset(),
+         "M networks as one, for checkpoint_posterior.pth in the stock predictor", CHECKPOINT_PAPER,
+         "nnUNetTrainer_posterior30", attribute="posterior_size", internal=True),
+)
+# fmt: on

@@ -1,0 +1,114 @@
+"""What every trainer part shares: one hook for hyper-parameters, whole checkpoints, rates by the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.atomic import atomic_path
+from nnunet_ext.checkpoints import plain_network, save_checkpoint
+
+EXTRA_STATE_KEY = "nnunet_ext"
+
+
+class ExtTrainer(nnUNetTrainer):
+    """The class that all parts derive from.
+
+    A part overrides one hook of nnU-Net or of this class and calls `super()`. Parts compose by multiple
+    inheritance, so none may change the constructor: nnU-Net re-creates trainers from its five arguments.
+    """
+
+    network_parts: tuple[str, ...] = ()  # the words of the trainer's name that change the network
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own default
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.set_hyperparameters()
+
+    def set_hyperparameters(self) -> None:
+        """Hook: sets what nnU-Net's constructor has just set to its defaults. Call `super()` first."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """Hook: what a part must find again after a resume, beyond nnU-Net's own checkpoint. Extend `super()`'s."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Hook: takes back what `extra_state` gave. Call `super()`."""
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether this process writes checkpoints: rank 0, unless checkpointing was disabled."""
+        return self.local_rank == 0 and not self.disable_checkpointing
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint, whole under its name or not there at all, with the parts' state added."""
+        if not self.writes_files:
+            super().save_checkpoint(filename)  # logs that checkpointing is disabled
+            return
+        with atomic_path(filename) as temporary:
+            super().save_checkpoint(str(temporary))
+            state = self.extra_state()
+            if state:
+                checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)  # written one line above
+                checkpoint[EXTRA_STATE_KEY] = state
+                torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """nnU-Net's loading (a file name: in 2.8.1 a dictionary does not work), then the parts' state."""
+        super().load_checkpoint(filename_or_checkpoint)
+        if isinstance(filename_or_checkpoint, str):
+            checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
+            self.load_extra_state(checkpoint.get(EXTRA_STATE_KEY, {}))
+
+    def save_weights(self, path: Path, weights: dict[str, torch.Tensor], trainer_name: str | None = None) -> None:
+        """Writes weights with just what a predictor needs: trainer name, init arguments, mirror axes.
+
+        Stock `nnUNetv2_predict -chk NAME` reads such a file; training cannot continue from it.
+        """
+        save_checkpoint(
+            {
+                "network_weights": weights,
+                "init_args": self.my_init_kwargs,
+                "trainer_name": trainer_name or type(self).__name__,
+                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            },
+            path,
+        )
+
+    @property
+    def plain_network(self) -> torch.nn.Module:
+        """The network without the wrappers of DDP and torch.compile."""
+        return plain_network(self.network)
+
+
+class EpochSchedule:
+    """A learning-rate scheduler that knows nothing but the epoch, so that there is no state to resume.
+
+    Args:
+        optimizer: its parameter groups get the rate.
+        learning_rate_at: a pure function of the epoch's index.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, learning_rate_at: Callable[[int], float]) -> None:
+        self.optimizer = optimizer
+        self.learning_rate_at = learning_rate_at
+
+    def step(self, epoch: int) -> None:
+        """Sets the rate of this epoch; nnU-Net calls it at the start of every training epoch."""
+        learning_rate = self.learning_rate_at(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def get_last_lr(self) -> list[float]:
+        """The rates in use, as torch's schedulers name them."""
+        return [group["lr"] for group in self.optimizer.param_groups]

@@ -1,0 +1,207 @@
+"""From a trainer's name to its parts and its class: `nnUNetTrainer` + parts, the first attached, `_` between."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nnunetv2
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+from nnunet_ext import discovery
+from nnunet_ext.trainers import PARTS
+from nnunet_ext.trainers.part import Part
+
+PREFIX = "nnUNetTrainer"
+NETWORK = "the network"
+
+# What a stock variant replaces, by the hook that it overrides. Two parts may not replace the same thing.
+CLAIMS_BY_HOOK = {
+    "build_network_architecture": NETWORK,
+    "_build_loss": "the loss",
+    "configure_optimizers": "the optimizer",
+    "on_train_epoch_start": "the learning-rate schedule",
+    "configure_rotation_dummyDA_mirroring_and_inital_patch_size": "mirroring and rotation",
+    "get_training_transforms": "the augmentation",
+}
+# Variants whose configure_optimizers brings a schedule of its own as well.
+SCHEDULING_VARIANTS = ("CosAnneal", "warmup", "Primus")
+
+
+@dataclass(frozen=True)
+class UsedPart:
+    """A part as a name spells it: `Cyclical5` is Cyclical with `{"cycles": 5}`; a stock variant has no numbers."""
+
+    word: str
+    mixin: type
+    claims: frozenset[str]
+    attributes: tuple[tuple[str, int], ...] = ()
+
+
+class TrainerNameError(ValueError):
+    """A trainer's name that cannot be resolved; the message says why and what to write instead."""
+
+
+class UnknownPartError(TrainerNameError):
+    """A word that is neither a part nor a stock variant."""
+
+
+@cache
+def trainer_class(name: str) -> type[nnUNetTrainer]:
+    """The class for a trainer's name; the same object at every call.
+
+    Raises:
+        UnknownPartError: if a word is unknown; names the closest known ones.
+        TrainerNameError: if two parts replace the same thing, or the name is not a trainer's.
+    """
+    used = parse(name)
+    require_compatible(name, used)
+    bases = tuple(part.mixin for part in used) or (nnUNetTrainer,)
+    attributes: dict[str, Any] = {key: value for part in used for key, value in part.attributes}
+    attributes["network_parts"] = tuple(part.word for part in used if NETWORK in part.claims)
+    docstring = " + ".join(part.word for part in used) or "nnU-Net's own trainer."
+    return type(name, bases, {"__module__": __name__, "__doc__": docstring, **attributes})
+
+
+def parse(name: str) -> list[UsedPart]:
+    """The parts of a name in the order of inheritance: our parts as the table has them, then stock variants."""
+    if not name.startswith(PREFIX):
+        raise TrainerNameError(f"A trainer's name begins with {PREFIX}; found {name!r}.")
+    words = [word for word in name.removeprefix(PREFIX).split("_") if word]
+    own: list[tuple[int, UsedPart]] = []
+    foreign: list[list[str]] = [[]]  # runs of words that no part of ours explains
+    for word in words:
+        match = next(((i, m) for i, part in enumerate(PARTS) if (m := part.pattern.fullmatch(word))), None)
+        if match is None:
+            foreign[-1].append(word)
+            continue
+        position, found = match
+        part = PARTS[position]
+        attributes = ((part.attribute, part_number(word, part, found)),) if part.attribute else ()
+        own.append((position, UsedPart(word, part.mixin, part.claims, attributes)))
+        foreign.append([])
+    own.sort(key=lambda entry: entry[0])
+    return [part for _, part in own] + [part for run in foreign for part in stock_parts(run)]
+
+
+def part_number(word: str, part: Part, found: re.Match[str]) -> int:
+    """The number in a word; refuses one that is too small."""
+    number = int(found["number"])
+    if number < part.smallest:
+        raise TrainerNameError(f"The number in {part.spelling} must be at least {part.smallest}; found {word!r}.")
+    return number
+
+
+def stock_parts(words: list[str]) -> Iterator[UsedPart]:
+    """The stock variants that a run of words names, each as long as possible: `onlyMirror01_DA5` is one variant."""
+    while words:
+        for end in range(len(words), 0, -1):
+            candidate = "_".join(words[:end])
+            variant = stock_class(f"{PREFIX}{candidate}") or stock_class(f"{PREFIX}_{candidate}")
+            if variant is not None:
+                yield UsedPart(candidate, variant, claims_of_stock(variant))
+                words = words[end:]
+                break
+        else:
+            raise UnknownPartError(unknown_part_message(words[0]))
+
+
+@cache
+def stock_class(name: str) -> type[nnUNetTrainer] | None:
+    """nnU-Net's own trainer of this name, or None; external folders are not searched."""
+    package = Path(nnunetv2.__path__[0])
+    return recursive_find_python_class(
+        str(package / "training" / "nnUNetTrainer"), name, "nnunetv2.training.nnUNetTrainer", str(package)
+    )
+
+
+def claims_of_stock(variant: type[nnUNetTrainer]) -> frozenset[str]:
+    """What a stock variant replaces, read off the hooks that it overrides."""
+    own_classes = variant.__mro__[: variant.__mro__.index(nnUNetTrainer)]
+    claims = {claim for hook, claim in CLAIMS_BY_HOOK.items() if any(hook in vars(cls) for cls in own_classes)}
+    if any(word in cls.__name__ for cls in own_classes for word in SCHEDULING_VARIANTS):
+        claims.add("the learning-rate schedule")
+    return frozenset(claims)
+
+
+def require_compatible(name: str, parts: list[UsedPart]) -> None:
+    """Refuses a combination in which two parts replace the same thing."""
+    claimed: dict[str, str] = {}
+    for part in parts:
+        for claim in sorted(part.claims):
+            if claim in claimed:
+                raise TrainerNameError(
+                    f"{name} cannot be built: {claimed[claim]} and {part.word} both set {claim}. Leave one out."
+                )
+            claimed[claim] = part.word
+
+
+def known_spellings() -> list[str]:
+    """The words that users may write, as the table spells them."""
+    return [part.spelling for part in PARTS if not part.internal]
+
+
+def close_spellings(word: str) -> list[str]:
+    """Known spellings that a mistyped word resembles, the closest first; numbers do not count."""
+    bare = {re.sub(r"<\w>|\d", "", spelling).lower(): spelling for spelling in reversed(known_spellings())}
+    close = difflib.get_close_matches(re.sub(r"\d", "", word).lower(), bare, n=3, cutoff=0.7)
+    return [bare[match] for match in close]
+
+
+def unknown_part_message(word: str) -> str:
+    """What to say of a word that names nothing."""
+    close = close_spellings(word)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"{word!r} is neither a part of a trainer's name nor a stock variant. {hint}"
+        f"Known parts: {', '.join(known_spellings())}. `nnunet_ext trainers` explains them."
+    )
+
+
+def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
+    """The class for a name that nnU-Net looks for in our discovery module.
+
+    Raises:
+        AttributeError: for a name that is not ours: nnU-Net goes on searching and has its own message.
+        TrainerNameError: for a name that is ours but wrong. While other folders wait behind ours in
+            `nnUNet_extTrainer`, an unknown word is only warned about, because it may be theirs.
+    """
+    if not name.startswith(PREFIX):
+        raise AttributeError(name)
+    try:
+        return trainer_class(name)
+    except UnknownPartError as error:
+        if not _resembles_ours(name):
+            raise AttributeError(name) from None
+        if _other_folders_are_searched():
+            warnings.warn(str(error), stacklevel=3)
+            raise AttributeError(name) from None
+        raise
+
+
+def _resembles_ours(name: str) -> bool:
+    words = [word for word in name.removeprefix(PREFIX).split("_") if word]
+    return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(map(close_spellings, words))
+
+
+def _other_folders_are_searched() -> bool:
+    folders = os.environ.get(discovery.VARIABLE, "").split(os.pathsep)
+    return any(folder.strip() and Path(folder) != Path(discovery.path()) for folder in folders)
+
+
+def __getattr__(name: str) -> type:
+    """Lets pickle find the classes, which live in this module under their names."""
+    if name.startswith(PREFIX):
+        try:
+            return trainer_class(name)
+        except TrainerNameError as error:
+            raise AttributeError(str(error)) from None
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
