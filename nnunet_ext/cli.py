@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train(arguments[1:])
     parser = build_parser()
     parsed = parser.parse_args(arguments)
+    if getattr(parsed, "verbose", False):
+        logging.getLogger("nnunet_ext").setLevel(logging.INFO)
     try:
         return parsed.run(parsed)
     except (OSError, ValueError, RuntimeError) as error:
@@ -192,6 +194,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("-device", choices=DEVICES, default="cuda", help="where the networks run (default: cuda)")
     machine.add_argument("-npp", type=int, default=1, help="0: preprocess in line; else the next case meanwhile")
     machine.add_argument("-nps", type=int, default=1, help="0: write in line; else while the next case runs")
+    machine.add_argument("--verbose", action="store_true", help="say more while running")
     machine.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
 
 
@@ -248,8 +251,8 @@ COMMANDS = (
         trainers,
         """example:
   $ nnunet_ext trainers
-  PART         WHAT IT DOES                                      PAPER              EXAMPLE
-  Cyclical<M>  M cycles, samples the weights on each plateau     arXiv 2212.06278   nnUNetTrainerCyclical5_500epochs""",
+  PART         WHAT IT DOES             PAPER             EXAMPLE
+  Cyclical<M>  the same with M cycles   arXiv 2212.06278  nnUNetTrainerCyclical5_500epochs""",
     ),
     Command(
         "train",

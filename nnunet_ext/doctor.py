@@ -65,7 +65,7 @@ def versions() -> Iterator[Finding]:
 
 
 def torchvision_finding() -> Finding:
-    """nnU-Net's search for trainers imports timm, which imports torchvision; a mismatched build stops every search."""
+    """nnU-Net's search for trainers imports timm, and that torchvision; a mismatched build stops every search."""
     try:
         import torchvision
     except (ImportError, RuntimeError, OSError) as error:

@@ -13,7 +13,7 @@ import torch
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_ext.inference import EnsemblePredictor
-from nnunet_ext.inference.predictor import PredictionReport
+from nnunet_ext.inference.run import PredictionReport
 
 
 def predict_folder(arguments: argparse.Namespace) -> PredictionReport:

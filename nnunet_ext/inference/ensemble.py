@@ -29,6 +29,8 @@ from nnunet_ext.inference.resampling import (
 from nnunet_ext.inference.sliding_window import TiledImage
 from nnunet_ext.inference.uncertainty import case_row, regions_of, uncertainty_maps
 
+FLAT_IMAGE_FACTOR = 999
+
 
 @dataclass(frozen=True)
 class PreparedCase:
@@ -108,7 +110,6 @@ class CaseEnsemble:
         probabilities = self._probabilities()
         segmentation = self._segmentation(probabilities)
         wanted = uncertainty_maps(self.moments, list(dict.fromkeys([*maps, "entropy", "mutual_information"])))
-        spacing_mm = self.prepared[0].properties["spacing"]
         row = case_row(
             segmentation=segmentation,
             entropy=wanted["entropy"],
@@ -116,7 +117,7 @@ class CaseEnsemble:
             members=self.members,
             regions=regions_of(self.labels, self.models[0].dataset_json),
             image_voxels=math.prod(self.shape),
-            voxel_volume_ml=math.prod(spacing_mm) / 1000,
+            voxel_volume_ml=voxel_volume_ml(self.prepared[0].properties["spacing"]),
         )
         outside = {"confidence": 1.0}  # background for certain
         return CasePrediction(
@@ -175,3 +176,10 @@ class CaseEnsemble:
         outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
         whole = tuple(slice(0, size) for size in self.shape)
         return place(probabilities, self.box, whole, outside).numpy()
+
+
+def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
+    """Volume of a voxel; a 2D image, to which nnU-Net gives 999 times its spacing as thickness, is 1 mm thick."""
+    thickness_mm, *in_plane_mm = spacing_mm
+    is_flat = thickness_mm >= FLAT_IMAGE_FACTOR * max(in_plane_mm)
+    return (1.0 if is_flat else thickness_mm) * math.prod(in_plane_mm) / 1000

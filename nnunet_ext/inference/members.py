@@ -156,11 +156,12 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
     Raises:
         CheckpointError: if it is damaged, is no nnU-Net checkpoint, or has weights that are NaN or infinite.
     """
-    checkpoint = load_checkpoint(path, trust=trust, mmap=True)
+    checkpoint = load_checkpoint(path, trust=trust)  # read whole, not mapped: only then is its checksum compared
     missing = [key for key in ("network_weights", "init_args", "trainer_name") if key not in checkpoint]
     if missing:
         raise CheckpointError(
-            f"{path} is not an nnU-Net checkpoint: it lacks {', '.join(missing)}. Choose a file that a training wrote."
+            f"{path} is not an nnU-Net checkpoint: it lacks {', '.join(missing)}. "
+            "Choose a file that a training wrote."
         )
     require_finite(checkpoint["network_weights"], path)
     axes = checkpoint.get("inference_allowed_mirroring_axes")

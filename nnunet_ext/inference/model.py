@@ -147,3 +147,30 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
         return trainer_class(name)
     except UnknownPartError:
         return recursive_find_trainer_class_by_name(name)
+
+
+def require_same_labels(models: Sequence[Model]) -> None:
+    """Refuses models that segment different labels, or read images in different ways."""
+    if not models:
+        raise MemberError("An ensemble needs at least one model folder; found none. Give one with -m.")
+    first = models[0]
+    for model in models[1:]:
+        for word, expected, found in (
+            ("labels", first.dataset_json["labels"], model.dataset_json["labels"]),
+            ("file_ending", first.dataset_json["file_ending"], model.dataset_json["file_ending"]),
+            ("reader", first.plans.image_reader_writer_class, model.plans.image_reader_writer_class),
+        ):
+            if expected != found:
+                raise MemberError(
+                    f"All model folders must have the same {word}; {first.folder} has {expected}, {model.folder} has "
+                    f"{found}. Predict them separately."
+                )
+
+
+def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
+    """Refuses weights that are not one positive number a model folder."""
+    if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
+        raise MemberError(
+            f"--weights must give one positive number for each model folder; found {list(weights)} for "
+            f"{len(models)} folders."
+        )

@@ -4,51 +4,32 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
 from nnunet_ext.architectures.posterior import to_logits
 from nnunet_ext.inference.augmentation import Flip, flip_name, mirror_flips
-from nnunet_ext.inference.case_table import CaseTable
+from nnunet_ext.inference.case_writer import CaseWriter, output_of
 from nnunet_ext.inference.cases import Case, case_of, find_cases
 from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
-from nnunet_ext.inference.export import CasePrediction, is_complete, write_case, write_run_description
-from nnunet_ext.inference.input_checks import BadInputError, require_good_case
-from nnunet_ext.inference.members import Member, MemberError, MemberRule
-from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.export import CasePrediction
+from nnunet_ext.inference.input_checks import require_good_case
+from nnunet_ext.inference.members import MemberError, MemberRule
+from nnunet_ext.inference.model import Model, load_model, require_same_labels, require_weights
 from nnunet_ext.inference.moments import Moments
+from nnunet_ext.inference.run import PredictionReport, run_cases
 from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image
 from nnunet_ext.inference.uncertainty import require_known_maps
 
 Average = Literal["probabilities", "logits"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class PredictionReport:
-    """What became of the cases of one run.
-
-    Attributes:
-        predicted: names of the cases predicted now.
-        skipped: names of those that an earlier run had completed.
-        failed: name to message of those that could not be predicted.
-        predictions: the results themselves, only where no output folder was given.
-    """
-
-    predicted: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    predictions: list[CasePrediction] = field(default_factory=list)
 
 
 class EnsemblePredictor(nnUNetPredictor):
@@ -62,7 +43,7 @@ class EnsemblePredictor(nnUNetPredictor):
     model_weights: list[float] | None
     average: Average
     tta_members: bool
-    member_rule: str
+    member_rule: str = "models that were already open"
 
     @classmethod
     def from_model_folders(
@@ -116,6 +97,8 @@ class EnsemblePredictor(nnUNetPredictor):
         models = [load_model(path, folds, rule, device=predictor.device, trust=trust_checkpoints) for path in paths]
         predictor.use(models, average=average, weights=weights, tta_members=tta_members)
         predictor.member_rule = members
+        for model in models:
+            logger.info("%s: %s", model.folder, ", ".join(member.name for member in model.members))
         return predictor
 
     def use(
@@ -194,56 +177,60 @@ class EnsemblePredictor(nnUNetPredictor):
         """
         require_known_maps(maps)
         self._require_previous_stage(folder_with_segs_from_prev_stage)
-        file_ending = self.dataset_json["file_ending"]
-        previous = Path(folder_with_segs_from_prev_stage) if folder_with_segs_from_prev_stage else None
-        if isinstance(list_of_lists_or_source_folder, (str, Path)):
-            cases = find_cases(Path(list_of_lists_or_source_folder), file_ending, previous)
-        else:
-            cases = [
-                case_of(list(map(Path, files)), file_ending, previous) for files in list_of_lists_or_source_folder
-            ]
+        cases = self._cases(list_of_lists_or_source_folder, folder_with_segs_from_prev_stage)
         output, cases = output_of(output_folder_or_list_of_truncated_output_files, cases)
-        writer = (
-            CaseWriter(
-                self, output, maps=maps, save_members=save_members, save_probabilities=save_probabilities,
-                overwrite=overwrite, part_id=part_id, num_parts=num_parts, arguments=arguments or {},
-            )
-            if output is not None
-            else None
-        )  # fmt: skip
-        report = PredictionReport()
         wanted = cases[part_id::num_parts]
-        if writer is not None and not overwrite:
-            report.skipped = [case.name for case in wanted if writer.has(case)]
-            wanted = [case for case in wanted if case.name not in report.skipped]
-        with (
-            tqdm(total=len(wanted) * self.passes_per_case, disable=not self.allow_tqdm, unit="member") as progress,
-            ThreadPoolExecutor(max_workers=1) as export_thread,
-        ):
-            exports: list[tuple[str, Future[None]]] = []
-            for case, prepared in self._prepared(wanted, in_background=num_processes_preprocessing > 0):
-                progress.set_description(case.name)
-                try:
-                    prediction = self.predict_case(
-                        case.name, prepared(), maps=maps, save_members=save_members,
-                        save_probabilities=save_probabilities, progress=progress,
-                    )  # fmt: skip
-                except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
-                    _record_failure(report, case.name, error)
-                    continue
-                if writer is None:
-                    report.predictions.append(prediction)
-                    report.predicted.append(case.name)
-                    continue
-                export = export_thread.submit(writer.write, prediction)
-                exports.append((case.name, export))
-                if num_processes_segmentation_export == 0 or len(exports) > 2:
-                    _collect(exports, report)  # at most two cases wait for the disk
-            while exports:
-                _collect(exports, report)
+        writer = None
+        if output is not None:
+            names = [step.name for position in range(len(self.models)) for step in self.passes_of(position)]
+            writer = CaseWriter(
+                output,
+                self.models,
+                maps=maps,
+                save_probabilities=save_probabilities,
+                member_names=names if save_members else (),
+                keep_existing=not overwrite,
+                part_id=part_id,
+                num_parts=num_parts,
+                arguments=arguments
+                if arguments is not None
+                else {"members": self.member_rule, "average": self.average},
+            )
+        complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
+
+        def predict(case: Case, prepared: list[PreparedCase], progress: tqdm) -> CasePrediction:
+            return self.predict_case(
+                case.name,
+                prepared,
+                maps=maps,
+                save_members=save_members,
+                save_probabilities=save_probabilities,
+                progress=progress,
+            )
+
+        report = run_cases(
+            [case for case in wanted if case.name not in complete],
+            self.prepare,
+            predict,
+            writer,
+            passes_per_case=self.passes_per_case,
+            prepare_ahead=num_processes_preprocessing > 0,
+            write_behind=num_processes_segmentation_export > 0,
+            show_progress=self.allow_tqdm,
+        )
+        report.skipped = complete
         if writer is not None:
             writer.table.finish()
         return report
+
+    def _cases(
+        self, source: str | Path | Sequence[Sequence[str]], previous_stage_folder: str | Path | None
+    ) -> list[Case]:
+        file_ending = self.dataset_json["file_ending"]
+        previous = Path(previous_stage_folder) if previous_stage_folder else None
+        if isinstance(source, (str, Path)):
+            return find_cases(Path(source), file_ending, previous)
+        return [case_of([Path(file) for file in files], file_ending, previous) for files in source]
 
     def predict_case(
         self,
@@ -347,25 +334,10 @@ class EnsemblePredictor(nnUNetPredictor):
             case.files,
             file_ending=self.dataset_json["file_ending"],
             channels=len(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))),
+            reader=self.plans_manager.plans["image_reader_writer"],
             previous_stage=case.previous_stage if any(model.is_cascaded for model in self.models) else None,
         )
         return [self._prepare_image(model, *model.preprocess(case)) for model in self.models]
-
-    def _prepared(self, cases: Sequence[Case], *, in_background: bool) -> Iterator[tuple[Case, Any]]:
-        """Each case with a function that returns it prepared; in background, the next is being prepared meanwhile."""
-        if not in_background:
-            for case in cases:
-                yield case, lambda case=case: self.prepare(case)
-            return
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            upcoming = [(case, thread.submit(self.prepare, case)) for case in cases[:1]]
-            for position, case in enumerate(cases):
-                _, future = upcoming.pop()
-                future.exception()  # waits; the next case starts only then, so that two volumes are held at most
-                if position + 1 < len(cases):
-                    following = cases[position + 1]
-                    upcoming.append((following, thread.submit(self.prepare, following)))
-                yield case, future.result
 
     def _require_previous_stage(self, folder: str | Path | None) -> None:
         cascaded = next((model for model in self.models if model.is_cascaded), None)
@@ -375,133 +347,3 @@ class EnsemblePredictor(nnUNetPredictor):
                 f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
                 f"-prev_stage_predictions."
             )
-
-
-class CaseWriter:
-    """Writes cases into an output folder, with the files that describe the run.
-
-    Args:
-        predictor: whose members and plans are recorded.
-        output: the folder; made if it is missing.
-        maps, save_members, save_probabilities, overwrite, part_id, num_parts, arguments: see `predict_from_files`.
-    """
-
-    def __init__(
-        self,
-        predictor: EnsemblePredictor,
-        output: Path,
-        *,
-        maps: Sequence[str],
-        save_members: bool,
-        save_probabilities: bool,
-        overwrite: bool,
-        part_id: int,
-        num_parts: int,
-        arguments: dict[str, Any],
-    ) -> None:
-        self.output = output
-        self.file_ending = predictor.dataset_json["file_ending"]
-        self.reader_writer = predictor.plans_manager.image_reader_writer_class()
-        self.maps = maps
-        self.save_probabilities = save_probabilities
-        self.member_names = (
-            [step.name for position in range(len(predictor.models)) for step in predictor.passes_of(position)]
-            if save_members
-            else []
-        )
-        self.table = CaseTable(output, part_id=part_id, num_parts=num_parts, keep_existing=not overwrite)
-        write_run_description(
-            output,
-            arguments=arguments,
-            members=[describe(member) for model in predictor.models for member in model.members],
-            dataset_json=predictor.dataset_json,
-            plans=predictor.plans_manager.plans,
-        )
-
-    def has(self, case: Case) -> bool:
-        """Whether all files of the case are there."""
-        return is_complete(
-            case.name, self.output, file_ending=self.file_ending, maps=self.maps,
-            save_probabilities=self.save_probabilities, member_names=self.member_names,
-            reader_writer=self.reader_writer,
-        )  # fmt: skip
-
-    def write(self, prediction: CasePrediction) -> None:
-        """Writes one case."""
-        write_case(
-            prediction, self.output, file_ending=self.file_ending, reader_writer=self.reader_writer, table=self.table
-        )
-
-
-def describe(member: Member) -> dict[str, Any]:
-    """What `predict_args.json` records of a member."""
-    return {
-        "name": member.name,
-        "file": str(member.path),
-        "sha256": member.sha256,
-        "trainer": member.trainer_name,
-        "configuration": member.configuration,
-    }
-
-
-def output_of(output: str | Path | Sequence[str] | None, cases: list[Case]) -> tuple[Path | None, list[Case]]:
-    """The output folder, and the cases under the names that a list of output paths gives them.
-
-    Raises:
-        ValueError: if a list is not as long as the cases, or its paths are in different folders.
-    """
-    if output is None or isinstance(output, (str, Path)):
-        return (None if output is None else Path(output)), cases
-    paths = [Path(path) for path in output]
-    if len(paths) != len(cases) or len({path.parent for path in paths}) != 1:
-        raise ValueError(
-            f"A list of outputs must name one path a case, all in one folder; found {len(paths)} paths in "
-            f"{len({path.parent for path in paths})} folders for {len(cases)} cases."
-        )
-    renamed = [Case(path.name, case.files, case.previous_stage) for path, case in zip(paths, cases, strict=True)]
-    return paths[0].parent, renamed
-
-
-def require_same_labels(models: Sequence[Model]) -> None:
-    """Refuses models that segment different labels, or read images in different ways."""
-    if not models:
-        raise MemberError("An ensemble needs at least one model folder; found none. Give one with -m.")
-    first = models[0]
-    for model in models[1:]:
-        for word, expected, found in (
-            ("labels", first.dataset_json["labels"], model.dataset_json["labels"]),
-            ("file_ending", first.dataset_json["file_ending"], model.dataset_json["file_ending"]),
-            ("reader", first.plans.image_reader_writer_class, model.plans.image_reader_writer_class),
-        ):
-            if expected != found:
-                raise MemberError(
-                    f"All model folders must have the same {word}; {first.folder} has {expected}, {model.folder} has "
-                    f"{found}. Predict them separately."
-                )
-
-
-def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
-    """Refuses weights that are not one positive number a model folder."""
-    if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
-        raise MemberError(
-            f"--weights must give one positive number for each model folder; found {list(weights)} for "
-            f"{len(models)} folders."
-        )
-
-
-def _collect(exports: list[tuple[str, Future[None]]], report: PredictionReport) -> None:
-    name, export = exports.pop(0)
-    try:
-        export.result()
-    except Exception as error:  # noqa: BLE001 - as above: the other cases go on
-        _record_failure(report, name, error)
-    else:
-        report.predicted.append(name)
-
-
-def _record_failure(report: PredictionReport, name: str, error: Exception) -> None:
-    report.failed[name] = str(error) or type(error).__name__
-    if isinstance(error, BadInputError):
-        logger.error("%s: %s", name, error)
-    else:
-        logger.error("%s: %s", name, error, exc_info=error)

@@ -109,13 +109,15 @@ class Cyclical(ExtTrainer):
         self.print_to_log_file(f"Sampled the weights of cycle {sample.cycle}: {name}")
 
     def on_train_end(self) -> None:
-        if not self.disable_checkpointing:
-            if self.is_ddp:
-                distributed.barrier()  # rank 0 has written its last sample
-            self.write_average()
-            if self.writes_files:
-                self.write_posterior()
-        super().on_train_end()
+        try:
+            if not self.disable_checkpointing:
+                if self.is_ddp:
+                    distributed.barrier()  # rank 0 has written its last sample
+                self.write_average()
+                if self.writes_files:
+                    self.write_posterior()
+        finally:  # whatever goes wrong above, nnU-Net's checkpoint_final.pth is written
+            super().on_train_end()
 
     def write_average(self) -> None:
         """`checkpoint_swa.pth`: the mean of the last cycle's samples. Every rank takes part in the refresh."""

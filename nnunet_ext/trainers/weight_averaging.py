@@ -54,8 +54,10 @@ class SWA(ExtTrainer):
             self.swa.load_state_dict(state["swa"])
 
     def on_train_end(self) -> None:
-        write_averaged_checkpoint(self, self.swa, "checkpoint_swa.pth")
-        super().on_train_end()
+        try:
+            write_averaged_checkpoint(self, self.swa, "checkpoint_swa.pth")
+        finally:  # whatever goes wrong above, nnU-Net's checkpoint_final.pth is written
+            super().on_train_end()
 
 
 class EMA(ExtTrainer):
@@ -92,8 +94,10 @@ class EMA(ExtTrainer):
             self.ema.load_state_dict(state["ema"])
 
     def on_train_end(self) -> None:
-        write_averaged_checkpoint(self, self.ema, "checkpoint_ema.pth")
-        super().on_train_end()
+        try:
+            write_averaged_checkpoint(self, self.ema, "checkpoint_ema.pth")
+        finally:  # whatever goes wrong above, nnU-Net's checkpoint_final.pth is written
+            super().on_train_end()
 
 
 def write_averaged_checkpoint(trainer: ExtTrainer, average: AveragedModel, name: str) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nnunet_ext.inference.input_checks.case_checks import Case
 from nnunet_ext.inference.input_checks.checks import CHECKS
 from nnunet_ext.inference.input_checks.findings import BadInputError, Finding
@@ -83,4 +85,12 @@ def _look_at(
     for check in CHECKS:
         if check.scope == "file":
             findings += check.find(image)
-    return replace(image, values=None)
+    return replace(image, values=None, blank_value=_only_value(image.values))
+
+
+def _only_value(values: np.ndarray | None) -> float | None:
+    """The value that all voxels share, if they share one."""
+    if values is None or values.size == 0 or values.dtype.kind not in "iubf":
+        return None
+    smallest, largest = values.min(), values.max()
+    return float(smallest) if smallest == largest else None

@@ -28,6 +28,14 @@ class Case:
     previous_stage: StoredImage | None = None
 
 
+def without_contrast(case: Case) -> Iterator[Finding]:
+    """No channel with contrast. One blank channel of several is a sequence that was not taken."""
+    if case.images and all(image.blank_value is not None for image in case.images):
+        first = case.images[0]
+        remedy = "Check the export of this image: it is blank."
+        yield Finding(first.path, f"the same value, {first.blank_value:g}, in all voxels", "contrast", remedy)
+
+
 def wrong_channels(case: Case) -> Iterator[Finding]:
     """Channels that are missing, too many or out of order."""
     if any(not image.shape and image.reader in (PICTURE_READER, "") for image in case.images):

@@ -130,16 +130,3 @@ def _count_not_finite(image: StoredImage) -> tuple[int, int]:
         nan += int(np.isnan(part).sum())
         infinite += int(np.isinf(part).sum())
     return nan, infinite
-
-
-def constant(image: StoredImage) -> Iterator[Finding]:
-    """An image without contrast; a segmentation may be blank."""
-    if image.values is None or image.values.size == 0 or image.components > 1 or image.is_segmentation:
-        return
-    blank = [channel for channel, values in enumerate(image.values) if values.min() == values.max()]
-    # One blank colour or alpha channel of a picture is nothing unusual.
-    if blank and (len(blank) == image.channels or not image.is_picture):
-        value = image.values[blank[0]].flat[0]
-        where = "" if image.channels == 1 else f" in channel {blank[0]} of the file"
-        found = f"the same value, {value}, in all voxels{where}"
-        yield Finding(image.path, found, "an image with contrast", "Check the export of this image: it is blank.")

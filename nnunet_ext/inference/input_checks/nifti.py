@@ -59,14 +59,15 @@ def _uncompressed(image: StoredImage) -> bytes | bytearray:
 
 
 def _parse_header(data: bytes | bytearray) -> nibabel.Nifti1Header:
-    sizes = (int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big"))
-    size = next((size for size in sizes if size in _HEADER_CLASSES), 0)
+    # The header's first number, its length, tells the byte order. nibabel goes by dim[0], which may be what is wrong.
+    little, big = int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big")
+    size, order = (little, "<") if little in _HEADER_CLASSES else (big, ">")
     position, magic = _MAGIC.get(size, (0, b"none"))
-    if len(data) < size or data[position : position + len(magic)] != magic:
+    if size not in _HEADER_CLASSES or len(data) < size or data[position : position + len(magic)] != magic:
         # Without its magic number SimpleITK takes the file for an Analyze file, which has no orientation.
         found = f"{len(data)} bytes that do not begin with a NIfTI header"
         raise UnreadableFile(found, "a NIfTI-1 or NIfTI-2 header with its magic number", COPY_AGAIN)
-    header = _HEADER_CLASSES[size](bytes(data[:size]), check=False)
+    header = _HEADER_CLASSES[size](bytes(data[:size]), endianness=order, check=False)
     if not 1 <= int(header["dim"][0]) <= 7:
         raise UnreadableFile(f"dim[0] = {int(header['dim'][0])} in the header", "1 to 7 axes", _REPAIR_HEADER)
     return header

@@ -24,6 +24,7 @@ _CHANNEL_NUMBER_LENGTH = len("_0000")
 # Decoders of damaged files raise what their parsers happen to run into.
 _DECODING_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     DecompressionBombError,
     EOFError,
@@ -57,7 +58,6 @@ def read_picture(image: StoredImage) -> None:
         image.channels = array.shape[0]
     else:
         array = array[None]  # (1, [z,] y, x)
-    image.is_picture = image.reader == PICTURE_READER
     image.dimensions, image.shape, image.values = array.ndim - 1, array.shape[1:], array
     image.components = 2 if array.dtype.kind == "c" else 1
     if image.reader == STACK_READER:

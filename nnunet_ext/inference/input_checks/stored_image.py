@@ -27,13 +27,13 @@ class StoredImage:
         shape: Voxels along each spatial axis, in the order (z, y, x) or (y, x).
         channels: Channels in this file.
         components: Numbers stored for one voxel: 3 for RGB or a vector, 2 for a complex number.
-        is_picture: True for a picture, in which a blank colour or alpha channel is nothing unusual.
         spacing_mm: Distance between voxel centres in the order (x, y[, z]); in mm, or in what the file uses.
         origin_mm: Position of the first voxel.
         direction: Direction cosines, one column for each spatial axis (x, y[, z]).
         stored_bytes: Bytes of voxel data in the file, after decompression.
         announced_bytes: Bytes of voxel data that follow from the header.
         values: Voxels as stored, (channels, *shape).
+        blank_value: The value of all voxels of all channels, where there is only one.
         slope: A voxel's value is slope * stored + intercept.
         intercept: See `slope`.
     """
@@ -47,13 +47,13 @@ class StoredImage:
     shape: tuple[int, ...] = ()
     channels: int = 1
     components: int = 1
-    is_picture: bool = False
     spacing_mm: tuple[float, ...] = ()
     origin_mm: tuple[float, ...] = ()
     direction: NDArray[np.float64] | None = None
     stored_bytes: int | None = None
     announced_bytes: int | None = None
     values: NDArray | None = None
+    blank_value: float | None = None
     slope: float = 1.0
     intercept: float = 0.0
 
@@ -74,4 +74,5 @@ def flat(direction: NDArray[np.float64] | None) -> tuple[float, ...]:
 
 def in_words(numbers: Sequence[float]) -> str:
     """The numbers in brackets, as a message shows them."""
-    return "(" + ", ".join(f"{number:.6g}" for number in numbers) + ")"
+    # + 0.0 makes 0 of -0, which ITK likes to give
+    return "(" + ", ".join(f"{number + 0.0:.6g}" for number in numbers) + ")"

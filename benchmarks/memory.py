@@ -1,0 +1,72 @@
+"""Peak memory of `nnunet_ext predict` for few and for many members, in one run.
+
+    python benchmarks/memory.py [--few 2] [--many 20] [--repeats 3] [-o memory.json]
+
+Each measurement is a process of its own (largest resident set, as the kernel counts it), the two interleaved. Linux
+and macOS only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from random_model import write_images, write_model_folder
+
+FEATURES = (32, 64, 128, 256, 320, 320)
+PATCH = (128, 128)
+KIBIBYTES = 1024 if sys.platform == "linux" else 1  # getrusage counts KiB on Linux and bytes on macOS
+
+
+def peak_mib(arguments: list[str]) -> float:
+    """Largest resident set of one process, in MiB."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise RuntimeError(f"{' '.join(arguments)} failed.")
+    return usage.ru_maxrss * KIBIBYTES / 2**20
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--few", type=int, default=2)
+    parser.add_argument("--many", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("-o", type=Path, default=Path("memory.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parameters = write_model_folder(folder / "model", options.many, features=FEATURES, patch=PATCH)
+        write_images(folder / "images", cases=1, shape=(6, 160, 160))
+        peaks: dict[int, list[float]] = {options.few: [], options.many: []}
+        for repeat in range(options.repeats):
+            for members, measured in peaks.items():
+                measured.append(
+                    peak_mib(
+                        [sys.executable, "-m", "nnunet_ext", "predict", "-i", str(folder / "images"),
+                         "-o", str(folder / f"out_{members}_{repeat}"), "-m", str(folder / "model"),
+                         "--members", f"checkpoint_c0_*.pth:{members}", "-device", "cpu", "--disable_tta",
+                         "--maps", "entropy", "mutual_information"]
+                    )
+                )  # fmt: skip
+    weights_mib = parameters * 4 / 2**20
+    ratio = median(peaks[options.many]) / median(peaks[options.few])
+    print(f"One member's weights: {weights_mib:.0f} MiB ({parameters / 1e6:.1f} M parameters)")
+    print("members   peak memory, MiB (median of all)")
+    for members, measured in peaks.items():
+        print(f"{members:7}   {median(measured):7.0f}   {', '.join(f'{value:.0f}' for value in measured)}")
+    print(f"ratio     {ratio:7.3f}")
+    options.o.write_text(
+        json.dumps({"peaks_mib": peaks, "weights_mib_per_member": weights_mib, "ratio": ratio}, indent=2)
+    )
+
+
+if __name__ == "__main__":
+    main()

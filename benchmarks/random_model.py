@@ -1,0 +1,110 @@
+"""A model folder with random weights, as a training would leave it: enough to measure time and memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+
+
+def write_model_folder(folder: Path, members: int, *, features: tuple[int, ...], patch: tuple[int, int]) -> int:
+    """Writes `fold_0/checkpoint_c0_e<k>.pth` for every member and returns the parameters of one network."""
+    plans, dataset_json = _plans(features, patch), _dataset_json()
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    network = torch.nn.Module()
+    for index in range(members):
+        torch.manual_seed(index)
+        network = PlainConvUNet(
+            1, len(features), list(features), torch.nn.Conv2d, 3, [1] + [2] * (len(features) - 1), 2, len(LABELS),
+            [2] * (len(features) - 1), True, torch.nn.InstanceNorm2d, {"eps": 1e-5, "affine": True}, None, None,
+            torch.nn.LeakyReLU, {"inplace": True},
+        )  # fmt: skip
+        torch.save(
+            {
+                "network_weights": network.state_dict(),
+                "trainer_name": "nnUNetTrainer",
+                "init_args": {"configuration": "2d", "plans": plans, "fold": 0, "dataset_json": dataset_json},
+                "inference_allowed_mirroring_axes": (0, 1),
+            },
+            folder / "fold_0" / f"checkpoint_c0_e{index:04d}.pth",
+        )
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def write_images(folder: Path, *, cases: int, shape: tuple[int, int, int]) -> None:
+    """Writes noise images (z, y, x) with a spacing of 8 x 1 x 1 mm."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(cases):
+        voxels = rng.normal(100, 20, shape).astype(np.float32)
+        image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), np.diag([1.0, 1.0, 8.0, 1.0]))
+        nibabel.save(image, folder / f"case_{index}_0000.nii.gz")
+
+
+def _dataset_json() -> dict:
+    return {"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": 1, "file_ending": ".nii.gz"}
+
+
+def _plans(features: tuple[int, ...], patch: tuple[int, int]) -> dict:
+    stages = len(features)
+    resampling = "resample_data_or_seg_to_shape"
+    linear = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    return {
+        "dataset_name": "Dataset990_Random",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [8.0, 1.0, 1.0],
+        "original_median_shape_after_transp": [10, *patch],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": {}},
+        "configurations": {
+            "2d": {
+                "data_identifier": "nnUNetPlans_2d",
+                "preprocessor_name": "DefaultPreprocessor",
+                "batch_size": 2,
+                "patch_size": list(patch),
+                "median_image_size_in_voxels": list(patch),
+                "spacing": [1.0, 1.0],
+                "normalization_schemes": ["ZScoreNormalization"],
+                "use_mask_for_norm": [False],
+                "resampling_fn_data": resampling,
+                "resampling_fn_data_kwargs": {**linear, "order": 3},
+                "resampling_fn_seg": resampling,
+                "resampling_fn_seg_kwargs": {**linear, "is_seg": True},
+                "resampling_fn_probabilities": resampling,
+                "resampling_fn_probabilities_kwargs": linear,
+                "architecture": {
+                    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                    "arch_kwargs": {
+                        "n_stages": stages,
+                        "features_per_stage": list(features),
+                        "conv_op": "torch.nn.modules.conv.Conv2d",
+                        "kernel_sizes": [[3, 3]] * stages,
+                        "strides": [[1, 1]] + [[2, 2]] * (stages - 1),
+                        "n_conv_per_stage": [2] * stages,
+                        "n_conv_per_stage_decoder": [2] * (stages - 1),
+                        "conv_bias": True,
+                        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                        "dropout_op": None,
+                        "dropout_op_kwargs": None,
+                        "nonlin": "torch.nn.LeakyReLU",
+                        "nonlin_kwargs": {"inplace": True},
+                    },
+                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                },
+                "batch_dice": True,
+            }
+        },
+    }

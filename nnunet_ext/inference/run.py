@@ -1,0 +1,124 @@
+"""A run over many cases: the next is prepared and the last is written while one is predicted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from nnunet_ext.inference.case_writer import CaseWriter
+from nnunet_ext.inference.cases import Case
+from nnunet_ext.inference.ensemble import PreparedCase
+from nnunet_ext.inference.export import CasePrediction
+from nnunet_ext.inference.input_checks import BadInputError
+
+MOST_WAITING_FOR_DISK = 2  # cases that are predicted but not written: they hold memory
+
+Prepare = Callable[[Case], list[PreparedCase]]
+Predict = Callable[[Case, list[PreparedCase], tqdm], CasePrediction]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PredictionReport:
+    """What became of the cases of one run.
+
+    Attributes:
+        predicted: names of the cases predicted now.
+        skipped: names of those that an earlier run had completed.
+        failed: name to message of those that could not be predicted.
+        predictions: the results themselves, only where no output folder was given.
+    """
+
+    predicted: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    predictions: list[CasePrediction] = field(default_factory=list)
+
+    def fail(self, case: str, error: Exception) -> None:
+        """Records why a case has no result; an error that is not about the input goes to the log with its trace."""
+        if isinstance(error, BadInputError):
+            self.failed[case] = str(error)
+        else:
+            self.failed[case] = f"{type(error).__name__}: {error}"
+            logger.error("%s could not be predicted.", case, exc_info=error)
+
+
+def run_cases(
+    cases: Sequence[Case],
+    prepare: Prepare,
+    predict: Predict,
+    writer: CaseWriter | None,
+    *,
+    passes_per_case: int,
+    prepare_ahead: bool = True,
+    write_behind: bool = True,
+    show_progress: bool = True,
+) -> PredictionReport:
+    """Predicts cases one after the other; one that cannot be predicted does not stop the others.
+
+    Args:
+        cases: in order.
+        prepare: checks and preprocesses a case.
+        predict: predicts a prepared case, advancing the progress bar by `passes_per_case`.
+        writer: None keeps the results in the report.
+        passes_per_case: for the progress bar.
+        prepare_ahead: prepare the next case in a thread.
+        write_behind: write in a thread.
+        show_progress: show the bar.
+    """
+    report = PredictionReport()
+    waiting: list[tuple[str, Future[None]]] = []
+    with (
+        tqdm(total=len(cases) * passes_per_case, disable=not show_progress, unit="member") as progress,
+        ThreadPoolExecutor(max_workers=1) as disk,
+        closing(_prepared(cases, prepare, ahead=prepare_ahead)) as prepared_cases,
+    ):
+        for case, prepared in prepared_cases:
+            progress.set_description(case.name)
+            try:
+                prediction = predict(case, prepared(), progress)
+            except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
+                report.fail(case.name, error)
+                continue
+            if writer is None:
+                report.predictions.append(prediction)
+                report.predicted.append(case.name)
+                continue
+            waiting.append((case.name, disk.submit(writer.write, prediction)))
+            while len(waiting) > (MOST_WAITING_FOR_DISK if write_behind else 0):
+                _collect(*waiting.pop(0), report)
+        for name, written in waiting:
+            _collect(name, written, report)
+    return report
+
+
+def _collect(name: str, written: Future[None], report: PredictionReport) -> None:
+    error = written.exception()  # waits
+    if isinstance(error, Exception):
+        report.fail(name, error)
+    else:
+        written.result()
+        report.predicted.append(name)
+
+
+def _prepared(
+    cases: Sequence[Case], prepare: Prepare, *, ahead: bool
+) -> Generator[tuple[Case, Callable[[], list[PreparedCase]]], None, None]:
+    """Each case with a function that returns it prepared or raises what preparing raised."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        upcoming = [thread.submit(prepare, case) for case in cases[:1]]
+        for position, case in enumerate(cases):
+            current = upcoming.pop()
+            current.exception()  # waits: the next one starts only then, so that two images are held at most
+            following = cases[position + 1 : position + 2]
+            if ahead:
+                upcoming = [thread.submit(prepare, next_case) for next_case in following]
+            yield case, current.result
+            if not ahead:
+                upcoming = [thread.submit(prepare, next_case) for next_case in following]
