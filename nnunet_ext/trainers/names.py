@@ -129,13 +129,19 @@ def claims_of_stock(variant: type[nnUNetTrainer]) -> frozenset[str]:
     claims = {claim for hook, claim in CLAIMS_BY_HOOK.items() if any(hook in vars(cls) for cls in own_classes)}
     if any(word in cls.__name__ for cls in own_classes for word in SCHEDULING_VARIANTS):
         claims.add("the learning-rate schedule")
+    if any(re.search(r"\d+ep(ochs?)?(_|$)", cls.__name__) for cls in own_classes):
+        claims.add("the number of epochs")
     return frozenset(claims)
 
 
 def require_compatible(name: str, parts: list[UsedPart]) -> None:
-    """Refuses a combination in which two parts replace the same thing."""
+    """Refuses a combination in which two parts replace the same thing, or a part stands twice."""
     claimed: dict[str, str] = {}
+    seen: set[type] = set()
     for part in parts:
+        if part.mixin in seen and not part.claims:
+            raise TrainerNameError(f"{name} cannot be built: {part.word} repeats a part. Leave one out.")
+        seen.add(part.mixin)
         for claim in sorted(part.claims):
             if claim in claimed:
                 raise TrainerNameError(
@@ -181,7 +187,7 @@ def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
     except UnknownPartError as error:
         if not _resembles_ours(name):
             raise AttributeError(name) from None
-        if _other_folders_are_searched():
+        if _folders_wait_behind_ours():
             warnings.warn(str(error), stacklevel=3)
             raise AttributeError(name) from None
         raise
@@ -192,9 +198,10 @@ def _resembles_ours(name: str) -> bool:
     return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(map(close_spellings, words))
 
 
-def _other_folders_are_searched() -> bool:
-    folders = os.environ.get(discovery.VARIABLE, "").split(os.pathsep)
-    return any(folder.strip() and Path(folder) != Path(discovery.path()) for folder in folders)
+def _folders_wait_behind_ours() -> bool:
+    folders = [Path(folder) for folder in os.environ.get(discovery.VARIABLE, "").split(os.pathsep) if folder.strip()]
+    ours = Path(discovery.path())
+    return ours in folders and folders.index(ours) < len(folders) - 1
 
 
 def __getattr__(name: str) -> type:
