@@ -116,7 +116,7 @@ def trainers(arguments: argparse.Namespace) -> int:
 def train(arguments: Sequence[str]) -> int:
     """`nnUNetv2_train` with the variable set; its flags and messages are nnU-Net's."""
     if "-h" in arguments or "--help" in arguments:
-        print("nnunet_ext train is nnUNetv2_train with nnUNet_extTrainer set. Its flags are:\n")
+        print(f"nnunet_ext train is nnUNetv2_train with nnUNet_extTrainer set.\n\n{TRAIN_EXAMPLE}\n\nIts flags:\n")
     discovery.activate()
     from nnunetv2.run.run_training import run_training_entry
 
@@ -222,6 +222,13 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+TRAIN_EXAMPLE = """example:
+  $ nnunet_ext train 27 2d 0 -tr nnUNetTrainerCyclical
+  ...
+  2026-01-31 12:00:00: Epoch 320
+  2026-01-31 12:00:00: Current learning rate: 0.00756
+  2026-01-31 12:01:40: Sampled the weights of cycle 0: checkpoint_c0_e0320.pth"""
+
 COMMANDS = (
     Command(
         "env",
@@ -259,8 +266,7 @@ COMMANDS = (
         "nnUNetv2_train with the trainers found",
         no_flags,
         lambda arguments: train([]),
-        """example:
-  $ nnunet_ext train 27 2d 0 -tr nnUNetTrainerCyclical""",
+        TRAIN_EXAMPLE,
     ),
     Command(
         "predict",

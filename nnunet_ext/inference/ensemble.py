@@ -101,9 +101,9 @@ class CaseEnsemble:
             self.member_segmentations[step.name] = embed(segmentation, self.box, self.shape)
         self.weights[position] += step.weight
         if self.logit_sums is not None:
-            known = self.logit_sums[position]
-            weighted = logits * step.weight if step.weight != 1 else logits
-            self.logit_sums[position] = weighted if known is None else known.add_(weighted)
+            earlier = self.logit_sums[position]
+            weighted = logits * step.weight
+            self.logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
 
     def finish(self, name: str, *, maps: Sequence[str], save_probabilities: bool) -> CasePrediction:
         """What is known after the last member."""

@@ -100,7 +100,7 @@ class Member:
 
 
 def find_members(
-    model_folder: Path, folds: Sequence[int | str] | None, rule: MemberRule, *, trust: bool = False
+    model_folder: Path, folds: Sequence[int | str] | str | None, rule: MemberRule, *, trust: bool = False
 ) -> list[Member]:
     """The members that a model folder holds, by fold and then in order of training.
 
@@ -114,11 +114,12 @@ def find_members(
         MemberError: if a fold or all folds have no members, or the members do not belong together.
         CheckpointError: if a file is damaged, is no nnU-Net checkpoint, or its weights are not finite.
     """
-    fold_folders = (
-        folders_with_members(model_folder, rule)
-        if folds is None
-        else [model_folder / f"fold_{fold}" for fold in folds]
-    )
+    if folds is None:
+        fold_folders = folders_with_members(model_folder, rule)
+    else:
+        fold_folders = [model_folder / f"fold_{fold}" for fold in ([folds] if isinstance(folds, str) else folds)]
+    if not fold_folders:
+        raise MemberError("An ensemble needs at least one fold; found an empty list. Leave folds out to take all.")
     files: list[Path] = []
     for folder in fold_folders:
         found = rule.files_in(folder)
@@ -139,7 +140,8 @@ def folders_with_members(model_folder: Path, rule: MemberRule) -> list[Path]:
     Raises:
         MemberError: if there is none.
     """
-    folders = sorted(path for path in model_folder.glob("fold_*") if path.is_dir() and rule.files_in(path))
+    folders = [path for path in model_folder.glob("fold_*") if path.is_dir() and rule.files_in(path)]
+    folders.sort(key=lambda path: (len(path.name), path.name))  # fold_10 after fold_2
     numbered = [path for path in folders if path.name != "fold_all"]
     if not folders:
         present = ", ".join(sorted(path.name for path in model_folder.glob("fold_*"))) or "no folds"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from torch import nn
 
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
-from nnunet_ext.trainers.names import UnknownPartError, trainer_class
+from nnunet_ext.trainers.names import PREFIX, UnknownPartError, trainer_class
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,10 @@ def build_network(
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
     """Our class or stock's for a trainer's name; with `nnUNet_extTrainer` unset, too. Else nnU-Net searches."""
-    try:
-        return trainer_class(name)
-    except UnknownPartError:
-        return recursive_find_trainer_class_by_name(name)
+    if name.startswith(PREFIX):
+        with suppress(UnknownPartError):
+            return trainer_class(name)
+    return recursive_find_trainer_class_by_name(name)
 
 
 def require_same_labels(models: Sequence[Model]) -> None:
@@ -157,6 +158,8 @@ def require_same_labels(models: Sequence[Model]) -> None:
     for model in models[1:]:
         for word, expected, found in (
             ("labels", first.dataset_json["labels"], model.dataset_json["labels"]),
+            ("order of regions", region_order(first), region_order(model)),
+            ("channels", channel_names(first), channel_names(model)),
             ("file_ending", first.dataset_json["file_ending"], model.dataset_json["file_ending"]),
             ("reader", first.plans.image_reader_writer_class, model.plans.image_reader_writer_class),
         ):
@@ -165,6 +168,17 @@ def require_same_labels(models: Sequence[Model]) -> None:
                     f"All model folders must have the same {word}; {first.folder} has {expected}, {model.folder} has "
                     f"{found}. Predict them separately."
                 )
+
+
+def region_order(model: Model) -> tuple[object, object]:
+    """What the outputs of a region-based model stand for, and in which order they are painted."""
+    return model.labels.all_regions, model.dataset_json.get("regions_class_order")
+
+
+def channel_names(model: Model) -> list[str]:
+    """The input channels in their order."""
+    names = model.dataset_json.get("channel_names", model.dataset_json.get("modality", {}))
+    return [names[key] for key in sorted(names, key=int)]
 
 
 def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:

@@ -38,7 +38,7 @@ class Moments:
         Raises:
             ValueError: if the shape differs from the first member's, or the weight is not positive.
         """
-        if weight <= 0:
+        if not 0 < weight < math.inf:
             raise ValueError(f"A member's weight must be positive; found {weight}.")
         values = probabilities.detach().float()
         if self._mean is None or self._expected_entropy is None:

@@ -21,7 +21,7 @@ from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.input_checks import require_good_case
 from nnunet_ext.inference.members import MemberError, MemberRule
-from nnunet_ext.inference.model import Model, load_model, require_same_labels, require_weights
+from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
 from nnunet_ext.inference.moments import Moments
 from nnunet_ext.inference.run import PredictionReport, run_cases
 from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image
@@ -176,6 +176,8 @@ class EnsemblePredictor(nnUNetPredictor):
             FileNotFoundError: if the input folder holds no image.
         """
         require_known_maps(maps)
+        if not 0 <= part_id < num_parts:
+            raise ValueError(f"Parts count from 0 to num_parts - 1; found part {part_id} of {num_parts}.")
         self._require_previous_stage(folder_with_segs_from_prev_stage)
         cases = self._cases(list_of_lists_or_source_folder, folder_with_segs_from_prev_stage)
         output, cases = output_of(output_folder_or_list_of_truncated_output_files, cases)
@@ -270,7 +272,7 @@ class EnsemblePredictor(nnUNetPredictor):
         groups: list[list[Flip]] = [[flip] for flip in flips] if self.tta_members else [flips]
         count = len(model.members) * len(groups)
         weight = self.model_weights[position] / count if self.model_weights else 1.0
-        prefix = f"{model.folder.name}/" if len(self.models) > 1 else ""
+        prefix = self._model_name(position)
         return [
             Pass(
                 name=prefix + member.name + (f"+{flip_name(group[0])}" if self.tta_members else ""),
@@ -281,6 +283,13 @@ class EnsemblePredictor(nnUNetPredictor):
             for member in model.members
             for group in groups
         ]
+
+    def _model_name(self, position: int) -> str:
+        """What tells the members of one model folder from those of another, as the beginning of their names."""
+        names = [model.folder.name for model in self.models]
+        if len(names) == 1:
+            return ""
+        return f"{names[position]}/" if len(set(names)) == len(names) else f"{position}_{names[position]}/"
 
     @property
     def passes_per_case(self) -> int:
@@ -333,7 +342,7 @@ class EnsemblePredictor(nnUNetPredictor):
         require_good_case(
             case.files,
             file_ending=self.dataset_json["file_ending"],
-            channels=len(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))),
+            channels=len(channel_names(self.models[0])),
             reader=self.plans_manager.plans["image_reader_writer"],
             previous_stage=case.previous_stage if any(model.is_cascaded for model in self.models) else None,
         )

@@ -16,7 +16,7 @@ MAPS: dict[str, Callable[[Moments], torch.Tensor]] = {
     "entropy": lambda moments: moments.predictive_entropy() / moments.largest_entropy(),
     "mutual_information": lambda moments: moments.mutual_information() / moments.largest_entropy(),
     "expected_entropy": lambda moments: moments.expected_entropy() / moments.largest_entropy(),
-    "variance": lambda moments: moments.variance().sum(0),
+    "variance": lambda moments: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
     "confidence": lambda moments: confidence(moments.mean(), regions=moments.regions),
 }
 

@@ -1,0 +1,343 @@
+"""The command line: help, exit statuses, and flags that contradict each other. No network runs here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import nnunet_ext
+from nnunet_ext import discovery
+from nnunet_ext.cli import AVERAGES, COMMANDS, MAP_NAMES, build_parser, main
+from nnunet_ext.doctor import Finding
+from nnunet_ext.inference.run import PredictionReport
+from nnunet_ext.inference.uncertainty import MAPS
+from nnunet_ext.predict import member_rule, model_folders, model_weights, requested_maps
+
+SUBCOMMANDS = [command.name for command in COMMANDS]
+
+
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts back what `nnunet_ext train` sets for nnU-Net."""
+    monkeypatch.setattr(sys, "argv", ["nnunet_ext"])
+    monkeypatch.setenv(discovery.VARIABLE, "elsewhere")
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+def exit_status(*arguments: str) -> int:
+    """Of a call that leaves by argparse."""
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    return int(leaving.value.code or 0)
+
+
+# --- help and overview ---
+
+
+def test_the_overview_names_every_subcommand(capsys):
+    assert exit_status("--help") == 0
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.name in text
+        assert command.summary[:30] in text
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+@pytest.mark.usefixtures("as_before")
+def test_help_of_every_subcommand_shows_an_example(name, capsys):
+    assert exit_status(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"$ nnunet_ext {name}" in text
+
+
+@pytest.mark.usefixtures("as_before")
+def test_help_of_train_has_the_flags_of_nnunet(capsys):
+    assert exit_status("train", "--help") == 0
+    text = capsys.readouterr().out
+    assert "nnUNetv2_train" in text
+    assert "--val_best" in text
+    assert os.environ[discovery.VARIABLE].split(os.pathsep) == ["elsewhere", discovery.path()]
+
+
+def test_the_version_is_told(capsys):
+    assert exit_status("--version") == 0
+    assert capsys.readouterr().out.strip() == f"nnunet_ext {nnunet_ext.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["prediction"], ["predict"], ["env", "--shell", "fish"]])
+def test_a_command_line_that_cannot_be_read_has_status_2(arguments, capsys):
+    assert exit_status(*arguments) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_the_choices_are_those_of_the_code_behind():
+    """The parser repeats them, so that help comes without importing torch."""
+    assert set(MAP_NAMES) == set(MAPS)
+    assert AVERAGES == ("probabilities", "logits")
+
+
+def test_importing_the_command_imports_no_torch():
+    code = (
+        "import sys, nnunet_ext.cli as cli; cli.build_parser(); print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == ["False", "False"]
+
+
+def test_the_installed_program_and_the_module_are_the_same_command():
+    finished = subprocess.run(
+        [sys.executable, "-m", "nnunet_ext", "env", "--shell", "sh"], capture_output=True, text=True, check=True
+    )
+    assert discovery.path() in finished.stdout
+
+
+# --- env ---
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("sh", 'export nnUNet_extTrainer="{}"'),
+        ("powershell", '$env:nnUNet_extTrainer = "{}"'),
+        ("cmd", 'set "nnUNet_extTrainer={}"'),
+    ],
+)
+def test_env_prints_the_line_of_each_shell(shell, line, capsys, monkeypatch):
+    monkeypatch.delenv(discovery.VARIABLE, raising=False)
+    assert main(["env", "--shell", shell]) == 0
+    folder = str(Path(nnunet_ext.__file__).parent / "discovery")
+    assert capsys.readouterr().out == line.format(folder) + "\n"
+
+
+def test_env_keeps_the_folders_that_are_there(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv(discovery.VARIABLE, str(tmp_path))
+    assert main(["env", "--shell", "sh"]) == 0
+    assert f'"{tmp_path}{os.pathsep}{discovery.path()}"' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
+def test_the_line_of_sh_sets_the_variable(capsys, monkeypatch):
+    monkeypatch.delenv(discovery.VARIABLE, raising=False)
+    main(["env", "--shell", "sh"])
+    script = capsys.readouterr().out + f'printf "%s" "${discovery.VARIABLE}"'
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout == discovery.path()
+
+
+# --- trainers and doctor ---
+
+
+def test_trainers_prints_a_table_with_an_example_of_every_part(capsys):
+    assert main(["trainers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["PART", "WHAT", "IT", "DOES", "PAPER", "EXAMPLE"]
+    example_column = lines[0].index("EXAMPLE")
+    cyclical = next(line for line in lines if line.startswith("Cyclical "))
+    assert cyclical[example_column:] == "nnUNetTrainerCyclical"
+    assert "arXiv 2212.06278" in cyclical
+    table = lines[1 : lines.index("")]
+    assert all(line[example_column:].startswith("nnUNetTrainer") for line in table)
+    assert not any("posterior" in line.split()[0] for line in table)  # internal
+
+
+@pytest.mark.parametrize(("remedy", "status"), [("", 0), ("mend it", 1)])
+def test_doctor_has_status_1_if_something_is_wrong(remedy, status, capsys, monkeypatch):
+    monkeypatch.setattr("nnunet_ext.doctor.examine", lambda: [Finding("python", "3.12"), Finding("x", "y", remedy)])
+    assert main(["doctor"]) == status
+    assert capsys.readouterr().out.startswith("ok       python")
+
+
+# --- predict: exit statuses ---
+
+
+def flags(*more: str, out: str = "out") -> list[str]:
+    return ["predict", "-i", "images", "-o", out, "-device", "cpu", *more]
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "line"),
+    [
+        (PredictionReport(predicted=["a", "b"]), 0, "2 predicted, 0 failed: out"),
+        (PredictionReport(predicted=["a"], skipped=["b"]), 0, "1 predicted, 1 complete before, 0 failed: out"),
+        (PredictionReport(predicted=["a"], failed={"b": "is cut"}), 1, "1 predicted, 1 failed: out"),
+    ],
+)
+def test_predict_has_status_0_only_if_every_case_was_predicted(report, status, line, capsys, monkeypatch):
+    monkeypatch.setattr("nnunet_ext.predict.predict_folder", lambda arguments: report)
+    assert main(flags("-m", "model")) == status
+    printed = capsys.readouterr()
+    assert printed.out.strip() == line
+    assert printed.err.strip() == ("b: is cut" if status else "")
+
+
+def refusal(capsys: Any, *more: str) -> str:
+    """The message of a run that is refused."""
+    assert main(flags(*more)) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("nnunet_ext predict: ")
+    return message
+
+
+def test_a_folder_that_is_no_model_is_named(capsys, tmp_path):
+    message = refusal(capsys, "-m", str(tmp_path))
+    assert str(tmp_path / "plans.json") in message
+    assert "does not exist" in message
+
+
+def test_cuda_without_a_gpu_says_what_to_do(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["predict", "-i", "images", "-o", "out", "-m", "model"]) == 1
+    assert "-device cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["27", "Dataset027_ACDC"])
+def test_a_dataset_that_cannot_be_found_is_refused_without_a_traceback(dataset, capsys, monkeypatch):
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    assert "nnUNet_results" in refusal(capsys, "-d", dataset, "-c", "2d")
+
+
+# --- predict: flags ---
+
+
+def test_every_flag_reaches_the_predictor(monkeypatch):
+    received: dict[str, Any] = {}
+
+    class Recorder:
+        @classmethod
+        def from_model_folders(cls, folders: list[Path], **settings: Any) -> Recorder:
+            received.update(settings, folders=folders)
+            return cls()
+
+        def predict_from_files(self, source: str, output: str, **settings: Any) -> PredictionReport:
+            received.update(settings, source=source, output=output)
+            return PredictionReport()
+
+    monkeypatch.setattr("nnunet_ext.predict.EnsemblePredictor", Recorder)
+    threads = torch.get_num_threads()
+    try:
+        assert main(flags("-m", "a", "-m", "b")) == 0
+        defaults = dict(received)
+        more = (
+            "-f 0 all --members samples:3 --average logits --weights 2 1 --tta-members --disable_tta -step_size 0.75"
+        )
+        more += " --trust-checkpoints --maps variance --save_probabilities --save_members -npp 0 -nps 2"
+        more += " --continue_prediction -prev_stage_predictions low -num_parts 3 -part_id 2 --disable_progress_bar"
+        assert main(flags("-m", "a", "-m", "b", *more.split())) == 0
+    finally:
+        torch.set_num_threads(threads)
+    expected = {  # argument: (by default, with the flag)
+        "folders": ([Path("a"), Path("b")],) * 2,
+        "folds": (None, [0, "all"]),
+        "members": ("final", "samples:3"),
+        "device": ("cpu", "cpu"),
+        "average": ("probabilities", "logits"),
+        "weights": (None, [2, 1]),
+        "tta_members": (False, True),
+        "trust_checkpoints": (False, True),
+        "tile_step_size": (0.5, 0.75),
+        "use_mirroring": (True, False),
+        "allow_tqdm": (True, False),
+        "source": ("images", "images"),
+        "output": ("out", "out"),
+        "save_probabilities": (False, True),
+        "overwrite": (True, False),
+        "num_processes_preprocessing": (1, 0),
+        "num_processes_segmentation_export": (1, 2),
+        "folder_with_segs_from_prev_stage": (None, "low"),
+        "num_parts": (1, 3),
+        "part_id": (0, 2),
+        "maps": (["entropy"], ["variance"]),
+        "save_members": (False, True),
+    }
+    for argument, (default, given) in expected.items():
+        assert (argument, defaults[argument]) == (argument, default)
+        assert (argument, received[argument]) == (argument, given)
+    assert received.keys() - expected.keys() == {"arguments"}
+    assert received["arguments"]["step_size"] == 0.75
+    json.dumps(received["arguments"])
+
+
+# --- predict: flags that contradict each other ---
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="no model at all"),
+        pytest.param(["-m", "model", "-d", "27", "-c", "2d"], id="both ways"),
+        pytest.param(["-m", "model", "-c", "2d"], id="a folder and a configuration"),
+        pytest.param(["-d", "27"], id="no configuration"),
+        pytest.param(["-c", "2d"], id="no dataset"),
+    ],
+)
+def test_the_model_is_named_in_one_of_two_ways(capsys, more):
+    assert "either by -m FOLDER or by -d DATASET and -c CONFIGURATION" in refusal(capsys, *more)
+
+
+def test_members_and_checkpoint_are_the_same_flag_twice(capsys):
+    message = refusal(capsys, "-m", "model", "--members", "samples", "-chk", "checkpoint_best.pth")
+    assert "--members or by -chk" in message
+
+
+@pytest.mark.parametrize(
+    ("members", "checkpoint", "rule"),
+    [
+        (None, None, "final"),
+        ("samples:30", None, "samples:30"),
+        (None, "checkpoint_best.pth", "checkpoint_best.pth"),
+    ],
+)
+def test_the_rule_for_members(members, checkpoint, rule):
+    assert member_rule(members, checkpoint) == rule
+
+
+def test_maps_none_stands_alone():
+    assert requested_maps(["none"]) == []
+    assert requested_maps(["entropy", "variance", "entropy"]) == ["entropy", "variance"]
+    with pytest.raises(ValueError, match="none cannot be combined"):
+        requested_maps(["none", "entropy"])
+
+
+def test_an_unknown_map_is_refused_by_the_parser(capsys):
+    assert exit_status(*flags("-m", "model", "--maps", "sharpness")) == 2
+    assert "mutual_information" in capsys.readouterr().err
+
+
+def test_a_dataset_leads_to_the_folder_of_stock_nnunet(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    arguments = SimpleNamespace(m=None, d="Dataset027_ACDC", tr="nnUNetTrainer", p="nnUNetPlans", c="2d")
+    assert model_folders(arguments) == [tmp_path / "Dataset027_ACDC" / "nnUNetTrainer__nnUNetPlans__2d"]
+
+
+def test_several_model_folders_are_given_one_by_one():
+    parsed = build_parser().parse_args(flags("-m", "a", "-m", "b", "--weights", "1", "2"))
+    assert model_folders(parsed) == [Path("a"), Path("b")]
+    assert model_weights(parsed.weights, [Path("a"), Path("b")]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content", [[0.25, 0.75], {"b": 0.75, "a": 0.25}], ids=["in the order of -m", "by the name of the folder"]
+)
+def test_weights_may_come_from_a_file(content, tmp_path):
+    file = tmp_path / "weights.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert model_weights([str(file)], [Path("a"), Path("b")]) == [0.25, 0.75]
+
+
+def test_weights_that_are_missing_or_no_numbers_are_refused(tmp_path):
+    file = tmp_path / "weights.json"
+    file.write_text(json.dumps({"a": 1}), encoding="utf-8")
+    with pytest.raises(ValueError, match="lacks b"):
+        model_weights([str(file)], [Path("a"), Path("b")])
+    with pytest.raises(ValueError, match="must be numbers"):
+        model_weights(["nowhere.json"], [Path("a")])
+    assert model_weights(None, [Path("a")]) is None

@@ -1,0 +1,158 @@
+"""Real nnU-Net trainers on tiny 2D plans, whose hooks are driven one by one without a dataset."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+from nnunet_ext.trainers.names import trainer_class
+
+LABELS = {"background": 0, "organ": 1, "lesion": 2}
+REGIONS = {"background": 0, "organ": [1, 2], "lesion": [2]}
+
+
+def tiny_plans(features):
+    """Plans of a 2D U-Net with three stages, the fewest that deep supervision works with."""
+    return {
+        "dataset_name": "Dataset001_Tiny",
+        "plans_name": "nnUNetPlans",
+        "label_manager": "LabelManager",
+        "configurations": {
+            "2d": {
+                "data_identifier": "nnUNetPlans_2d",
+                "batch_size": 2,
+                "patch_size": [32, 32],
+                "batch_dice": False,
+                "architecture": {
+                    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                    "arch_kwargs": {
+                        "n_stages": 3,
+                        "features_per_stage": list(features),
+                        "conv_op": "torch.nn.modules.conv.Conv2d",
+                        "kernel_sizes": [[3, 3]] * 3,
+                        "strides": [[1, 1], [2, 2], [2, 2]],
+                        "n_conv_per_stage": [1] * 3,
+                        "n_conv_per_stage_decoder": [1] * 2,
+                        "conv_bias": True,
+                        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                        "dropout_op": None,
+                        "dropout_op_kwargs": None,
+                        "nonlin": "torch.nn.LeakyReLU",
+                        "nonlin_kwargs": {"inplace": True},
+                    },
+                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+                },
+            }
+        },
+        "continue_training": False,  # nnUNetv2_train adds it, the constructor takes it out
+    }
+
+
+def tiny_dataset_json(regions):
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": REGIONS if regions else LABELS,
+        **({"regions_class_order": [1, 2]} if regions else {}),
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+
+
+def new_trainer(name, *, initialize=True, regions=False, features=(4, 8, 8), **attributes):
+    """The trainer that `nnUNetv2_train 1 2d 0 -tr NAME` builds; `attributes` are set before the network is built."""
+    trainer = trainer_class(name)(
+        plans=tiny_plans(features),
+        configuration="2d",
+        fold=0,
+        dataset_json=tiny_dataset_json(regions),
+        device=torch.device("cpu"),
+    )
+    for attribute, value in attributes.items():
+        assert hasattr(trainer, attribute)
+        setattr(trainer, attribute, value)
+    if initialize:
+        trainer.initialize()
+        trainer.inference_allowed_mirroring_axes = (0, 1)  # nnU-Net sets it with its data loaders
+    return trainer
+
+
+@contextmanager
+def nnunet_folders(root):
+    """nnU-Net's folders under `root`; no training curve and no second thread, which both only take time here."""
+    preprocessed = root / "preprocessed" / "Dataset001_Tiny" / "nnUNetPlans_2d"
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "case.b2nd").touch()  # nnU-Net reads the format off the file endings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_preprocessed", str(root / "preprocessed"))
+        patch.setenv("nnUNet_results", str(root / "results"))
+        patch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """`make_trainer(name, **options)`: a new trainer whose folders are the test's own."""
+    with nnunet_folders(tmp_path):
+        yield new_trainer
+
+
+@pytest.fixture(scope="module")
+def make_shared_trainer(tmp_path_factory):
+    """The same for a training that several tests of a module look at."""
+    with nnunet_folders(tmp_path_factory.mktemp("nnunet")):
+        yield new_trainer
+
+
+def one_batch(trainer, seed):
+    """A random batch in the form of nnU-Net's loader: (2, 1, 32, 32) and targets at both supervised resolutions."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn((2, 1, 32, 32), generator=generator)
+    if trainer.label_manager.has_regions:
+        target = torch.randint(2, (2, 2, 32, 32), generator=generator).float()
+    else:
+        target = torch.randint(3, (2, 1, 32, 32), generator=generator).float()
+    return {"data": image, "target": [target, target[..., ::2, ::2]]}
+
+
+@pytest.fixture(scope="session")
+def random_batch():
+    """`random_batch(trainer, seed)`: the same batch for the same seed."""
+    return one_batch
+
+
+@pytest.fixture(scope="session")
+def run_epochs():
+    """`run_epochs(trainer, until)`: nnU-Net's hooks of each epoch, one training step an epoch, falling Dice.
+
+    Batches depend on the epoch alone (`seed` gives others), so that runs can be compared.
+    """
+
+    def run(trainer, until, *, seed=0):
+        while trainer.current_epoch < until:
+            epoch = trainer.current_epoch
+            trainer.on_epoch_start()
+            trainer.on_train_epoch_start()
+            trainer.on_train_epoch_end([trainer.train_step(one_batch(trainer, 1000 * seed + epoch))])
+            trainer.logger.log("mean_fg_dice", 0.9 - 0.01 * epoch, epoch)
+            trainer.logger.log("dice_per_class_or_region", [0.9, 0.8], epoch)
+            trainer.logger.log("val_losses", 0.5, epoch)
+            trainer.on_epoch_end()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint_files():
+    """`checkpoint_files(trainer)`: names of all files in its fold folder but nnU-Net's text log, sorted."""
+
+    def names(trainer):
+        folder = Path(trainer.output_folder)
+        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("training_log"))
+
+    return names
