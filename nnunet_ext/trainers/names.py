@@ -137,12 +137,11 @@ def claims_of_stock(variant: type[nnUNetTrainer]) -> frozenset[str]:
 def require_compatible(name: str, parts: list[UsedPart]) -> None:
     """Refuses a combination in which two parts replace the same thing, or a part stands twice."""
     claimed: dict[str, str] = {}
-    seen: set[type] = set()
-    for part in parts:
-        if part.mixin in seen and not part.claims:
-            raise TrainerNameError(f"{name} cannot be built: {part.word} repeats a part. Leave one out.")
-        seen.add(part.mixin)
-        for claim in sorted(part.claims):
+    for position, part in enumerate(parts):
+        for earlier in parts[:position]:
+            if not part.claims & earlier.claims and _overlap(part.mixin, earlier.mixin):
+                raise TrainerNameError(f"{name} cannot be built: {part.word} repeats {earlier.word}. Leave one out.")
+        for claim in sorted(part.claims, reverse=True):  # "the ..." says more than a file's name
             if claim in claimed:
                 raise TrainerNameError(
                     f"{name} cannot be built: {claimed[claim]} and {part.word} both set {claim}. Leave one out."
@@ -150,21 +149,35 @@ def require_compatible(name: str, parts: list[UsedPart]) -> None:
             claimed[claim] = part.word
 
 
+def _overlap(first: type, second: type) -> bool:
+    return issubclass(first, second) or issubclass(second, first)
+
+
 def known_spellings() -> list[str]:
     """The words that users may write, as the table spells them."""
     return [part.spelling for part in PARTS if not part.internal]
 
 
-def close_spellings(word: str) -> list[str]:
-    """Known spellings that a mistyped word resembles, the closest first; numbers do not count."""
-    bare = {re.sub(r"<\w>|\d", "", spelling).lower(): spelling for spelling in reversed(known_spellings())}
+def loaded_stock_words() -> list[str]:
+    """The words of nnU-Net's own variants, as far as their modules are imported; a search imports all."""
+    words, classes = [], [nnUNetTrainer]
+    while classes:
+        subclasses = [cls for cls in classes.pop().__subclasses__() if cls.__module__.startswith("nnunetv2.")]
+        words += [cls.__name__.removeprefix(PREFIX).lstrip("_") for cls in subclasses]
+        classes += subclasses
+    return words
+
+
+def close_spellings(word: str, spellings: list[str]) -> list[str]:
+    """Spellings that a mistyped word resembles, the closest first; numbers do not count."""
+    bare = {re.sub(r"<\w>|\d", "", spelling).lower(): spelling for spelling in reversed(spellings)}
     close = difflib.get_close_matches(re.sub(r"\d", "", word).lower(), bare, n=3, cutoff=0.7)
     return [bare[match] for match in close]
 
 
 def unknown_part_message(word: str) -> str:
     """What to say of a word that names nothing."""
-    close = close_spellings(word)
+    close = close_spellings(word, known_spellings()) or close_spellings(word, loaded_stock_words())
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"{word!r} is neither a part of a trainer's name nor a stock variant. {hint}"
@@ -195,7 +208,9 @@ def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
 
 def _resembles_ours(name: str) -> bool:
     words = [word for word in name.removeprefix(PREFIX).split("_") if word]
-    return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(map(close_spellings, words))
+    return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(
+        close_spellings(word, known_spellings()) for word in words
+    )
 
 
 def _folders_wait_behind_ours() -> bool:

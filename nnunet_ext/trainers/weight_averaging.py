@@ -136,7 +136,7 @@ def mean_weights(members: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.
             elif name in sums:
                 sums[name] += tensor
             else:
-                sums[name] = tensor.double()
+                sums[name] = tensor.to(torch.float64, copy=True)
     if not count:
         raise ValueError("A mean of weights needs at least one member; found none.")
     means = {name: (total / count).float() if total.is_floating_point() else total for name, total in sums.items()}
