@@ -117,7 +117,14 @@ def use_threads_for(device: str) -> None:
     """All cores for a CPU; one for a GPU, where threads do not help nnU-Net (as stock sets it)."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("-device cuda needs a CUDA device, and torch finds none. Use -device cpu.")
-    torch.set_num_threads((os.cpu_count() or 1) if device == "cpu" else 1)
+    torch.set_num_threads(usable_cores() if device == "cpu" else 1)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a batch system may have made fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def recorded(arguments: argparse.Namespace) -> dict[str, Any]:
