@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nnunet_ext.architectures.mirroring import Flip
 from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
-from nnunet_ext.inference.augmentation import Flip
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model

@@ -13,8 +13,8 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
+from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
 from nnunet_ext.architectures.posterior import to_logits
-from nnunet_ext.inference.augmentation import Flip, flip_name, mirror_flips
 from nnunet_ext.inference.case_writer import CaseWriter, output_of
 from nnunet_ext.inference.cases import Case, case_of, find_cases
 from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase

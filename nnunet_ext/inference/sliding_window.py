@@ -12,7 +12,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import nn
 
-from nnunet_ext.inference.augmentation import Flip
+from nnunet_ext.architectures.mirroring import Flip, mean_over_flips
 
 Tile = tuple[slice | int, ...]  # over the spatial axes; a 2D configuration has a slice index in front
 
@@ -91,7 +91,9 @@ def sliding_window_logits(
     for tile in tiled.tiles:
         all_channels = (slice(None), *tile)
         patch = tiled.image[all_channels][None].to(device, non_blocking=True)  # (1, channels, *patch)
-        blended = (mean_over_flips(network, patch, flips, device)[0] * window).cpu()
+        with torch.autocast(device.type) if device.type == "cuda" else nullcontext():
+            averaged = mean_over_flips(network, patch, flips)[0]  # (C, *patch)
+        blended = (averaged * window).cpu()
         if logits is None:
             logits = torch.zeros((len(blended), *tiled.image.shape[1:]))
         logits[all_channels] += blended
@@ -100,19 +102,3 @@ def sliding_window_logits(
     logits /= tiled.weight
     cropped = (slice(None), *tiled.crop)
     return logits[cropped]
-
-
-def mean_over_flips(
-    network: nn.Module, patch: torch.Tensor, flips: Sequence[Flip], device: torch.device
-) -> torch.Tensor:
-    """Mean of the logits over mirrored copies of a patch, mirrored back; (1, C, *patch) in fp32."""
-    total: torch.Tensor | None = None
-    for flip in flips:
-        axes = [axis + 2 for axis in flip]  # behind batch and channels
-        with torch.autocast(device.type) if device.type == "cuda" else nullcontext():
-            logits = network(torch.flip(patch, axes) if axes else patch)
-        logits = torch.flip(logits.float(), axes) if axes else logits.float()
-        total = logits if total is None else total.add_(logits)
-    if total is None:
-        raise ValueError("At least one flip is needed, the identity (); found none.")
-    return total.div_(len(flips))

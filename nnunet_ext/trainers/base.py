@@ -70,20 +70,21 @@ class ExtTrainer(nnUNetTrainer):
             checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
             self.load_extra_state(checkpoint.get(EXTRA_STATE_KEY, {}))
 
-    def save_weights(self, path: Path, weights: dict[str, torch.Tensor], trainer_name: str | None = None) -> None:
+    def save_weights(self, path: Path, weights: dict[str, torch.Tensor]) -> None:
         """Writes weights with just what a predictor needs: trainer name, init arguments, mirror axes.
 
         Stock `nnUNetv2_predict -chk NAME` reads such a file; training cannot continue from it.
         """
-        save_checkpoint(
-            {
-                "network_weights": weights,
-                "init_args": self.my_init_kwargs,
-                "trainer_name": trainer_name or type(self).__name__,
-                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            },
-            path,
-        )
+        save_checkpoint(self.prediction_checkpoint(weights), path)
+
+    def prediction_checkpoint(self, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """What stock nnU-Net's predictor needs to use these weights."""
+        return {
+            "network_weights": weights,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+        }
 
     @property
     def plain_network(self) -> torch.nn.Module:

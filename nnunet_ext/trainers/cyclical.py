@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from nnunet_ext.architectures.posterior import posterior_weights
-from nnunet_ext.checkpoints import cast_weights, file_sha256, load_checkpoint
+from nnunet_ext.checkpoints import cast_weights, file_sha256, load_checkpoint, save_checkpoint
 from nnunet_ext.posterior_samples import (
     Sample,
     add_to_manifest,
@@ -137,9 +137,13 @@ class Cyclical(ExtTrainer):
             stride=self.posterior_stride,
         )
         members = [load_checkpoint(folder / sample.file, mmap=True)["network_weights"] for sample in samples]
-        self.save_weights(
-            folder / "checkpoint_posterior.pth",
-            posterior_weights(members, regions=self.label_manager.has_regions),
-            trainer_name=posterior_trainer_name(self.network_parts, len(members)),
+        weights = posterior_weights(
+            members, regions=self.label_manager.has_regions, mirror_axes=self.inference_allowed_mirroring_axes
         )
+        checkpoint = {
+            **self.prediction_checkpoint(weights),
+            "trainer_name": posterior_trainer_name(self.network_parts, len(members)),
+            "inference_allowed_mirroring_axes": None,  # the posterior's network mirrors its input itself
+        }
+        save_checkpoint(checkpoint, folder / "checkpoint_posterior.pth")
         self.print_to_log_file(f"Wrote checkpoint_posterior.pth with {len(members)} samples.")

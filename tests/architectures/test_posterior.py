@@ -101,27 +101,28 @@ def test_to_logits_by_hand():
 @pytest.mark.parametrize("regions", [False, True])
 def test_weights_of_members_load_into_a_network_of_as_many(regions):
     members = [convolution(seed) for seed in range(3)]
-    weights = posterior_weights([member.state_dict() for member in members], regions=regions)
+    weights = posterior_weights([member.state_dict() for member in members], regions=regions, mirror_axes=(0, 2))
     network = PosteriorNetwork([convolution(seed) for seed in range(10, 13)])
     network.load_state_dict(weights)  # strict
     assert bool(network.regions) is regions
+    assert network.mirrored.tolist() == [True, False, True]
     for loaded, member in zip(network.members, members, strict=True):
         assert torch.equal(loaded.weight, member.weight)
         assert torch.equal(loaded.bias, member.bias)
 
 
 def test_weights_of_another_number_of_members_do_not_load():
-    weights = posterior_weights([convolution(0).state_dict()] * 2, regions=False)
+    weights = posterior_weights([convolution(0).state_dict()] * 2, regions=False, mirror_axes=None)
     with pytest.raises(RuntimeError, match=r"Missing key.*members\.2"):
         PosteriorNetwork([convolution(0) for _ in range(3)]).load_state_dict(weights)
 
 
 def test_weights_are_not_copied():
     member = convolution(0).state_dict()
-    weights = posterior_weights([member], regions=False)
+    weights = posterior_weights([member], regions=False, mirror_axes=None)
     assert weights["members.0.weight"].data_ptr() == member["weight"].data_ptr()
 
 
 def test_a_posterior_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one member; found none"):
-        posterior_weights([], regions=False)
+        posterior_weights([], regions=False, mirror_axes=None)

@@ -355,6 +355,12 @@ def test_the_log_says_what_will_be_done(started):
 # --- the posterior ---
 
 
+def mirrored_outputs(network, images):
+    """Mean of the outputs over the four mirror images of a 2D batch, each mirrored back."""
+    axes_of_flips = ((), (2,), (3,), (2, 3))
+    return np.mean([np.flip(outputs(network, np.flip(images, axes).copy()), axes) for axes in axes_of_flips], axis=0)
+
+
 def test_the_posterior_is_the_mean_of_the_samples_probabilities(training, images, nnunet_finds_us):
     trainer = training.trainer
     posterior = load(trainer, "checkpoint_posterior.pth")
@@ -367,7 +373,7 @@ def test_the_posterior_is_the_mean_of_the_samples_probabilities(training, images
     for name in FILES:
         member = plain_network(trainer)
         member.load_state_dict(load(trainer, name)["network_weights"])
-        members.append(softmax(outputs(member, images)))
+        members.append(softmax(mirrored_outputs(member, images)))
     assert np.abs(members[0] - members[-1]).max() > 0.01  # the members differ
     np.testing.assert_allclose(softmax(outputs(network, images)), np.mean(members, axis=0), atol=1e-5)
 
@@ -380,7 +386,8 @@ def test_the_stock_predictor_reads_our_checkpoints(training, nnunet_finds_us, na
     (model_folder / "dataset.json").write_text(json.dumps(trainer.dataset_json))
     predictor = nnUNetPredictor(device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(str(model_folder), use_folds=(0,), checkpoint_name=name)
-    assert predictor.allowed_mirroring_axes == (0, 1)
+    # the posterior's network mirrors its input itself
+    assert predictor.allowed_mirroring_axes == (None if "posterior" in name else (0, 1))
     assert predictor.trainer_name == load(trainer, name)["trainer_name"]
 
 
@@ -397,7 +404,7 @@ def test_the_posterior_of_a_dataset_with_regions(make_trainer, run_epochs, image
     for entry in manifest(trainer):
         member = plain_network(trainer)
         member.load_state_dict(load(trainer, entry["file"])["network_weights"])
-        members.append(sigmoid(outputs(member, images)))
+        members.append(sigmoid(mirrored_outputs(member, images)))
     assert len(members) == 3
     np.testing.assert_allclose(sigmoid(outputs(network, images)), np.mean(members, axis=0), atol=1e-5)
 
@@ -413,7 +420,7 @@ def test_the_posterior_of_one_sample_is_that_network(make_trainer, run_epochs, i
     network.load_state_dict(posterior["network_weights"])
     trainer.set_deep_supervision_enabled(False)
     np.testing.assert_allclose(
-        softmax(outputs(network, images)), softmax(outputs(trainer.network, images)), atol=1e-5
+        softmax(outputs(network, images)), softmax(mirrored_outputs(trainer.network, images)), atol=1e-5
     )
 
 
@@ -443,7 +450,9 @@ def test_members_of_the_posterior_are_the_latest_of_each_cycle(make_trainer, run
 def test_the_posterior_stores_shared_tensors_once(training):
     posterior = load(training.trainer, "checkpoint_posterior.pth")["network_weights"]
     sample = load(training.trainer, FILES[0])["network_weights"]
-    assert tensor_bytes(posterior) == 6 * tensor_bytes(sample) + 1  # and the flag for regions
+    assert (
+        tensor_bytes(posterior) == 6 * tensor_bytes(sample) + 4
+    )  # and the flags: regions, and mirrored of three axes
 
 
 def test_half_precision_samples_make_a_posterior_and_a_mean(make_trainer, run_epochs, images, nnunet_finds_us):
