@@ -358,7 +358,7 @@ def test_the_log_says_what_will_be_done(started):
 def mirrored_outputs(network, images):
     """Mean of the outputs over the four mirror images of a 2D batch, each mirrored back."""
     axes_of_flips = ((), (2,), (3,), (2, 3))
-    return np.mean([np.flip(outputs(network, np.flip(images, axes).copy()), axes) for axes in axes_of_flips], axis=0)
+    return torch.stack([outputs(network, images.flip(axes)).flip(axes) for axes in axes_of_flips]).mean(0)
 
 
 def test_the_posterior_is_the_mean_of_the_samples_probabilities(training, images, nnunet_finds_us):
