@@ -1,0 +1,363 @@
+"""The stock commands and ours on phantoms, with plans so small that one core trains them in seconds.
+
+A process takes 5 seconds to import nnU-Net. So datasets and models are made once a session, and what is not about a
+process of its own runs in this one, with nnU-Net's worker processes replaced by threads.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+from nnunet_ext import cli, discovery
+from nnunet_ext.phantom import write_regions_dataset
+
+PLANS = "nnUNetPlansTiny"
+SECONDS_PER_COMMAND = 500
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A raw dataset that was planned and preprocessed.
+
+    Attributes:
+        number: its id, as commands take it.
+        raw: its folder in nnUNet_raw.
+        results: its folder in nnUNet_results.
+    """
+
+    number: str
+    raw: Path
+    results: Path
+    plans: str = PLANS
+
+    @property
+    def images(self) -> Path:
+        """The test images."""
+        return self.raw / "imagesTs"
+
+    def model(self, trainer: str, configuration: str) -> Path:
+        """The folder that training writes."""
+        return self.results / f"{trainer}__{self.plans}__{configuration}"
+
+
+@pytest.fixture(scope="session")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """nnU-Net's variables, all but nnUNet_extTrainer; the folders exist."""
+    root = tmp_path_factory.mktemp("nnunet")
+    folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    for folder in folders.values():
+        folder.mkdir()
+    return {name: str(folder) for name, folder in folders.items()} | {
+        "nnUNet_n_proc_DA": "0",  # augmentation in line
+        "nnUNet_def_n_proc": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def run_command(variables: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_command(program, *arguments, **more_variables)`: a program of this environment in a process of its own.
+
+    It must end with `status`, 0 unless said otherwise. The process sees nnU-Net's variables and no nnUNet_extTrainer, unless `more_variables` has one.
+    """
+
+    def run(
+        program: str, *arguments: object, status: int = 0, **more_variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command_line(program, *arguments),
+            env=clean_environment() | variables | more_variables,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_PER_COMMAND,
+        )
+        assert done.returncode == status, f"{program} {arguments}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_command(variables: dict[str, str]) -> Callable[..., subprocess.Popen[bytes]]:
+    """The same, without waiting for its end."""
+
+    def start(program: str, *arguments: object) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command_line(program, *arguments),
+            env=clean_environment() | variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    return start
+
+
+def command_line(program: str, *arguments: object) -> list[str]:
+    """A console script beside the interpreter that runs the tests, with its arguments."""
+    path = shutil.which(program, path=str(Path(sys.executable).parent))
+    assert path is not None, f"{program} is not installed beside {sys.executable}"
+    return [path, *map(str, arguments)]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's variables without nnU-Net's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+
+
+@pytest.fixture(scope="session")
+def env_line(run_command: Callable[..., subprocess.CompletedProcess[str]]) -> dict[str, str]:
+    """What the line that `nnunet_ext env` prints sets."""
+    word, assignment = shlex.split(run_command("nnunet_ext", "env", "--shell", "sh").stdout)
+    assert word == "export"
+    name, _, value = assignment.partition("=")
+    return {name: value}
+
+
+@contextmanager
+def nnunet_in_this_process(variables: dict[str, str], *, trainers: bool = True) -> Iterator[None]:
+    """nnU-Net's variables for this process, on one thread and without processes of its own.
+
+    Tiny networks lose more time to threads than they win, and the training curve takes longer than an epoch.
+    """
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("nnUNet_")]:
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        if trainers:
+            patch.setenv(discovery.VARIABLE, discovery.path())
+        patch.setattr(multiprocessing, "get_context", lambda *_: SimpleNamespace(Pool=ThreadPool))
+        patch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
+        patch.setattr(os, "cpu_count", lambda: 1)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def plain_dataset(variables: dict[str, str], run_command: Callable[..., subprocess.CompletedProcess[str]]) -> Dataset:
+    """Two labels, two channels, oblique axes; planned and preprocessed for 2d by the stock command."""
+    raw = write_regions_dataset(
+        variables["nnUNet_raw"], dataset_id=992, name="PhantomPlain", training_cases=6, regions=False, ignore=False
+    )
+    run_command(
+        *("nnUNetv2_plan_and_preprocess", "-d", 992, "-c", "2d", "-np", 1, "-npfp", 1, "--no_pbar"),
+        *("-gpu_memory_target", 1, "-overwrite_plans_name", PLANS),
+        nnUNet_n_proc_DA="1",  # planning divides by it
+    )
+    preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
+    make_plans_tiny(preprocessed)
+    write_splits(raw, preprocessed)
+    return Dataset("992", raw, Path(variables["nnUNet_results"]) / raw.name)
+
+
+@pytest.fixture(scope="session")
+def region_dataset(variables: dict[str, str]) -> Dataset:
+    """Nested regions and an ignore label, for 2d, 3d_fullres, 3d_lowres and the cascade."""
+    raw = write_regions_dataset(variables["nnUNet_raw"], dataset_id=991, training_cases=6)
+    preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
+    with nnunet_in_this_process(variables | {"nnUNet_n_proc_DA": "1"}):
+        extract_fingerprints([991], num_processes=1, verbose=False, show_progress_bar=False)
+        plan_experiments([991], gpu_memory_target_in_gb=1, overwrite_plans_name=PLANS)
+        make_plans_tiny(preprocessed)
+        preprocess([991], PLANS, ("2d", "3d_fullres", "3d_lowres"), [1], show_progress_bar=False)
+    write_splits(raw, preprocessed)
+    return Dataset("991", raw, Path(variables["nnUNet_results"]) / raw.name)
+
+
+def make_plans_tiny(preprocessed: Path) -> None:
+    """Rewrites the planned networks and adds a cascade, which the planner finds needless for images this small."""
+    path = preprocessed / f"{PLANS}.json"
+    plans = json.loads(path.read_text(encoding="utf-8"))
+    configurations = plans["configurations"]
+    shrink(configurations["2d"], features=(16, 32, 64), patch_size=(40, 40), batch_size=6)
+    shrink(configurations["3d_fullres"], features=(4, 8, 8), patch_size=(32, 32, 32), batch_size=2)
+    configurations["3d_lowres"] = {
+        "inherits_from": "3d_fullres",
+        "data_identifier": f"{PLANS}_3d_lowres",
+        "spacing": [1.6 * spacing_mm for spacing_mm in configurations["3d_fullres"]["spacing"]],
+        "patch_size": [24, 24, 24],
+        "next_stage": "3d_cascade_fullres",
+    }
+    configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    path.write_text(json.dumps(plans), encoding="utf-8")
+
+
+def shrink(
+    configuration: dict[str, Any], *, features: Sequence[int], patch_size: Sequence[int], batch_size: int
+) -> None:
+    """Three stages, the fewest that deep supervision works with."""
+    dimensions = len(patch_size)
+    configuration |= {"patch_size": list(patch_size), "batch_size": batch_size}
+    configuration["architecture"]["arch_kwargs"] |= {
+        "n_stages": 3,
+        "features_per_stage": list(features),
+        "kernel_sizes": [[3] * dimensions] * 3,
+        "strides": [[1] * dimensions, [2] * dimensions, [2] * dimensions],
+        "n_conv_per_stage": [2, 2, 2],
+        "n_conv_per_stage_decoder": [1, 1],
+    }
+
+
+def write_splits(raw: Path, preprocessed: Path, folds: int = 2) -> None:
+    """Folds that validate one case each, because the final validation predicts all of them."""
+    cases = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir())
+    splits = [{"train": [case for case in cases if case != held], "val": [held]} for held in cases[:folds]]
+    (preprocessed / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def train_here(variables: dict[str, str]) -> Callable[..., Any]:
+    """`train_here(dataset, configuration, fold, trainer)`: what nnUNetv2_train does, in this process.
+
+    `prepare(trainer)` may change the trainer before it starts.
+    """
+
+    def train(
+        dataset: Dataset,
+        configuration: str,
+        fold: int | str,
+        name: str,
+        *,
+        resume: bool = False,
+        validate: bool = False,
+        disable_checkpointing: bool = False,
+        prepare: Callable[[Any], None] = lambda trainer: None,
+    ) -> Any:
+        with nnunet_in_this_process(variables):
+            seed_everything()
+            trainer = get_trainer_from_args(
+                dataset.number, configuration, fold, name, dataset.plans, resume, device=CPU
+            )
+            trainer.disable_checkpointing = disable_checkpointing
+            prepare(trainer)
+            maybe_load_checkpoint(trainer, resume, False)
+            trainer.run_training()
+            if validate:
+                trainer.perform_actual_validation()
+        return trainer
+
+    return train
+
+
+def seed_everything() -> None:
+    """The same training whatever ran before; batches depend on all three."""
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+
+
+@pytest.fixture(scope="session")
+def predict_here(variables: dict[str, str]) -> Callable[..., Path]:
+    """`predict_here(images, output, *flags)`: `nnunet_ext predict` in this process, without nnUNet_extTrainer."""
+
+    def predict(images: Path, output: Path, *flags: object, status: int = 0) -> Path:
+        with nnunet_in_this_process(variables, trainers=False):
+            arguments = ["predict", "-i", images, "-o", output, "-device", "cpu", "--disable_progress_bar", *flags]
+            assert cli.main(list(map(str, arguments))) == status
+        return output
+
+    return predict
+
+
+class StockWithFp32Sums(nnUNetPredictor):
+    """Stock nnU-Net's predictor, but window and sums over tiles are fp32 instead of half precision."""
+
+    def _internal_predict_sliding_window_return_logits(
+        self, data: torch.Tensor, slicers: Sequence[tuple[Any, ...]], do_on_device: bool = True
+    ) -> torch.Tensor:
+        window = compute_gaussian(tuple(self.configuration_manager.patch_size), dtype=torch.float32, device=CPU)
+        logits = torch.zeros((self.label_manager.num_segmentation_heads, *data.shape[1:]))
+        weight = torch.zeros(data.shape[1:])
+        for tile in slicers:
+            logits[tile] += self._internal_maybe_mirror_and_predict(data[tile][None])[0] * window
+            weight[tile[1:]] += window
+        return logits / weight
+
+
+@pytest.fixture(scope="session")
+def predict_with_stock(variables: dict[str, str]) -> Callable[..., Path]:
+    """`predict_with_stock(model, images, output)`: nnU-Net's own predictor in this process; files in `output`."""
+
+    def predict(
+        model: Path,
+        images: Path,
+        output: Path,
+        *,
+        folds: Sequence[int | str] = (0,),
+        checkpoint: str = "checkpoint_final.pth",
+        fp32_sums: bool = False,
+        save_probabilities: bool = False,
+        previous_stage: Path | None = None,
+    ) -> Path:
+        predictor_class = StockWithFp32Sums if fp32_sums else nnUNetPredictor
+        output.mkdir(parents=True)
+        with nnunet_in_this_process(variables):
+            predictor = predictor_class(device=CPU, allow_tqdm=False)
+            predictor.initialize_from_trained_model_folder(str(model), tuple(folds), checkpoint)
+            predictor.predict_from_files_sequential(
+                str(images),
+                str(output),
+                save_probabilities=save_probabilities,
+                folder_with_segs_from_prev_stage=str(previous_stage) if previous_stage else None,
+            )
+        return output
+
+    return predict
+
+
+def read_labels(folder: Path) -> dict[str, np.ndarray]:
+    """The segmentations of a folder by case, (x, y, z)."""
+    return {
+        path.name.removesuffix(".nii.gz"): np.asarray(nibabel.load(path).dataobj)
+        for path in sorted(folder.glob("*.nii.gz"))
+    }
+
+
+@pytest.fixture(scope="session")
+def labels_in() -> Callable[[Path], dict[str, np.ndarray]]:
+    """`labels_in(folder)`: the segmentations of a folder by case, (x, y, z)."""
+    return read_labels
+
+
+@pytest.fixture(scope="session")
+def agreement() -> Callable[[Path, Path], float]:
+    """`agreement(folder, other)`: share of voxels with the same label, over all cases of two folders."""
+
+    def share(folder: Path, other: Path) -> float:
+        first, second = read_labels(folder), read_labels(other)
+        print("LABELS", [np.bincount(v.ravel(), minlength=3) for v in first.values()])
+        assert first.keys() == second.keys()
+        assert first
+        equal = np.concatenate([(first[case] == second[case]).ravel() for case in first])
+        print("AGREE", 1 - float(equal.mean()), equal.size)
+        return float(equal.mean())
+
+    return share

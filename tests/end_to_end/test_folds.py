@@ -1,0 +1,105 @@
+"""A stock cross-validation: plain nnUNetTrainer, no nnUNet_extTrainer, predicted with `nnunet_ext predict -m`."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+CASES = ["tumour_006", "tumour_007"]
+FOLDS = (0, 1)
+
+
+def shortened(trainer):
+    """4 epochs of 40 iterations find the tumour; nnU-Net's 1000 of 250 would take a day here."""
+    trainer.num_epochs = 4
+    trainer.num_iterations_per_epoch = 40
+    trainer.num_val_iterations_per_epoch = 1
+
+
+@pytest.fixture(scope="module")
+def stock_model(plain_dataset, train_here):
+    for fold in FOLDS:
+        train_here(plain_dataset, "2d", fold, "nnUNetTrainer", prepare=shortened)
+    return plain_dataset.model("nnUNetTrainer", "2d")
+
+
+@pytest.fixture(scope="module")
+def stock_results(stock_model, plain_dataset, predict_with_stock, tmp_path_factory):
+    return predict_with_stock(
+        *(stock_model, plain_dataset.images, tmp_path_factory.mktemp("stock") / "out"),
+        folds=FOLDS,
+        save_probabilities=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def averaged_logits(stock_model, plain_dataset, run_command, tmp_path_factory):
+    """From the command in a process of its own, to which nnUNet_extTrainer is not set; all folds by default."""
+    output = tmp_path_factory.mktemp("logits")
+    run_command(
+        *("nnunet_ext", "predict", "-i", plain_dataset.images, "-o", output, "-m", stock_model, "-device", "cpu"),
+        *("--average", "logits", "--save_probabilities", "--maps", "entropy", "mutual_information"),
+    )
+    return output
+
+
+def test_averaged_logits_of_folds_are_stock_nnunet_with_fp32_sums_to_the_voxel(
+    averaged_logits, stock_model, plain_dataset, predict_with_stock, tmp_path, agreement
+):
+    stock = predict_with_stock(stock_model, plain_dataset.images, tmp_path / "stock", folds=FOLDS, fp32_sums=True)
+    assert agreement(averaged_logits, stock) == 1
+
+
+def test_averaged_logits_of_folds_agree_with_stock_nnunet_as_it_is(averaged_logits, stock_results, agreement):
+    assert agreement(averaged_logits, stock_results) >= 0.999
+
+
+def test_the_model_has_learned_something(averaged_logits, plain_dataset, labels_in):
+    found, truth = labels_in(averaged_logits), labels_in(plain_dataset.raw / "labelsTs")
+    for case in CASES:
+        tumour = (found[case] > 0, truth[case] > 0)
+        assert 2 * np.sum(tumour[0] & tumour[1]) / np.sum(tumour) > 0.7
+
+
+def test_saved_probabilities_have_the_layout_and_the_values_of_stock(averaged_logits, stock_results):
+    for case in CASES:
+        ours, stock = (np.load(folder / f"{case}.npz") for folder in (averaged_logits, stock_results))
+        assert ours.files == stock.files == ["probabilities"]
+        found, expected = ours["probabilities"], stock["probabilities"]
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        # stock's window is rounded to half precision: a relative 2^-11, some hundredths of a logit on patch borders
+        np.testing.assert_allclose(found, expected, atol=0.02)
+        with (
+            (averaged_logits / f"{case}.pkl").open("rb") as file,
+            (stock_results / f"{case}.pkl").open("rb") as other,
+        ):
+            assert pickle.load(file).keys() == pickle.load(other).keys()
+
+
+def test_one_member_gives_the_same_by_both_averages_and_by_stock(
+    stock_model, plain_dataset, predict_here, predict_with_stock, tmp_path, agreement
+):
+    stock = predict_with_stock(stock_model, plain_dataset.images, tmp_path / "stock", folds=[1], fp32_sums=True)
+    for average in ("logits", "probabilities"):
+        # the model by stock's flags: dataset, trainer, plans, configuration, fold, checkpoint
+        flags = [
+            *("-d", plain_dataset.number, "-tr", "nnUNetTrainer", "-p", plain_dataset.plans, "-c", "2d"),
+            *("-f", 1, "-chk", "checkpoint_final.pth", "--average", average, "--maps", "none"),
+        ]
+        assert agreement(predict_here(plain_dataset.images, tmp_path / average, *flags), stock) == 1
+
+
+def test_the_mean_of_the_folds_probabilities_is_the_default(
+    stock_model, plain_dataset, predict_here, tmp_path, averaged_logits
+):
+    flags = ["-m", stock_model, "--maps", "none", "--save_probabilities"]
+    both = predict_here(plain_dataset.images, tmp_path / "both", *flags)
+    single = [predict_here(plain_dataset.images, tmp_path / f"{fold}", *flags, "-f", fold) for fold in FOLDS]
+    for case in CASES:
+        mean = np.mean([np.load(folder / f"{case}.npz")["probabilities"] for folder in single], axis=0)
+        found = np.load(both / f"{case}.npz")["probabilities"]
+        np.testing.assert_allclose(found, mean, atol=1e-3)
+        # and not the same as stock's softmax of mean logits
+        assert np.abs(found - np.load(averaged_logits / f"{case}.npz")["probabilities"]).max() > 0.01

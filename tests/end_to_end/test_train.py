@@ -1,0 +1,104 @@
+"""Stock nnUNetv2_train with nothing but the line of `nnunet_ext env`, and `nnunet_ext train`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from nnunet_ext.checkpoints import load_checkpoint
+
+TRAINER = "nnUNetTrainerCyclical2_4epochs_2iters"
+# T = 4, M = 2: T_c = 2 and the plateau begins at floor(0.8 * 2) = 1, so epochs 1 and 3 are sampled.
+SAMPLES = ["checkpoint_c0_e0001.pth", "checkpoint_c1_e0003.pth"]
+# Each cycle opens with 0.1, then 0.01 * (1 - 1/4)^0.9.
+RATES = [0.1, 0.01 * 0.75**0.9] * 2
+
+
+@pytest.fixture(scope="module")
+def fold_folder(plain_dataset, run_command, env_line):
+    """The first fold, trained by the stock command."""
+    run_command(
+        *("nnUNetv2_train", plain_dataset.number, "2d", 0, "-tr", TRAINER, "-p", plain_dataset.plans),
+        *("-device", "cpu"),
+        **env_line,
+    )
+    return plain_dataset.model(TRAINER, "2d") / "fold_0"
+
+
+def checkpoint_names(fold_folder):
+    return sorted(path.name for path in fold_folder.glob("*.pth"))
+
+
+def test_stock_training_leaves_samples_the_posterior_and_the_mean_beside_its_own_checkpoints(fold_folder):
+    own = ["checkpoint_best.pth", "checkpoint_final.pth"]
+    assert checkpoint_names(fold_folder) == sorted([*own, *SAMPLES, "checkpoint_posterior.pth", "checkpoint_swa.pth"])
+
+
+def test_no_half_written_file_stays(fold_folder):
+    assert list(fold_folder.glob(".partial-*")) == []
+
+
+def test_the_manifest_describes_each_sample(fold_folder):
+    samples = json.loads((fold_folder / "samples.json").read_text(encoding="utf-8"))["samples"]
+    assert [sample["file"] for sample in samples] == SAMPLES
+    assert [(sample["cycle"], sample["epoch"], sample["epoch_in_cycle"]) for sample in samples] == [
+        (0, 1, 1),
+        (1, 3, 1),
+    ]
+    assert [sample["learning_rate"] for sample in samples] == pytest.approx([RATES[1], RATES[3]])
+    for sample in samples:
+        assert sample["sha256"] == hashlib.sha256((fold_folder / sample["file"]).read_bytes()).hexdigest()
+
+
+def test_every_epoch_was_trained_at_the_rate_of_the_paper(fold_folder):
+    assert load_checkpoint(fold_folder / "checkpoint_final.pth")["logging"]["lrs"] == pytest.approx(RATES)
+
+
+@pytest.mark.parametrize(
+    ("name", "trainer"),
+    [
+        ("checkpoint_final.pth", TRAINER),
+        ("checkpoint_swa.pth", TRAINER),
+        (SAMPLES[0], TRAINER),
+        ("checkpoint_posterior.pth", "nnUNetTrainer_posterior2"),
+    ],
+)
+def test_each_checkpoint_names_the_trainer_that_builds_its_network(fold_folder, name, trainer):
+    assert load_checkpoint(fold_folder / name)["trainer_name"] == trainer
+
+
+def test_the_final_validation_ran_on_the_held_out_case(fold_folder, plain_dataset):
+    summary = json.loads((fold_folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+    assert 0 <= summary["foreground_mean"]["Dice"] <= 1
+    predicted = nibabel.load(fold_folder / "validation" / "tumour_000.nii.gz")
+    truth = nibabel.load(plain_dataset.raw / "labelsTr" / "tumour_000.nii.gz")
+    assert len(summary["metric_per_case"]) == 1
+    assert predicted.shape == truth.shape
+    np.testing.assert_allclose(predicted.affine, truth.affine, atol=1e-4)
+
+
+def test_nnunet_ext_train_hands_all_flags_to_nnunet(fold_folder, plain_dataset, run_command):
+    # --val --npz: validates again, with probabilities this time, and trains nothing
+    validation = fold_folder / "validation"
+    (validation / "summary.json").unlink()
+    before = {name: (fold_folder / name).stat().st_mtime_ns for name in checkpoint_names(fold_folder)}
+    run_command(
+        *("nnunet_ext", "train", plain_dataset.number, "2d", 0, "-tr", TRAINER, "-p", plain_dataset.plans),
+        *("--val", "--npz", "-device", "cpu"),
+    )
+    assert (validation / "summary.json").is_file()
+    assert (validation / "tumour_000.npz").is_file()
+    assert {name: (fold_folder / name).stat().st_mtime_ns for name in checkpoint_names(fold_folder)} == before
+
+
+def test_a_mistyped_part_ends_the_stock_command_with_the_closest_known_one(plain_dataset, run_command, env_line):
+    done = run_command(
+        *("nnUNetv2_train", plain_dataset.number, "2d", 0, "-tr", "nnUNetTrainerCyclicle2", "-device", "cpu"),
+        status=1,
+        **env_line,
+    )
+    assert "Did you mean Cyclical" in done.stderr
