@@ -178,7 +178,10 @@ def _refuse_damaged_zip(file: Path) -> None:
 
 def _missing_message(file: Path) -> str:
     beside = sorted(other.name for other in file.parent.glob("*.pth")) if file.parent.is_dir() else []
-    return f"There is no checkpoint {file}. Checkpoints in that folder: {', '.join(beside) or 'none'}."
+    return (
+        f"There is no checkpoint {file}. Checkpoints in that folder: {', '.join(beside) or 'none'}. "
+        "Of samples that were deleted, choose those that are left by a pattern: 'checkpoint_c*_e*.pth'."
+    )
 
 
 def _damaged_message(file: Path, reason: str) -> str:
@@ -192,7 +195,7 @@ def _refused_message(file: Path, refused_object: str) -> str:
     return (
         f"{file} was not loaded: a checkpoint may hold tensors, plain Python data and NumPy scalars only, "
         f"found {refused_object}. Loading that can run code from the file. If you trust whoever made the "
-        "file, use --trust-checkpoints (in Python: trust=True)."
+        "file, use --trust-checkpoints (in Python: trust=True, or trust_checkpoints=True of the predictor)."
     )
 
 

@@ -120,10 +120,16 @@ def train(arguments: Sequence[str]) -> int:
     discovery.activate()
     from nnunetv2.run.run_training import run_training_entry
 
+    from nnunet_ext.trainers.names import TrainerNameError
+
     # as the script of nnU-Net sets it: several threads for compiling do not help and can cause problems
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     sys.argv = ["nnUNetv2_train", *arguments]
-    run_training_entry()
+    try:
+        run_training_entry()
+    except TrainerNameError as error:  # anything else is nnU-Net's, which shows its own trace
+        print(f"nnunet_ext train: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -155,7 +161,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="RULE",
         help="which checkpoints of each fold: final (default), best, samples, last-cycle, or a file pattern such as "
-        "'checkpoint_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th",
+        "'checkpoint_c2_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th",
     )
     ensemble.add_argument("-chk", metavar="FILE", help="stock's way to say --members FILE")
     ensemble.add_argument(
@@ -165,7 +171,10 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         help="probabilities (default) is the Bayesian model average; logits is what stock does over folds",
     )
     ensemble.add_argument(
-        "--weights", nargs="+", metavar="W", help="one number a model folder, or a JSON file with a list of them"
+        "--weights",
+        nargs="+",
+        metavar="W",
+        help="one number a model folder, or a JSON file with a list of them or a table from folder to number",
     )
     ensemble.add_argument("--tta-members", action="store_true", help="count every mirrored copy as a member")
     ensemble.add_argument("--disable_tta", action="store_true", help="do not mirror")
@@ -223,7 +232,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 TRAIN_EXAMPLE = """example:
-  $ nnunet_ext train 27 2d 0 -tr nnUNetTrainerCyclical
+  $ nnunet_ext train 123 2d 0 -tr nnUNetTrainerCyclical
   ...
   2026-01-31 12:00:00: Epoch 320
   2026-01-31 12:00:00: Current learning rate: 0.00756
@@ -274,11 +283,11 @@ COMMANDS = (
         predict_flags,
         predict,
         """example:
-  $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset027_ACDC/nnUNetTrainer__nnUNetPlans__2d
-  patient101_frame01: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
+  $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d
+  heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
   10 predicted, 0 failed: results
   $ ls results
-  cases.csv  dataset.json  maps  patient101_frame01.nii.gz  ...  plans.json  predict_args.json""",
+  cases.csv  dataset.json  heart_001.nii.gz  ...  maps  plans.json  predict_args.json""",
     ),
     Command(
         "demo",

@@ -6,6 +6,7 @@ import io
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ def versions() -> Iterator[Finding]:
 def torchvision_finding() -> Finding:
     """nnU-Net's search for trainers imports timm, and that torchvision; a mismatched build stops every search."""
     try:
-        import torchvision
+        with warnings.catch_warnings():  # of parts of torchvision that nnU-Net does not use
+            warnings.simplefilter("ignore")
+            import torchvision
     except (ImportError, RuntimeError, OSError) as error:
         return Finding(
             "torchvision",

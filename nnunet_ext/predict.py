@@ -29,7 +29,7 @@ def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
     folders = model_folders(arguments)
     predictor = EnsemblePredictor.from_model_folders(
         folders,
-        folds=[fold if fold == "all" else int(fold) for fold in arguments.f] if arguments.f else None,
+        folds=chosen_folds(arguments.f),
         members=member_rule(arguments.members, arguments.chk),
         device=arguments.device,
         average=arguments.average,
@@ -71,6 +71,20 @@ def model_folders(arguments: argparse.Namespace) -> list[Path]:
     if arguments.m:
         return [Path(folder) for folder in arguments.m]
     return [Path(get_output_folder(arguments.d, arguments.tr, arguments.p, arguments.c))]
+
+
+def chosen_folds(texts: Sequence[str] | None) -> list[int | str] | None:
+    """`-f` as numbers and "all"; None takes all that have members.
+
+    Raises:
+        ValueError: if a fold is something else.
+    """
+    if not texts:
+        return None
+    wrong = [text for text in texts if text != "all" and not text.isdecimal()]
+    if wrong:
+        raise ValueError(f"-f takes numbers of folds, or all; found {' '.join(wrong)}.")
+    return [text if text == "all" else int(text) for text in texts]
 
 
 def member_rule(members: str | None, checkpoint: str | None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,8 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
     if name.startswith(PREFIX):
         with suppress(UnknownPartError):
             return trainer_class(name)
-    return recursive_find_trainer_class_by_name(name)
+    with redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
+        return recursive_find_trainer_class_by_name(name)
 
 
 def require_same_labels(models: Sequence[Model]) -> None:

@@ -92,6 +92,8 @@ class EnsemblePredictor(nnUNetPredictor):
                 device=torch.device(device),
                 allow_tqdm=allow_tqdm,
             )
+        if not 0 < tile_step_size <= 1:
+            raise ValueError(f"The step of the tiles must be above 0 and at most 1 patch; found {tile_step_size}.")
         paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
         rule = MemberRule.parse(members)
         models = [load_model(path, folds, rule, device=predictor.device, trust=trust_checkpoints) for path in paths]
