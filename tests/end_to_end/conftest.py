@@ -82,7 +82,8 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run_command(variables: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_command(program, *arguments, **more_variables)`: a program of this environment in a process of its own.
 
-    It must end with `status`, 0 unless said otherwise. The process sees nnU-Net's variables and no nnUNet_extTrainer, unless `more_variables` has one.
+    It must end with `status`, 0 unless said otherwise. The process sees nnU-Net's variables and no nnUNet_extTrainer,
+    unless `more_variables` has one.
     """
 
     def run(
@@ -162,20 +163,33 @@ def nnunet_in_this_process(variables: dict[str, str], *, trainers: bool = True) 
 
 
 @pytest.fixture(scope="session")
-def plain_dataset(variables: dict[str, str], run_command: Callable[..., subprocess.CompletedProcess[str]]) -> Dataset:
-    """Two labels, two channels, oblique axes; planned and preprocessed for 2d by the stock command."""
+def plan_with_stock_command(
+    variables: dict[str, str], run_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> Callable[..., Dataset]:
+    """`plan_with_stock_command(raw, configuration)`: plans and preprocesses a raw dataset; then shrinks the plans."""
+
+    def plan(raw: Path, configuration: str, *, patch_size_2d: tuple[int, int] = (40, 40)) -> Dataset:
+        number = str(int(raw.name[7:10]))  # DatasetXXX_NAME
+        run_command(
+            *("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "-np", 1, "-npfp", 1, "--no_pbar"),
+            *("-gpu_memory_target", 1, "-overwrite_plans_name", PLANS),
+            nnUNet_n_proc_DA="1",  # planning divides by it
+        )
+        preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
+        make_plans_tiny(preprocessed, patch_size_2d=patch_size_2d)
+        write_splits(raw, preprocessed)
+        return Dataset(number, raw, Path(variables["nnUNet_results"]) / raw.name)
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def plain_dataset(variables: dict[str, str], plan_with_stock_command: Callable[..., Dataset]) -> Dataset:
+    """Two labels, two channels, oblique axes; for 2d."""
     raw = write_regions_dataset(
         variables["nnUNet_raw"], dataset_id=992, name="PhantomPlain", training_cases=6, regions=False, ignore=False
     )
-    run_command(
-        *("nnUNetv2_plan_and_preprocess", "-d", 992, "-c", "2d", "-np", 1, "-npfp", 1, "--no_pbar"),
-        *("-gpu_memory_target", 1, "-overwrite_plans_name", PLANS),
-        nnUNet_n_proc_DA="1",  # planning divides by it
-    )
-    preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
-    make_plans_tiny(preprocessed)
-    write_splits(raw, preprocessed)
-    return Dataset("992", raw, Path(variables["nnUNet_results"]) / raw.name)
+    return plan_with_stock_command(raw, "2d")
 
 
 @pytest.fixture(scope="session")
@@ -192,12 +206,12 @@ def region_dataset(variables: dict[str, str]) -> Dataset:
     return Dataset("991", raw, Path(variables["nnUNet_results"]) / raw.name)
 
 
-def make_plans_tiny(preprocessed: Path) -> None:
+def make_plans_tiny(preprocessed: Path, *, patch_size_2d: tuple[int, int] = (40, 40)) -> None:
     """Rewrites the planned networks and adds a cascade, which the planner finds needless for images this small."""
     path = preprocessed / f"{PLANS}.json"
     plans = json.loads(path.read_text(encoding="utf-8"))
     configurations = plans["configurations"]
-    shrink(configurations["2d"], features=(16, 32, 64), patch_size=(40, 40), batch_size=6)
+    shrink(configurations["2d"], features=(16, 32, 64), patch_size=patch_size_2d, batch_size=6)
     shrink(configurations["3d_fullres"], features=(4, 8, 8), patch_size=(32, 32, 32), batch_size=2)
     configurations["3d_lowres"] = {
         "inherits_from": "3d_fullres",
@@ -336,7 +350,7 @@ def predict_with_stock(variables: dict[str, str]) -> Callable[..., Path]:
 def read_labels(folder: Path) -> dict[str, np.ndarray]:
     """The segmentations of a folder by case, (x, y, z)."""
     return {
-        path.name.removesuffix(".nii.gz"): np.asarray(nibabel.load(path).dataobj)
+        path.name.removesuffix(".nii.gz"): np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)
         for path in sorted(folder.glob("*.nii.gz"))
     }
 
