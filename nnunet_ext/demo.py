@@ -183,8 +183,9 @@ def run_step(step: Step, logs: Path, environment: Mapping[str, str], *, label: s
         process = subprocess.Popen(step.command, stdout=output, stderr=subprocess.STDOUT, env={**environment, **own})
         while process.poll() is None:
             time.sleep(0.2)
-            if step.total:
-                bar.update(log.read_bytes().count(step.counted.encode()) - bar.n)
+            done = log.read_bytes().count(step.counted.encode()) if step.total else 0
+            if done > bar.n:
+                bar.update(done - bar.n)
     if process.returncode:
         end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:])
         raise RuntimeError(f"The step {step.name!r} failed; its log is {log} and ends with\n{end}")
