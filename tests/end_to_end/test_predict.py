@@ -1,9 +1,8 @@
 """Prediction with a Cyclical model: the stock predictor and `nnunet_ext predict` on the same checkpoints.
 
-The two average in another order: the stock predictor blends the tiles of the posterior's log probability and resamples
-it, ours takes the mean of what each sample's blended and resampled logits give. They agree where the samples have
-learned to segment and differ in a few voxels on edges, so these models train until they find nine tenths of the tumour
-(600 iterations, about 15 seconds).
+The two average differently: the stock predictor blends flips and tiles of the posterior's log probability, ours takes
+the mean of what each sample's blended logits give. They agree where the samples have learned to segment and differ in
+a few voxels on edges, so these models train until they find nine tenths of the tumour (600 iterations, 10 seconds).
 """
 
 from __future__ import annotations
