@@ -15,7 +15,7 @@ LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 
 def write_model_folder(folder: Path, members: int, *, features: tuple[int, ...], patch: tuple[int, int]) -> int:
     """Writes `fold_0/checkpoint_c0_e<k>.pth` for every member and returns the parameters of one network."""
-    plans, dataset_json = _plans(features, patch), _dataset_json()
+    plans, dataset_json = random_plans(features, patch), random_dataset_json()
     (folder / "fold_0").mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
@@ -49,19 +49,22 @@ def write_images(folder: Path, *, cases: int, shape: tuple[int, int, int]) -> No
         nibabel.save(image, folder / f"case_{index}_0000.nii.gz")
 
 
-def _dataset_json() -> dict:
+def random_dataset_json() -> dict:
+    """A dataset of one channel and three structures."""
     return {"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": 1, "file_ending": ".nii.gz"}
 
 
-def _plans(features: tuple[int, ...], patch: tuple[int, int]) -> dict:
-    stages = len(features)
+def random_plans(features: tuple[int, ...], patch: tuple[int, ...], *, batch_size: int = 2) -> dict:
+    """Plans of a plain U-Net with isotropic strides; the patch's axes decide between `2d` and `3d_fullres`."""
+    stages, axes = len(features), len(patch)
+    configuration = "2d" if axes == 2 else "3d_fullres"
     resampling = "resample_data_or_seg_to_shape"
     linear = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     return {
         "dataset_name": "Dataset990_Random",
         "plans_name": "nnUNetPlans",
         "original_median_spacing_after_transp": [8.0, 1.0, 1.0],
-        "original_median_shape_after_transp": [10, *patch],
+        "original_median_shape_after_transp": [10, *patch][-3:],
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
@@ -69,13 +72,13 @@ def _plans(features: tuple[int, ...], patch: tuple[int, int]) -> dict:
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {"0": {}},
         "configurations": {
-            "2d": {
-                "data_identifier": "nnUNetPlans_2d",
+            configuration: {
+                "data_identifier": f"nnUNetPlans_{configuration}",
                 "preprocessor_name": "DefaultPreprocessor",
-                "batch_size": 2,
+                "batch_size": batch_size,
                 "patch_size": list(patch),
                 "median_image_size_in_voxels": list(patch),
-                "spacing": [1.0, 1.0],
+                "spacing": [1.0] * axes,
                 "normalization_schemes": ["ZScoreNormalization"],
                 "use_mask_for_norm": [False],
                 "resampling_fn_data": resampling,
@@ -89,13 +92,13 @@ def _plans(features: tuple[int, ...], patch: tuple[int, int]) -> dict:
                     "arch_kwargs": {
                         "n_stages": stages,
                         "features_per_stage": list(features),
-                        "conv_op": "torch.nn.modules.conv.Conv2d",
-                        "kernel_sizes": [[3, 3]] * stages,
-                        "strides": [[1, 1]] + [[2, 2]] * (stages - 1),
+                        "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+                        "kernel_sizes": [[3] * axes] * stages,
+                        "strides": [[1] * axes] + [[2] * axes] * (stages - 1),
                         "n_conv_per_stage": [2] * stages,
                         "n_conv_per_stage_decoder": [2] * (stages - 1),
                         "conv_bias": True,
-                        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
                         "norm_op_kwargs": {"eps": 1e-5, "affine": True},
                         "dropout_op": None,
                         "dropout_op_kwargs": None,

@@ -133,6 +133,22 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
+def add_model_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds the flags that name a trained model."""
+    model = parser.add_argument_group("model: either -m, or -d and -c")
+    model.add_argument(
+        "-m",
+        action="append",
+        metavar="FOLDER",
+        help="a trained model, TRAINER__PLANS__CONFIGURATION; predict makes an ensemble of several",
+    )
+    model.add_argument("-d", metavar="DATASET", help="dataset name or id, found in nnUNet_results")
+    model.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: nnUNetPlans)")
+    model.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="trainer (default: nnUNetTrainer)")
+    model.add_argument("-c", metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
+    return model
+
+
 def predict_flags(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("images and results")
     files.add_argument("-i", required=True, metavar="FOLDER", help="images, named CASE_0000<ending>")
@@ -142,17 +158,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-num_parts", type=int, default=1, metavar="N", help="divide the cases into N runs")
     files.add_argument("-part_id", type=int, default=0, metavar="K", help="which of them this run is, from 0")
 
-    model = parser.add_argument_group("model: either -m, or -d and -c")
-    model.add_argument(
-        "-m",
-        action="append",
-        metavar="FOLDER",
-        help="a trained model, TRAINER__PLANS__CONFIGURATION; repeat it to make an ensemble of several",
-    )
-    model.add_argument("-d", metavar="DATASET", help="dataset name or id, found in nnUNet_results")
-    model.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: nnUNetPlans)")
-    model.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="trainer (default: nnUNetTrainer)")
-    model.add_argument("-c", metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
+    model = add_model_flags(parser)
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have members)")
 
     ensemble = parser.add_argument_group("ensemble")
@@ -218,6 +224,34 @@ def predict(arguments: argparse.Namespace) -> int:
     for name, message in report.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
     return 1 if report.failed else 0
+
+
+def export_flags(parser: argparse.ArgumentParser) -> None:
+    model = add_model_flags(parser)
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
+    parser.add_argument("-o", required=True, metavar="FOLDER", help="a results folder, as nnUNet_results is one")
+    parser.add_argument(
+        "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint (default: checkpoint_final.pth)"
+    )
+    parser.add_argument("--trust-checkpoints", action="store_true", help="allow checkpoints that hold more than data")
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from nnunet_ext.inference.model_export import export_plain_model
+    from nnunet_ext.predict import chosen_folds, model_folders
+
+    copies = [
+        export_plain_model(
+            folder,
+            Path(arguments.o),
+            folds=chosen_folds(arguments.f),
+            checkpoint=arguments.chk,
+            trust=arguments.trust_checkpoints,
+        )
+        for folder in model_folders(arguments)
+    ]
+    print(*copies, sep="\n")
+    return 0
 
 
 def demo_flags(parser: argparse.ArgumentParser) -> None:
@@ -288,6 +322,16 @@ COMMANDS = (
   10 predicted, 0 failed: results
   $ ls results
   cases.csv  dataset.json  heart_001.nii.gz  ...  maps  plans.json  predict_args.json""",
+    ),
+    Command(
+        "export",
+        "copy a trained model so that stock nnU-Net predicts with it on machines without this package",
+        export_flags,
+        export,
+        """example:
+  $ nnunet_ext export -d 4 -c 3d_fullres -tr nnUNetTrainerDSD -o plain
+  plain/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres
+  $ nnUNet_results=plain nnUNetv2_predict -d 4 -c 3d_fullres -f 0 -i images -o results""",
     ),
     Command(
         "demo",

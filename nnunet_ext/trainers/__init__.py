@@ -10,10 +10,22 @@ from nnunet_ext.trainers.cyclical import Cyclical
 from nnunet_ext.trainers.independent_member import IndependentMember
 from nnunet_ext.trainers.part import Part
 from nnunet_ext.trainers.posterior import Posterior
+from nnunet_ext.trainers.self_distillation import (
+    DS,
+    DSD,
+    SDD,
+    SDE,
+    DSDFeatureL2,
+    DSDFull,
+    DSDMeanTeacher,
+    DSDReversedTeacher,
+)
 from nnunet_ext.trainers.training_length import Epochs, Iterations
 from nnunet_ext.trainers.weight_averaging import EMA, SWA
 
 CHECKPOINT_PAPER = "arXiv 2212.06278"
+DISTILLATION_PAPER = "arXiv 2306.03271"
+TRAINING_OUTPUT = frozenset({"what the network returns in training"})
 
 # fmt: off
 PARTS: tuple[Part, ...] = (
@@ -35,6 +47,24 @@ PARTS: tuple[Part, ...] = (
          "nnUNetTrainerSWA"),
     Part("EMA", EMA, frozenset({"checkpoint_ema.pth"}),
          "moving average of the weights over the iterations: checkpoint_ema.pth", "", "nnUNetTrainerEMA"),
+    Part("DSD", DSD, TRAINING_OUTPUT,
+         "dual self-distillation: levels of the U-Net teach each other, in the encoder and in the decoder",
+         DISTILLATION_PAPER, "nnUNetTrainerDSD_Cyclical"),
+    Part("SDD", SDD, TRAINING_OUTPUT,
+         "self-distillation of the decoder only", DISTILLATION_PAPER, "nnUNetTrainerSDD"),
+    Part("SDE", SDE, TRAINING_OUTPUT,
+         "self-distillation of the encoder only", DISTILLATION_PAPER, "nnUNetTrainerSDE"),
+    Part("DS", DS, TRAINING_OUTPUT,
+         "ground truth at every level of the decoder, no distillation", DISTILLATION_PAPER, "nnUNetTrainerDS"),
+    Part("DSDFull", DSDFull, TRAINING_OUTPUT,
+         "dual self-distillation at the image's resolution, as in the paper", DISTILLATION_PAPER,
+         "nnUNetTrainerDSDFull_NoDeepSupervision"),
+    Part("DSDMeanTeacher", DSDMeanTeacher, TRAINING_OUTPUT,
+         "ablation: the mean of all levels is the teacher", DISTILLATION_PAPER, "nnUNetTrainerDSDMeanTeacher"),
+    Part("DSDReversedTeacher", DSDReversedTeacher, TRAINING_OUTPUT,
+         "ablation: the teachers are at the other ends", DISTILLATION_PAPER, "nnUNetTrainerDSDReversedTeacher"),
+    Part("DSDFeatureL2", DSDFeatureL2, TRAINING_OUTPUT,
+         "ablation: the features themselves are compared, too", DISTILLATION_PAPER, "nnUNetTrainerDSDFeatureL2"),
     Part("posterior<M>", Posterior, frozenset(),
          "M networks as one, for checkpoint_posterior.pth in the stock predictor", CHECKPOINT_PAPER,
          "nnUNetTrainer_posterior30", attribute="posterior_size", internal=True),

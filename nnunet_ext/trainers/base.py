@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
 
 from nnunet_ext.atomic import atomic_path
 from nnunet_ext.checkpoints import plain_network, save_checkpoint
@@ -37,6 +39,27 @@ class ExtTrainer(nnUNetTrainer):
 
     def set_hyperparameters(self) -> None:
         """Hook: sets what nnU-Net's constructor has just set to its defaults. Call `super()` first."""
+
+    def initialize(self) -> None:
+        """nnU-Net's, which asks `build_network_architecture` for the network, here for the one that training runs.
+
+        The class's own `build_network_architecture` stays as it is: prediction calls it for the plain network.
+        """
+        build_plain = self.build_network_architecture
+
+        @functools.wraps(build_plain)  # nnU-Net looks at the signature
+        def build(*arguments: Any) -> nn.Module:
+            return self.training_network(build_plain(*arguments))
+
+        self.__dict__["build_network_architecture"] = build
+        try:
+            super().initialize()
+        finally:
+            del self.__dict__["build_network_architecture"]
+
+    def training_network(self, network: nn.Module) -> nn.Module:
+        """Hook: what training runs around the planned network; its state dict must be the planned network's."""
+        return network
 
     def extra_state(self) -> dict[str, Any]:
         """Hook: what a part must find again after a resume, beyond nnU-Net's own checkpoint. Extend `super()`'s."""
@@ -87,8 +110,8 @@ class ExtTrainer(nnUNetTrainer):
         }
 
     @property
-    def plain_network(self) -> torch.nn.Module:
-        """The network without the wrappers of DDP and torch.compile."""
+    def plain_network(self) -> nn.Module:
+        """The planned network, without what training and DDP and torch.compile put around it."""
         return plain_network(self.network)
 
 

@@ -22,10 +22,11 @@ from nnunet_ext.trainers.part import Part
 
 PREFIX = "nnUNetTrainer"
 NETWORK = "the network"
+NETWORK_HOOK = "build_network_architecture"
 
 # What a stock variant replaces, by the hook that it overrides. Two parts may not replace the same thing.
 CLAIMS_BY_HOOK = {
-    "build_network_architecture": NETWORK,
+    NETWORK_HOOK: NETWORK,
     "_build_loss": "the loss",
     "configure_optimizers": "the optimizer",
     "on_train_epoch_start": "the learning-rate schedule",
@@ -66,9 +67,14 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
     require_compatible(name, used)
     bases = tuple(part.mixin for part in used) or (nnUNetTrainer,)
     attributes: dict[str, Any] = {key: value for part in used for key, value in part.attributes}
-    attributes["network_parts"] = tuple(part.word for part in used if NETWORK in part.claims)
+    attributes["network_parts"] = tuple(part.word for part in used if builds_network(part.mixin))
     docstring = " + ".join(part.word for part in used) or "nnU-Net's own trainer."
     return type(name, bases, {"__module__": __name__, "__doc__": docstring, **attributes})
+
+
+def builds_network(mixin: type) -> bool:
+    """Whether a part builds another network than nnU-Net does."""
+    return getattr(mixin, NETWORK_HOOK, None) is not nnUNetTrainer.build_network_architecture
 
 
 def parse(name: str) -> list[UsedPart]:

@@ -41,14 +41,16 @@ def copy_cases(source, raw_folder):
     return raw
 
 
-@pytest.mark.parametrize(
-    ("name", "configuration"), [("Dataset027_ACDC", "2d"), ("Dataset004_Hippocampus", "3d_fullres")]
-)
-def test_from_raw_data_to_uncertainty(
-    name, configuration, variables, plan_with_stock_command, run_command, env_line, tmp_path
-):
+@pytest.fixture(scope="module", params=["Dataset027_ACDC 2d", "Dataset004_Hippocampus 3d_fullres"])
+def real(request, variables, plan_with_stock_command):
+    """A few cases of a real dataset, planned, and the configuration to train."""
+    name, configuration = request.param.split()
     raw = copy_cases(Path(REAL_DATA) / name, variables["nnUNet_raw"])
-    dataset = plan_with_stock_command(raw, configuration, patch_size_2d=(128, 128))
+    return plan_with_stock_command(raw, configuration, patch_size_2d=(128, 128)), configuration
+
+
+def test_from_raw_data_to_uncertainty(real, run_command, env_line, tmp_path):
+    dataset, configuration = real
     model = ["-tr", TRAINER, "-p", dataset.plans]
     run_command("nnUNetv2_train", dataset.number, configuration, 0, *model, "-device", "cpu", **env_line)
     folder = dataset.model(TRAINER, configuration)
@@ -81,3 +83,22 @@ def test_from_raw_data_to_uncertainty(
     assert 0 <= entropy.min() < entropy.max() <= 1
     assert information.min() >= 0
     assert np.all(information <= entropy)
+
+
+def test_a_distilled_model_predicts_under_stock_with_this_package_and_its_copy_without(
+    real, run_command, env_line, tmp_path, agreement
+):
+    dataset, configuration = real
+    trainer = "nnUNetTrainerDSD_2epochs_3iters"
+    common = ["-d", dataset.number, "-c", configuration, "-p", dataset.plans, "-f", 0]
+    quick = ["-i", dataset.images, "-device", "cpu", "-npp", 0, "-nps", 0]
+    run_command(
+        *("nnUNetv2_train", dataset.number, configuration, 0, "-tr", trainer, "-p", dataset.plans, "-device", "cpu"),
+        **env_line,
+    )
+    run_command("nnUNetv2_predict", *common, *quick, "-tr", trainer, "-o", tmp_path / "with", **env_line)
+    run_command("nnunet_ext", "export", *common, "-tr", trainer, "-o", tmp_path / "plain")
+    run_command(
+        *("nnUNetv2_predict", *common, *quick, "-o", tmp_path / "without"), nnUNet_results=str(tmp_path / "plain")
+    )
+    assert agreement(tmp_path / "with", tmp_path / "without") == 1

@@ -1,0 +1,141 @@
+"""Time of a training iteration and peak memory of trainers, against plain nnU-Net, in one run.
+
+    python benchmarks/training.py [--trainers nnUNetTrainerDSD nnUNetTrainerDSDFull] [--patch 40 56 40]
+        [--features 32 64 128 256] [--batch 2] [--iterations 5] [--repeats 3] [--device cpu] [-o training.json]
+
+Each measurement is a process of its own that trains on random images; the trainers take turns. Memory is the growth
+of the largest resident set over the iterations (the allocator's peak on CUDA), without the libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from random_model import random_dataset_json, random_plans
+
+PLAIN = "nnUNetTrainer"
+KIBIBYTES = 1024 if sys.platform == "linux" else 1  # getrusage counts KiB on Linux and bytes on macOS
+WARM_UP_ITERATIONS = 2
+
+
+def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
+    """Seconds an iteration (median), peak MiB and parameters of one trainer, in this process."""
+    from nnunet_ext.trainers.names import trainer_class
+
+    device = torch.device(options.device)
+    plans = random_plans(tuple(options.features), tuple(options.patch), batch_size=options.batch)
+    [configuration] = plans["configurations"]
+    torch.manual_seed(0)
+    trainer = trainer_class(trainer_name)(plans | {"continue_training": False}, configuration, 0,
+                                          random_dataset_json(), device=device)  # fmt: skip
+    trainer.initialize()
+    trainer.network.train()
+    batch = random_batch(trainer, options)
+    before = peak_bytes(device)
+    seconds = []
+    for _ in range(WARM_UP_ITERATIONS + options.iterations):
+        start = time.perf_counter()
+        trainer.train_step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return {
+        "seconds": median(seconds[WARM_UP_ITERATIONS:]),
+        "peak_mib": (peak_bytes(device) - before) / 2**20,
+        "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
+    }
+
+
+def random_batch(trainer: object, options: argparse.Namespace) -> dict:
+    """A batch as nnU-Net's loader gives it: images, and targets at every supervised resolution."""
+    image = torch.randn((options.batch, 1, *options.patch))
+    scales = trainer._get_deep_supervision_scales()
+    shapes = [[round(size * factor) for size, factor in zip(options.patch, scale, strict=True)] for scale in scales]
+    return {
+        "data": image,
+        "target": [torch.randint(4, (options.batch, 1, *shape), dtype=torch.int16) for shape in shapes],
+    }
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The largest memory so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTES
+
+
+def measure_in_new_process(arguments: list[str], trainer_name: str) -> dict[str, float]:
+    """The same in a process of its own, so that no measurement finds the memory of another."""
+    with tempfile.TemporaryDirectory() as folder:
+        preprocessed = Path(folder) / "Dataset990_Random"
+        for configuration in ("2d", "3d_fullres"):
+            (preprocessed / f"nnUNetPlans_{configuration}").mkdir(parents=True)
+            (preprocessed / f"nnUNetPlans_{configuration}" / "case.b2nd").touch()  # nnU-Net reads the format off it
+        done = subprocess.run(
+            [sys.executable, __file__, *arguments, "--measure", trainer_name],
+            env=os.environ | {"nnUNet_preprocessed": folder, "nnUNet_results": folder},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{trainer_name} failed: {done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainers", nargs="+", default=["nnUNetTrainerDSD", "nnUNetTrainerDSDFull"])
+    parser.add_argument("--patch", nargs="+", type=int, default=[40, 56, 40])
+    parser.add_argument("--features", nargs="+", type=int, default=[32, 64, 128, 256])
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("-o", type=Path, default=Path("training.json"))
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options, options.measure)))
+        return
+    names = [PLAIN, *options.trainers]
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(options.repeats):
+        for name in names:
+            runs[name].append(measure_in_new_process(sys.argv[1:], name))
+    table = {name: summary(runs[name], runs[PLAIN]) for name in names}
+    print(f"{'trainer':28}{'s/iteration':>12}{'ratio':>7}{'peak MiB':>10}{'ratio':>7}{'parameters':>12}{'added':>9}")
+    for name, row in table.items():
+        print(
+            f"{name:28}{row['seconds']:12.3f}{row['time_ratio']:7.3f}{row['peak_mib']:10.0f}"
+            f"{row['memory_ratio']:7.3f}{row['parameters']:12.0f}{row['added_share']:9.3%}"
+        )
+    options.o.write_text(json.dumps({"options": vars(options) | {"o": str(options.o)}, "table": table}, indent=2))
+
+
+def summary(runs: list[dict[str, float]], plain_runs: list[dict[str, float]]) -> dict[str, float]:
+    """Medians, and ratios of runs that followed each other."""
+
+    def ratio(key: str) -> float:
+        return median(run[key] / plain[key] for run, plain in zip(runs, plain_runs, strict=True))
+
+    medians = {key: median(run[key] for run in runs) for key in runs[0]}
+    return medians | {
+        "time_ratio": ratio("seconds"),
+        "memory_ratio": ratio("peak_mib"),
+        "added_share": ratio("parameters") - 1,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The end coefficient: in how many frames the first and the last slices are segmented well (arXiv 2502.09269, Eq. 7).
+
+The base and the apex of a heart are where networks fail, and the mean over a volume hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan, nan
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from nnunet_ext.evaluation.overlap import dice, mean_dice
+
+Variant = Literal["paper", "strict"]
+EndDefinition = Literal["volume", "foreground"]
+
+END_SLICES = 2  # at each end
+
+
+def end_coefficient(
+    predictions: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    *,
+    num_classes: int,
+    variant: Variant = "paper",
+    threshold: float = 0.8,
+    end_definition: EndDefinition = "volume",
+) -> float:
+    """Share of frames whose mean Dice on the end slices is above the threshold, in [0, 1]; larger is better.
+
+    Args:
+        predictions: label maps (D, H, W), one a frame.
+        labels: the truth, likewise.
+        num_classes: with background.
+        variant: "paper" or "strict", see `end_slice_dice`. Report both: they differ much.
+        threshold: a frame counts above it, not at it.
+        end_definition: "volume" or "foreground", see `end_slice_dice`.
+
+    Returns:
+        Frames without a counted slice are left out of both numbers; NaN if that leaves none.
+
+    Raises:
+        ValueError: if there are no frames, not as many predictions as labels, the threshold is no Dice, or for what
+            `end_slice_dice` refuses.
+    """
+    if len(predictions) != len(labels):
+        raise ValueError(
+            f"Every prediction needs its truth; found {len(predictions)} predictions and {len(labels)} label maps."
+        )
+    if not predictions:
+        raise ValueError("The end coefficient is a share of frames; found none. Give at least one.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"The threshold must be a Dice in [0, 1]; found {threshold}. The paper's is 0.8.")
+    values = [
+        end_slice_dice(prediction, truth, num_classes=num_classes, variant=variant, end_definition=end_definition)
+        for prediction, truth in zip(predictions, labels, strict=True)
+    ]
+    counted = [value for value in values if not isnan(value)]
+    return fmean(value > threshold for value in counted) if counted else nan
+
+
+def end_slice_dice(
+    prediction: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    variant: Variant = "paper",
+    end_definition: EndDefinition = "volume",
+) -> float:
+    """Mean Dice on the first two and the last two slices of one frame.
+
+    Slices are those along the first axis. Of a stack of fewer than four, each counts once.
+
+    Args:
+        prediction: label map (D, H, W).
+        labels: the truth, of the same shape.
+        num_classes: with background; labels are 0 to num_classes - 1.
+        variant: "paper", as the released code: the mean over all classes with background, a class that is absent in
+            both counts 1. "strict": the mean over the foreground classes that truth or prediction hold in the slice;
+            a slice that holds none is left out.
+        end_definition: of which stack: "volume", as the paper, all slices; "foreground", from the first to the last
+            slice in which the truth holds foreground.
+
+    Returns:
+        The mean over the slices that count. NaN if there are none: in "strict" if truth and prediction are empty at
+        both ends, with "foreground" if the truth is empty altogether.
+
+    Raises:
+        ValueError: if the shapes differ, are not (D, H, W) or hold no voxel, a label is none of the classes, or a
+            choice is unknown.
+    """
+    require_choice("variant", variant, ("paper", "strict"))
+    require_choice("end_definition", end_definition, ("volume", "foreground"))
+    require_label_maps(prediction, labels, num_classes)
+    values = [
+        slice_dice(prediction[index], labels[index], num_classes=num_classes, variant=variant)
+        for index in end_slices(labels, end_definition)
+    ]
+    counted = [value for value in values if not isnan(value)]
+    return fmean(counted) if counted else nan
+
+
+def slice_dice(prediction: np.ndarray, labels: np.ndarray, *, num_classes: int, variant: Variant) -> float:
+    """Mean Dice over the classes of one slice (H, W) that the variant counts; NaN if it counts none."""
+    if variant == "strict":
+        return mean_dice(prediction, labels, range(1, num_classes))
+    values = [dice(prediction == label, labels == label) for label in range(num_classes)]
+    return fmean(1.0 if isnan(value) else value for value in values)
+
+
+def end_slices(labels: np.ndarray, end_definition: EndDefinition) -> list[int]:
+    """Indices of the end slices of a label map (D, H, W), ascending and each once."""
+    stack = np.arange(len(labels)) if end_definition == "volume" else np.flatnonzero((labels > 0).any(axis=(1, 2)))
+    if not stack.size:
+        return []
+    first, last = int(stack[0]), int(stack[-1])
+    ends = {*range(first, first + END_SLICES), *range(last - END_SLICES + 1, last + 1)}
+    return sorted(index for index in ends if first <= index <= last)
+
+
+def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError unless the value is one of the choices."""
+    if value not in choices:
+        known = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f'{name} must be {known}; found "{value}".')
+
+
+def require_label_maps(prediction: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    """Raises ValueError unless both are label maps (D, H, W) of these classes on the same grid."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes counts the background, so it is at least 2; found {num_classes}.")
+    if prediction.shape != labels.shape:
+        raise ValueError(f"Both label maps must have the same shape; found {prediction.shape} and {labels.shape}.")
+    if labels.ndim != 3 or not labels.size:
+        raise ValueError(f"A label map must be (D, H, W) and hold a voxel; found the shape {labels.shape}.")
+    for name, values in (("prediction", prediction), ("truth", labels)):
+        smallest, largest = values.min(), values.max()
+        if smallest < 0 or largest >= num_classes:
+            raise ValueError(
+                f"Labels of {num_classes} classes are 0 to {num_classes - 1}; the {name} holds {smallest} to "
+                f"{largest}. Correct num_classes, or replace the ignore label."
+            )

@@ -1,0 +1,194 @@
+"""Dual self-distillation: levels of a U-Net teach each other while it trains (arXiv 2306.03271)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from torch import nn
+
+from nnunet_ext.architectures.distillation_heads import (
+    DistillationHead,
+    LevelHeads,
+    VectorHead,
+    parameter_count,
+    steps_to_full_resolution,
+)
+from nnunet_ext.architectures.feature_taps import UNet, as_unet
+from nnunet_ext.architectures.self_distilling import SelfDistillingUNet
+from nnunet_ext.losses.self_distillation_objective import (
+    DistillationTerms,
+    SegmentationLoss,
+    SelfDistillationLoss,
+    TeacherRule,
+)
+from nnunet_ext.trainers.base import ExtTrainer
+
+HEADS_KEY = "distillation_heads"
+FEWEST_LEVELS_FOR_VECTORS = 4
+
+
+class DSD(ExtTrainer):
+    """Dual self-distillation: ground truth at the decoder's levels, and a teacher in the encoder and in the decoder.
+
+    The heads exist in training only. Every checkpoint holds the plain network's weights, and the heads' under a key
+    of their own.
+    """
+
+    supervision_weight: float = 1.0  # eta
+    encoder_weight: float = 1.0  # alpha
+    decoder_weight: float = 1.0  # beta
+    vector_weight: float = 0.0
+    temperature: float = 3.0
+    teacher: TeacherRule = "deep"
+    detach_teacher: bool = False
+    shared_heads: bool = True
+    mean_supervision: bool = True
+    distillation_resolution: Literal["native", "full"] = "native"
+
+    @property
+    def terms(self) -> DistillationTerms:
+        """The terms of the loss."""
+        return DistillationTerms(
+            supervision=self.supervision_weight,
+            encoder=self.encoder_weight,
+            decoder=self.decoder_weight,
+            vectors=self.vector_weight,
+            temperature=self.temperature,
+            teacher=self.teacher,
+            detach_teacher=self.detach_teacher,
+            mean_supervision=self.mean_supervision,
+            regions=self.label_manager.has_regions,
+        )
+
+    def training_network(self, network: nn.Module) -> nn.Module:
+        plain = super().training_network(network)
+        unet = as_unet(plain)
+        levels = len(unet.encoder.output_channels)
+        distilling = SelfDistillingUNet(plain, self.segmentation_heads(unet, levels), self.vector_heads(unet, levels))
+        added = parameter_count(distilling.distillation_heads)
+        self.print_to_log_file(
+            f"Self-distillation at {self.distillation_resolution} resolution, {self.terms}. The heads add {added} "
+            f"parameters to {parameter_count(plain)}; they are used in training only."
+        )
+        return distilling
+
+    def segmentation_heads(self, unet: UNet, levels: int) -> LevelHeads:
+        """Heads on those levels that take part in the loss; an unused one would make DDP stop."""
+        strides = [tuple(stride) for stride in unet.encoder.strides]
+
+        def make_head(level: int) -> DistillationHead:
+            return DistillationHead(
+                unet.encoder.output_channels[level],
+                self.label_manager.num_segmentation_heads,
+                steps_to_full_resolution(strides, level) if self.distillation_resolution == "full" else (),
+                unet.encoder.conv_op,
+            )
+
+        encoder_levels = range(levels - 1) if self.encoder_weight else range(0)
+        decoder_levels = range(1, levels) if self.decoder_weight or self.supervision_weight else range(0)
+        heads = LevelHeads(make_head, encoder_levels, decoder_levels, shared=self.shared_heads)
+        if self.detach_teacher:
+            self.require_taught_teachers(heads)
+        return heads
+
+    def vector_heads(self, unet: UNet, levels: int) -> LevelHeads:
+        """Heads of the comparison of features: E_1 ... E_{n-2} and D_1 ... D_{n-2}; none if it has no weight."""
+        if self.vector_weight and levels < FEWEST_LEVELS_FOR_VECTORS:
+            raise ValueError(
+                f"The comparison of features needs a U-Net of at least {FEWEST_LEVELS_FOR_VECTORS} levels, so that a "
+                f"level is left for a student; found {levels}. Use nnUNetTrainerDSD, or raise n_stages in the plans."
+            )
+        compared = range(1, levels - 1) if self.vector_weight else range(0)
+        channels = unet.encoder.output_channels
+        return LevelHeads(lambda level: VectorHead(channels[level]), compared, compared, shared=self.shared_heads)
+
+    def require_taught_teachers(self, heads: LevelHeads) -> None:
+        """Refuses a detached teacher whose head nothing else trains."""
+        untaught = [] if self.teacher == "mean" else self.teachers_without_students_role(heads)
+        if self.vector_weight and not self.shared_heads:
+            untaught.append("the vectors")
+        if untaught:
+            raise ValueError(
+                f"A detached teacher needs another term of the loss that trains its head; found none for "
+                f"{', '.join(untaught)}. Set detach_teacher = False; for a deep teacher, shared_heads = True "
+                f"and supervision_weight > 0 do as well."
+            )
+
+    def teachers_without_students_role(self, heads: LevelHeads) -> list[str]:
+        """The heads of teachers that are neither a student's nor supervised."""
+        encoder, decoder = list(heads.encoder_keys.values()), list(heads.decoder_keys.values())
+        if self.teacher == "reversed":
+            encoder, decoder = encoder[::-1], decoder[::-1]
+        teachers = encoder[-1:] + (decoder[:1] if self.decoder_weight else [])
+        trained = set(encoder[:-1] + (decoder if self.supervision_weight else decoder[1:]))
+        return [key for key in dict.fromkeys(teachers) if key not in trained]
+
+    def _build_loss(self) -> nn.Module:
+        stock = super()._build_loss()
+        return SelfDistillationLoss(stock, loss_of_one_output(stock), self.terms)
+
+    @property
+    def plain_network(self) -> nn.Module:
+        return self.distilling_network.plain
+
+    @property
+    def distilling_network(self) -> SelfDistillingUNet:
+        """The network with its heads, without the wrappers of DDP and torch.compile."""
+        return cast(SelfDistillingUNet, super().plain_network)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {**super().extra_state(), HEADS_KEY: self.distilling_network.distillation_heads.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        super().load_extra_state(state)
+        if HEADS_KEY in state:
+            self.distilling_network.distillation_heads.load_state_dict(state[HEADS_KEY])
+
+
+class SDD(DSD):
+    """Self-distillation of the decoder only."""
+
+    encoder_weight = 0.0
+
+
+class SDE(DSD):
+    """Self-distillation of the encoder only."""
+
+    decoder_weight = 0.0
+
+
+class DS(DSD):
+    """The ground truth at the decoder's levels, no distillation."""
+
+    encoder_weight = 0.0
+    decoder_weight = 0.0
+
+
+class DSDFull(DSD):
+    """At the image's resolution, as in the paper."""
+
+    distillation_resolution = "full"
+
+
+class DSDMeanTeacher(DSD):
+    """The paper's ablation in which the mean of all levels teaches each of them."""
+
+    teacher = "mean"
+
+
+class DSDReversedTeacher(DSD):
+    """The paper's ablation with the teachers at the other ends."""
+
+    teacher = "reversed"
+
+
+class DSDFeatureL2(DSD):
+    """The paper's ablation that also pulls the features themselves together."""
+
+    vector_weight = 1e-4
+
+
+def loss_of_one_output(loss: nn.Module) -> SegmentationLoss:
+    """The loss inside nnU-Net's deep supervision."""
+    return loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
