@@ -101,11 +101,11 @@ def doctor(arguments: argparse.Namespace) -> int:
 def trainers(arguments: argparse.Namespace) -> int:
     from nnunet_ext.trainers import PARTS
 
-    rows = [("PART", "WHAT IT DOES", "PAPER", "EXAMPLE")]
-    rows += [(part.spelling, part.summary, part.paper, part.example) for part in PARTS if not part.internal]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    parts = [part for part in PARTS if not part.internal]
+    width = max(len(part.spelling) for part in parts)
+    for part in parts:
+        source = f" ({part.paper})" if part.paper else ""
+        print(f"{part.spelling:{width}}  {part.summary}{source}\n{'':{width}}  -tr {part.example}")
     print(
         "\nA name is nnUNetTrainer + parts, joined by _. Stock variants are parts, too: "
         "nnUNetTrainerCyclical_NoMirroring_500epochs."
@@ -167,7 +167,8 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="RULE",
         help="which checkpoints of each fold: final (default), best, samples, last-cycle, or a file pattern such as "
-        "'checkpoint_c2_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th",
+        "'checkpoint_c2_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th; "
+        "or mc-dropout:N, N draws of the final one with dropout on",
     )
     ensemble.add_argument("-chk", metavar="FILE", help="stock's way to say --members FILE")
     ensemble.add_argument(
@@ -233,6 +234,9 @@ def export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint (default: checkpoint_final.pth)"
     )
+    parser.add_argument(
+        "--classifier", type=int, metavar="K", help="of a Streaming model, which of its networks to copy, from 0"
+    )
     parser.add_argument("--trust-checkpoints", action="store_true", help="allow checkpoints that hold more than data")
 
 
@@ -246,6 +250,7 @@ def export(arguments: argparse.Namespace) -> int:
             Path(arguments.o),
             folds=chosen_folds(arguments.f),
             checkpoint=arguments.chk,
+            classifier=arguments.classifier,
             trust=arguments.trust_checkpoints,
         )
         for folder in model_folders(arguments)
@@ -301,8 +306,8 @@ COMMANDS = (
         trainers,
         """example:
   $ nnunet_ext trainers
-  PART         WHAT IT DOES             PAPER             EXAMPLE
-  Cyclical<M>  the same with M cycles   arXiv 2212.06278  nnUNetTrainerCyclical5_500epochs""",
+  Cyclical<M>  the same with M cycles (arXiv 2212.06278)
+               -tr nnUNetTrainerCyclical5_500epochs""",
     ),
     Command(
         "train",

@@ -200,3 +200,36 @@ def poly_then_constant_learning_rate(
     """
     decayed_epochs = min(epoch, plateau_first_epoch(total_epochs, constant_from))
     return initial_lr * (1 - decayed_epochs / total_epochs) ** exponent
+
+
+def warm_up_cosine_learning_rate(
+    epoch: int,
+    *,
+    total_epochs: int,
+    peak_lr: float,
+    warm_up_epochs: int = 10,
+    final_factor: float = 1e-4,
+) -> float:
+    """A linear rise to the peak, then half a cosine: the schedule of the released code of arXiv 2502.09269.
+
+    With T epochs, W of them warm-up, and the final factor f, times the peak:
+
+        (t + 1) / W                                              for t < W
+        f + (1 − f) · (1 + cos(π · (t − W) / (T − W))) / 2       for t ≥ W
+
+    so epoch W − 1 and epoch W are at the peak, and f would be reached at epoch T, one after the last.
+
+    Raises:
+        ValueError: if the epoch is outside [0, T), or the warm-up outside [0, T).
+    """
+    if not 0 <= warm_up_epochs < total_epochs:
+        raise ValueError(
+            f"The warm-up must be at least 0 epochs and shorter than the training of {total_epochs} epochs; found "
+            f"{warm_up_epochs}."
+        )
+    if not 0 <= epoch < total_epochs:
+        raise ValueError(f"The epoch must be in 0 to {total_epochs - 1}; found {epoch}.")
+    if epoch < warm_up_epochs:
+        return peak_lr * (epoch + 1) / warm_up_epochs
+    progress = (epoch - warm_up_epochs) / (total_epochs - warm_up_epochs)
+    return peak_lr * (final_factor + (1 - final_factor) * (1 + math.cos(math.pi * progress)) / 2)

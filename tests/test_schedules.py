@@ -12,6 +12,7 @@ from nnunet_ext.schedules import (
     cyclical_learning_rate,
     plateau_first_epoch,
     poly_then_constant_learning_rate,
+    warm_up_cosine_learning_rate,
 )
 
 
@@ -236,3 +237,34 @@ def test_averaging_schedule_stays_constant_after_three_quarters(epoch):
 def test_averaging_schedule_refuses_a_constant_part_of_no_length():
     with pytest.raises(ValueError):
         poly_then_constant_learning_rate(0, total_epochs=1000, constant_from=1.0)
+
+
+def test_every_rate_of_a_warm_up_and_a_cosine():
+    # T = 10, W = 4, f = 0.1: (t + 1) / 4, then 0.1 + 0.9 (1 + cos(pi (t - 4) / 6)) / 2 with the cosines of
+    # 0, 30, 60, 90, 120 and 150 degrees: 1, 0.8660254, 0.5, 0, -0.5, -0.8660254
+    rates = [
+        warm_up_cosine_learning_rate(epoch, total_epochs=10, peak_lr=2.0, warm_up_epochs=4, final_factor=0.1)
+        for epoch in range(10)
+    ]
+    cosine = [1.0, 0.9397114, 0.775, 0.55, 0.325, 0.1602886]
+    assert rates == pytest.approx([2 * factor for factor in [0.25, 0.5, 0.75, 1.0, *cosine]])
+
+
+def test_without_warm_up_the_cosine_begins_at_the_peak():
+    rates = [
+        warm_up_cosine_learning_rate(epoch, total_epochs=2, peak_lr=1.0, warm_up_epochs=0, final_factor=0.0)
+        for epoch in range(2)
+    ]
+    assert rates == pytest.approx([1.0, 0.5])
+
+
+@pytest.mark.parametrize("warm_up_epochs", [-1, 10, 11])
+def test_a_warm_up_as_long_as_the_training_is_refused(warm_up_epochs):
+    with pytest.raises(ValueError, match=f"shorter than the training of 10 epochs; found {warm_up_epochs}"):
+        warm_up_cosine_learning_rate(0, total_epochs=10, peak_lr=1.0, warm_up_epochs=warm_up_epochs)
+
+
+@pytest.mark.parametrize("epoch", [-1, 30])
+def test_an_epoch_outside_a_training_with_warm_up_is_refused(epoch):
+    with pytest.raises(ValueError, match=f"0 to 29; found {epoch}"):
+        warm_up_cosine_learning_rate(epoch, total_epochs=30, peak_lr=1.0)

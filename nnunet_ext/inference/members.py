@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,8 @@ from nnunet_ext.posterior_samples import MANIFEST, read_manifest, select_all_mod
 
 FIXED_RULES = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
 SAMPLE_RULES = {"samples": select_all_modes, "last-cycle": select_last_cycle}
+DROPOUT_RULE = "mc-dropout"
+DEFAULT_DROPOUT_DRAWS = 10  # of arXiv 2212.06278
 POSTERIOR_FILE = "checkpoint_posterior.pth"  # an ensemble in itself: no member unless named without wildcards
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class MemberRule:
     """Which checkpoints of a fold are members: `--members NAME[:COUNT[:STRIDE]]`.
 
     Attributes:
-        name: "final", "best", "samples", "last-cycle", or a file name with or without wildcards.
+        name: "final", "best", "samples", "last-cycle", "mc-dropout", or a file name with or without wildcards.
         count: how many at most; None takes all.
         stride: every how many-th, counted back from the end.
     """
@@ -40,17 +42,18 @@ class MemberRule:
 
     @classmethod
     def parse(cls, text: str) -> MemberRule:
-        """Reads "samples", "samples:30", "last-cycle:30:2" or "checkpoint_*.pth:5".
+        """Reads "samples", "samples:30", "last-cycle:30:2", "mc-dropout:10" or "checkpoint_*.pth:5".
 
         Raises:
             MemberError: if the text has another form.
         """
         match = re.fullmatch(r"([^:]+)(?::([1-9]\d*))?(?::([1-9]\d*))?", text)
-        known = match and (match[1] in (*FIXED_RULES, *SAMPLE_RULES) or match[1].endswith(".pth"))
-        if not match or not known:
+        words = (*FIXED_RULES, *SAMPLE_RULES, DROPOUT_RULE)
+        known = match and (match[1] in words or match[1].endswith(".pth"))
+        if not match or not known or (match[1] == DROPOUT_RULE and match[3]):
             raise MemberError(
                 f"Members must be final, best, samples, last-cycle or a file pattern such as 'checkpoint_*.pth', "
-                f"each with an optional :COUNT and :STRIDE; found {text!r}."
+                f"each with an optional :COUNT and :STRIDE, or mc-dropout with an optional :COUNT; found {text!r}."
             )
         return cls(match[1], int(match[2]) if match[2] else None, int(match[3] or 1))
 
@@ -59,16 +62,23 @@ class MemberRule:
         if self.name in SAMPLE_RULES:
             samples = SAMPLE_RULES[self.name](read_manifest(fold_folder), self.count, stride=self.stride)
             return [fold_folder / sample.file for sample in samples]
-        pattern = FIXED_RULES.get(self.name, self.name)
+        pattern = self.wanted
         files = sorted(path for path in fold_folder.glob(pattern) if not path.name.startswith("."))
         if pattern != POSTERIOR_FILE:
             files = [path for path in files if path.name != POSTERIOR_FILE]
-        return files[:: -self.stride][: self.count][::-1]
+        return files if self.dropout_draws else files[:: -self.stride][: self.count][::-1]
+
+    @property
+    def dropout_draws(self) -> int:
+        """How many draws of each file are members; 0 if the files themselves are."""
+        return (self.count or DEFAULT_DROPOUT_DRAWS) if self.name == DROPOUT_RULE else 0
 
     @property
     def wanted(self) -> str:
         """What the rule looks for, for messages."""
-        return MANIFEST if self.name in SAMPLE_RULES else FIXED_RULES.get(self.name, self.name)
+        if self.name in SAMPLE_RULES:
+            return MANIFEST
+        return FIXED_RULES["final"] if self.dropout_draws else FIXED_RULES.get(self.name, self.name)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Member:
         configuration: name of the configuration in the plans.
         mirror_axes: spatial axes that training mirrored, or None.
         trust: the file may hold any Python object.
+        dropout_seed: of a draw with dropout on; None is the network as it is.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Member:
     configuration: str
     mirror_axes: tuple[int, ...] | None
     trust: bool = False
+    dropout_seed: int | None = None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights in fp32, mapped from the file rather than read: they take no memory of their own."""
@@ -131,7 +143,13 @@ def find_members(
         files += found
     members = [read_member(path, trust=trust) for path in files]
     require_same_model(members)
-    return members
+    return [draw for member in members for draw in dropout_members(member, rule.dropout_draws)] or members
+
+
+def dropout_members(member: Member, draws: int) -> list[Member]:
+    """A member drawn several times, each draw with a seed of its own."""
+    name = member.name.rpartition("/")[0] + f"/{DROPOUT_RULE}"
+    return [replace(member, name=f"{name}_{seed:02d}", dropout_seed=seed) for seed in range(draws)]
 
 
 def folders_with_members(model_folder: Path, rule: MemberRule) -> list[Path]:

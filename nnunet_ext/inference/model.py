@@ -23,6 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.inference.cases import Case
+from nnunet_ext.inference.dropout_draws import dropout_layers
 from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
 from nnunet_ext.trainers.names import PREFIX, UnknownPartError, trainer_class
 
@@ -112,9 +113,20 @@ def load_model(
     labels = plans.get_label_manager(dataset_json)
     network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)
     model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members)
-    for member in members:
+    if rule.dropout_draws:
+        require_dropout(model)
+    for member in {member.path: member for member in members}.values():
         model.load(member, device)
     return model
+
+
+def require_dropout(model: Model) -> None:
+    """Refuses to draw from a network that drops nothing: all draws would be the same."""
+    if not dropout_layers(model.network):
+        raise MemberError(
+            f"--members mc-dropout needs a network with dropout layers; that of {model.folder} has none. Train one "
+            f"with -tr nnUNetTrainerMCDropout, or choose other members."
+        )
 
 
 def build_network(

@@ -29,6 +29,7 @@ def export_plain_model(
     *,
     folds: Sequence[int | str] | None = None,
     checkpoint: str = "checkpoint_final.pth",
+    classifier: int | None = None,
     trust: bool = False,
 ) -> Path:
     """Copies checkpoints under the name of the stock trainer that builds the same network.
@@ -41,6 +42,7 @@ def export_plain_model(
         results: a results folder as `nnUNet_results` is one; made if it is missing.
         folds: None takes all that have the checkpoint.
         checkpoint: file name in each fold.
+        classifier: of a Streaming model, which of its networks to copy, from 0.
         trust: allow checkpoints that hold more than data.
 
     Returns:
@@ -52,14 +54,16 @@ def export_plain_model(
     """
     model = load_model(model_folder, folds, MemberRule(checkpoint), device=CPU, trust=trust)
     trainer = plain_trainer_name(model.members[0].trainer_name)
-    require_plain(model, trainer)
+    require_plain(model, trainer, classifier)
     plans, configuration = model.plans.plans, model.members[0].configuration
     target = results / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
     if target.exists():
         raise ExportError(f"The copy goes to a new folder; {target} exists. Choose another -o, or remove it.")
     for member in model.members:
         content = load_checkpoint(member.path, trust=trust)
-        copy = {key: content.get(key) for key in PREDICTION_KEYS} | {"trainer_name": trainer}
+        weights = plain_weights(content["network_weights"], classifier)
+        copy = {key: content.get(key) for key in PREDICTION_KEYS}
+        copy |= {"trainer_name": trainer, "network_weights": weights}
         fold_folder = target / member.path.parent.name
         fold_folder.mkdir(parents=True)
         save_checkpoint(copy, fold_folder / member.path.name)
@@ -82,14 +86,23 @@ def plain_trainer_name(trainer_name: str) -> str:
     return next((variant.__name__ for variant in stock if variant is not None), nnUNetTrainer.__name__)
 
 
-def require_plain(model: Model, trainer: str) -> None:
+def plain_weights(weights: dict[str, torch.Tensor], classifier: int | None) -> dict[str, torch.Tensor]:
+    """The weights of one classifier of a mixture under a network's own names; all weights if none is chosen."""
+    if classifier is None:
+        return weights
+    prefix = f"classifiers.{classifier}."
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def require_plain(model: Model, trainer: str, classifier: int | None) -> None:
     """Refuses a model whose weights do not fit the network that a stock trainer builds."""
     network = build_network(trainer, model.plans, model.configuration, model.dataset_json, model.labels)
     for member in model.members:
         try:
-            network.load_state_dict(member.weights(), assign=True)
+            network.load_state_dict(plain_weights(member.weights(), classifier), assign=True)
         except RuntimeError as error:
             raise ExportError(
                 f"A plain copy holds the network that {trainer} builds; the weights of {member.path} "
-                f"({member.trainer_name}) are of another one. Predict with this package instead. {error}"
+                f"({member.trainer_name}) are of another one. Predict with this package instead; of a Streaming "
+                f"model, copy one of its U-Nets with --classifier."
             ) from error

@@ -17,6 +17,7 @@ from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
 from nnunet_ext.architectures.posterior import to_logits
 from nnunet_ext.inference.case_writer import CaseWriter, output_of
 from nnunet_ext.inference.cases import Case, case_of, find_cases
+from nnunet_ext.inference.dropout_draws import dropout_draw
 from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.input_checks import require_good_case
@@ -24,8 +25,9 @@ from nnunet_ext.inference.members import MemberError, MemberRule
 from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
 from nnunet_ext.inference.moments import Moments
 from nnunet_ext.inference.run import PredictionReport, run_cases
-from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image
+from nnunet_ext.inference.sliding_window import tile_image
 from nnunet_ext.inference.uncertainty import require_known_maps
+from nnunet_ext.inference.volume_memory import network_logits
 
 Average = Literal["probabilities", "logits"]
 
@@ -327,7 +329,8 @@ class EnsemblePredictor(nnUNetPredictor):
 
     def _logits(self, model: Model, step: Pass, prepared: PreparedCase) -> torch.Tensor:
         model.load(step.member, self.device)
-        return sliding_window_logits(model.network, prepared.tiled, step.flips, device=self.device)
+        with dropout_draw(model.network, step.member.dropout_seed, self.device):
+            return network_logits(model.network, prepared.tiled, step.flips, device=self.device)
 
     def _prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
         tiled = tile_image(

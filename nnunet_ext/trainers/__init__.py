@@ -6,10 +6,15 @@ those whose values it overrides.
 
 from __future__ import annotations
 
+from nnunet_ext.trainers.bagging import Bagging
 from nnunet_ext.trainers.cyclical import Cyclical
+from nnunet_ext.trainers.deeplab import DeepLab
 from nnunet_ext.trainers.independent_member import IndependentMember
+from nnunet_ext.trainers.losses import DiceFocal, DiceFocalPaper
+from nnunet_ext.trainers.mc_dropout import MCDropout
 from nnunet_ext.trainers.part import Part
 from nnunet_ext.trainers.posterior import Posterior
+from nnunet_ext.trainers.rmsprop import RMSprop
 from nnunet_ext.trainers.self_distillation import (
     DS,
     DSD,
@@ -20,11 +25,13 @@ from nnunet_ext.trainers.self_distillation import (
     DSDMeanTeacher,
     DSDReversedTeacher,
 )
+from nnunet_ext.trainers.streaming import Streaming, StreamingFixed, StreamingFixedUNetD3P, StreamingUNetD3P
 from nnunet_ext.trainers.training_length import Epochs, Iterations
 from nnunet_ext.trainers.weight_averaging import EMA, SWA
 
 CHECKPOINT_PAPER = "arXiv 2212.06278"
 DISTILLATION_PAPER = "arXiv 2306.03271"
+STREAMING_PAPER = "arXiv 2502.09269"
 TRAINING_OUTPUT = frozenset({"what the network returns in training"})
 
 # fmt: off
@@ -48,7 +55,7 @@ PARTS: tuple[Part, ...] = (
     Part("EMA", EMA, frozenset({"checkpoint_ema.pth"}),
          "moving average of the weights over the iterations: checkpoint_ema.pth", "", "nnUNetTrainerEMA"),
     Part("DSD", DSD, TRAINING_OUTPUT,
-         "dual self-distillation: levels of the U-Net teach each other, in the encoder and in the decoder",
+         "dual self-distillation: levels of the U-Net teach each other, in encoder and decoder",
          DISTILLATION_PAPER, "nnUNetTrainerDSD_Cyclical"),
     Part("SDD", SDD, TRAINING_OUTPUT,
          "self-distillation of the decoder only", DISTILLATION_PAPER, "nnUNetTrainerSDD"),
@@ -65,8 +72,37 @@ PARTS: tuple[Part, ...] = (
          "ablation: the teachers are at the other ends", DISTILLATION_PAPER, "nnUNetTrainerDSDReversedTeacher"),
     Part("DSDFeatureL2", DSDFeatureL2, TRAINING_OUTPUT,
          "ablation: the features themselves are compared, too", DISTILLATION_PAPER, "nnUNetTrainerDSDFeatureL2"),
+    Part("RMSprop", RMSprop, frozenset({"the optimizer", "the learning-rate schedule"}),
+         "RMSprop with warm-up and cosine, as the Streaming paper's code", STREAMING_PAPER,
+         "nnUNetTrainerStreaming_RMSprop"),
+    Part("Bagging", Bagging, frozenset({"the training cases"}),
+         "trains on a bootstrap sample of the fold's cases; member<k> gives the k-th", "Breiman 1996",
+         "nnUNetTrainerBagging_member1"),
     Part("posterior<M>", Posterior, frozenset(),
          "M networks as one, for checkpoint_posterior.pth in the stock predictor", CHECKPOINT_PAPER,
          "nnUNetTrainer_posterior30", attribute="posterior_size", internal=True),
+    Part("Streaming", Streaming, TRAINING_OUTPUT,
+         "two classifiers, mixed by what they remember of all slices", STREAMING_PAPER, "nnUNetTrainerStreaming"),
+    Part("Streaming<K>", Streaming, TRAINING_OUTPUT,
+         "the same with K classifiers", STREAMING_PAPER, "nnUNetTrainerStreaming3", attribute="classifiers"),
+    Part("StreamingFixed", StreamingFixed, TRAINING_OUTPUT,
+         "two classifiers with equal weights", STREAMING_PAPER, "nnUNetTrainerStreamingFixed"),
+    Part("StreamingFixed<K>", StreamingFixed, TRAINING_OUTPUT,
+         "the same with K classifiers", STREAMING_PAPER, "nnUNetTrainerStreamingFixed3", attribute="classifiers"),
+    Part("StreamingUNetD3P", StreamingUNetD3P, TRAINING_OUTPUT,
+         "the planned network and a DeepLabV3+, mixed by their memory", STREAMING_PAPER,
+         "nnUNetTrainerStreamingUNetD3P"),
+    Part("StreamingFixedUNetD3P", StreamingFixedUNetD3P, TRAINING_OUTPUT,
+         "the same with the weights 0.7 and 0.3", STREAMING_PAPER, "nnUNetTrainerStreamingFixedUNetD3P"),
+    Part("MCDropout", MCDropout, frozenset({"dropout"}),
+         "dropout in the two deepest levels, for predict --members mc-dropout:10", "arXiv 1506.02142",
+         "nnUNetTrainerMCDropout"),
+    Part("DeepLab", DeepLab, frozenset({"the network", "dropout"}),
+         "a DeepLabV3+ instead of the planned network", "arXiv 1802.02611", "nnUNetTrainerDeepLab"),
+    Part("DiceFocal", DiceFocal, frozenset({"the loss"}),
+         "Dice plus ten times focal loss", STREAMING_PAPER, "nnUNetTrainerStreaming_DiceFocal"),
+    Part("DiceFocalPaper", DiceFocalPaper, frozenset({"the loss"}),
+         "the same as in the released code: Dice without the factor 2", STREAMING_PAPER,
+         "nnUNetTrainerStreaming_DiceFocalPaper"),
 )
 # fmt: on

@@ -100,3 +100,27 @@ def test_a_posterior_has_no_plain_form(model_folder, tmp_path):
 def test_a_fold_without_the_checkpoint_is_named(model_folder, tmp_path):
     with pytest.raises(MemberError, match=r"fold_2 has no checkpoint_final\.pth"):
         export_plain_model(model_folder, tmp_path, folds=[2])
+
+
+def test_one_classifier_of_a_mixture_becomes_a_plain_model(model_folder, tmp_path):
+    fold = model_folder / "fold_0"
+    weights = [
+        load_checkpoint(model_folder / f"fold_{fold}" / "checkpoint_final.pth")["network_weights"] for fold in (0, 1)
+    ]
+    mixed = {f"classifiers.{index}.{name}": tensor for index in (0, 1) for name, tensor in weights[index].items()}
+    torch.save(
+        {
+            **load_checkpoint(fold / "checkpoint_final.pth"),
+            "network_weights": mixed | {"regions": torch.tensor(False)},
+            "trainer_name": "nnUNetTrainerStreaming",
+        },
+        fold / "checkpoint_mixture.pth",
+    )
+    copy = export_plain_model(
+        model_folder, tmp_path / "plain", folds=[0], checkpoint="checkpoint_mixture.pth", classifier=1
+    )
+    found = load_checkpoint(copy / "fold_0" / "checkpoint_mixture.pth")["network_weights"]
+    assert found.keys() == weights[1].keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights[1].items())
+    with pytest.raises(ExportError, match=r"copy one of its U-Nets with --classifier"):
+        export_plain_model(model_folder, tmp_path / "whole", folds=[0], checkpoint="checkpoint_mixture.pth")

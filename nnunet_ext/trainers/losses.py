@@ -1,0 +1,56 @@
+"""Losses instead of nnU-Net's Dice and cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from torch import nn
+
+from nnunet_ext.losses.dice_focal import DiceFocalLoss, DiceForm, class_weights
+from nnunet_ext.trainers.base import ExtTrainer
+
+PAPER_ALPHA = 0.2  # for classes, whose focal term is of positive voxels only
+BALANCED_ALPHA = 0.5  # for regions, where 0.2 would count a positive voxel a quarter of a negative one
+
+
+class DiceFocal(ExtTrainer):
+    """Dice plus ten times focal loss, the loss of Streaming (arXiv 2502.09269, Eq. 6), at nnU-Net's resolutions."""
+
+    dice_form: DiceForm = "proper"
+    class_weight_by_label: Mapping[str | int, float] = MappingProxyType({})  # by name or label; 1 for all others
+    dice_weight: float = 1.0
+    focal_weight: float = 10.0
+    focal_gamma: float = 2.0
+    focal_alpha: float | None = None  # None: 0.2 for classes, 0.5 for regions
+
+    def _build_loss(self) -> nn.Module:
+        """The loss of one output, in nnU-Net's deep supervision with its weights if that is on."""
+        stock = super()._build_loss()
+        loss = self.loss_of_an_output()
+        if not isinstance(stock, DeepSupervisionWrapper):
+            return loss
+        stock.loss = loss
+        return stock
+
+    def loss_of_an_output(self) -> DiceFocalLoss:
+        """The loss for this dataset's classes or regions."""
+        regions = self.label_manager.has_regions
+        alpha = (BALANCED_ALPHA if regions else PAPER_ALPHA) if self.focal_alpha is None else self.focal_alpha
+        return DiceFocalLoss(
+            regions=regions,
+            ignore_label=self.label_manager.ignore_label,
+            form=self.dice_form,
+            class_weights=class_weights(self.dataset_json["labels"], self.class_weight_by_label),
+            dice_weight=self.dice_weight,
+            focal_weight=self.focal_weight,
+            gamma=self.focal_gamma,
+            alpha=alpha,
+        )
+
+
+class DiceFocalPaper(DiceFocal):
+    """The same with the released code's Dice, which lacks the factor 2."""
+
+    dice_form = "paper"
