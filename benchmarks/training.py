@@ -58,12 +58,14 @@ def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
 
 def random_batch(trainer: object, options: argparse.Namespace) -> dict:
     """A batch as nnU-Net's loader gives it: images, and targets at every supervised resolution."""
-    image = torch.randn((options.batch, 1, *options.patch))
+    samples, size = options.batch, list(options.patch)
+    if getattr(trainer, "trains_on_slabs", False):  # the same number of slices
+        samples, size = trainer.batch_size, [trainer.slices_in_slab, *size]
     scales = trainer._get_deep_supervision_scales()
-    shapes = [[round(size * factor) for size, factor in zip(options.patch, scale, strict=True)] for scale in scales]
+    shapes = [[round(length * factor) for length, factor in zip(size, scale, strict=True)] for scale in scales]
     return {
-        "data": image,
-        "target": [torch.randint(4, (options.batch, 1, *shape), dtype=torch.int16) for shape in shapes],
+        "data": torch.randn((samples, 1, *size)),
+        "target": [torch.randint(4, (samples, 1, *shape), dtype=torch.int16) for shape in shapes],
     }
 
 
