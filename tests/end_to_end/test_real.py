@@ -102,3 +102,17 @@ def test_a_distilled_model_predicts_under_stock_with_this_package_and_its_copy_w
         *("nnUNetv2_predict", *common, *quick, "-o", tmp_path / "without"), nnUNet_results=str(tmp_path / "plain")
     )
     assert agreement(tmp_path / "with", tmp_path / "without") == 1
+
+
+def test_a_mixture_trains_and_predicts_with_both_programs(real, run_command, env_line, tmp_path, agreement):
+    dataset, configuration = real
+    trainer = "nnUNetTrainerStreaming_1epochs_3iters"
+    model = ["-d", dataset.number, "-c", configuration, "-p", dataset.plans, "-tr", trainer, "-f", 0]
+    images = ["-i", dataset.images, "-device", "cpu", "-npp", 0, "-nps", 0]
+    run_command(
+        *("nnUNetv2_train", dataset.number, configuration, 0, "-tr", trainer, "-p", dataset.plans, "-device", "cpu"),
+        **env_line,
+    )
+    run_command("nnUNetv2_predict", *model, *images, "-o", tmp_path / "stock", **env_line)
+    run_command("nnunet_ext", "predict", *model, *images, "-o", tmp_path / "volume")
+    assert agreement(tmp_path / "stock", tmp_path / "volume") > 0.5  # another memory, and a network that knows little

@@ -1,0 +1,189 @@
+"""How well a confidence tells good cases from bad ones.
+
+Sign conventions and ranges. Larger confidence means: more confident, so an uncertainty goes in with a minus. Risk is
+what is lost if the case is accepted, here 1 - mean foreground Dice, in [0, 1]; a case whose truth and prediction are
+both empty has no Dice and counts as risk 1.
+
+- AURC, in [0, 1], and E-AURC: smaller is better
+- AUGRC, in [0, 0.5]: smaller is better
+- failure AUROC, in [0, 1]: larger is better, 0.5 is chance; failure is the positive class
+- FPR at 95% TPR, in [0, 1]: smaller is better; failure is the positive class
+- Spearman's and Pearson's correlation of confidence and risk, in [-1, 1]: -1 is best
+
+Every function takes one number a case, in any order of the cases. Cases of equal confidence are accepted together,
+so their order never changes a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Values = Sequence[float] | np.ndarray
+
+
+def aurc(risk: Values, confidence: Values) -> float:
+    """Area under the curve of the selective risk over coverage, in [0, 1]; smaller is better.
+
+    The mean risk over all shares of cases that one might accept (Geifman et al. 2019, arXiv 1805.08206; for risks
+    that are no mere 0 and 1: Zenk et al. 2025, arXiv 2406.03323). Trapezoids between the points of
+    `risk_coverage_curve`; below the first one its risk is continued. A constant confidence gives the mean risk.
+
+    The selective risk bends between two points, and a straight line does not. So confidences with many ties read a
+    little better than they are; compare such ones with `augrc`, where the line is exact.
+
+    Args:
+        risk: (N).
+        confidence: (N).
+
+    Returns:
+        Within the range of the risks.
+
+    Raises:
+        ValueError: if there are no cases, not as many risks as confidences, or a value is not finite.
+    """
+    coverages, risks = risk_coverage_curve(risk, confidence)
+    return _area(np.r_[0, coverages], np.r_[risks[0], risks])
+
+
+def excess_aurc(risk: Values, confidence: Values) -> float:
+    """E-AURC: AURC minus that of the best confidence, the risk itself with a minus; smaller is better.
+
+    0 if the confidence orders the cases as their risks do (Geifman et al. 2019). Ties of the confidence can bring it
+    below 0, for the reason that `aurc` gives.
+
+    Arguments and errors are those of `aurc`.
+    """
+    return aurc(risk, confidence) - aurc(risk, -np.asarray(risk, dtype=np.float64))
+
+
+def augrc(risk: Values, confidence: Values) -> float:
+    """Area under the curve of the generalised risk over coverage, in [0, 0.5]; smaller is better.
+
+    The generalised risk is the sum of the accepted cases' risks divided by the number of *all* cases: of a failure,
+    the probability that a case fails and is accepted. Its area is the mean risk that goes undetected (Traub et al.
+    2024, "Overcoming Common Flaws in the Evaluation of Selective Classification Systems", arXiv 2407.01032). Unlike
+    in AURC, few confident failures do not dominate. A constant confidence gives half of the mean risk.
+
+    Arguments and errors are those of `aurc`.
+    """
+    coverages, risks = risk_coverage_curve(risk, confidence)
+    return _area(np.r_[0, coverages], np.r_[0, risks * coverages])
+
+
+def risk_coverage_curve(risk: Values, confidence: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Mean risk of the accepted cases for every share of cases that a threshold of the confidence accepts.
+
+    Arguments and errors are those of `aurc`.
+
+    Returns:
+        coverages: (K), ascending, the last is 1; K is the number of different confidences.
+        selective risks: (K).
+    """
+    risks, confidences = _require_cases("risk", risk, confidence)
+    order = np.lexsort(
+        (risks, -confidences)
+    )  # by risk within ties, so that not even the rounding depends on the order
+    risks, confidences = risks[order], confidences[order]
+    last_of_its_ties = np.r_[confidences[1:] != confidences[:-1], True]
+    accepted = np.flatnonzero(last_of_its_ties) + 1
+    return accepted / len(risks), np.cumsum(risks)[last_of_its_ties] / accepted
+
+
+def failure_auroc(dice: Values, confidence: Values, *, threshold: float = 0.75) -> float:
+    """Probability that a failure is less confident than a good case, in [0, 1]; larger is better, 0.5 is chance.
+
+    The area under the receiver operating characteristic with failure as the positive class and the confidence with
+    a minus as its score.
+
+    Args:
+        dice: (N), mean foreground Dice of each case.
+        confidence: (N).
+        threshold: a failure is below it, not at it.
+
+    Returns:
+        NaN if all cases are failures, or none is.
+
+    Raises:
+        ValueError: if there are no cases, not as many Dice as confidences, or a value is not finite.
+    """
+    failure, confidences = _failures(dice, confidence, threshold)
+    if failure.all() or not failure.any():
+        return float("nan")
+    from sklearn.metrics import roc_auc_score  # here, because it takes seconds
+
+    return float(roc_auc_score(failure, -confidences))
+
+
+def fpr_at_95_tpr(dice: Values, confidence: Values, *, threshold: float = 0.75) -> float:
+    """Share of good cases that are flagged when at least 95% of the failures are, in [0, 1]; smaller is better.
+
+    Failure is the positive class. Other work calls the good cases positive and reads the same curve from its other
+    end; the numbers do not compare.
+
+    Arguments, errors and NaN are those of `failure_auroc`.
+    """
+    failure, confidences = _failures(dice, confidence, threshold)
+    if failure.all() or not failure.any():
+        return float("nan")
+    from sklearn.metrics import roc_curve  # here, because it takes seconds
+
+    false_positive_rates, true_positive_rates, _ = roc_curve(failure, -confidences, drop_intermediate=False)
+    return float(false_positive_rates[true_positive_rates >= 0.95].min())
+
+
+def spearman(risk: Values, confidence: Values) -> float:
+    """Spearman's rank correlation of confidence and risk, in [-1, 1]; -1 is best. Ties have their mean rank.
+
+    Arguments and errors are those of `aurc`.
+
+    Returns:
+        NaN if either is constant, and so of a single case.
+    """
+    risks, confidences = _require_cases("risk", risk, confidence)
+    if np.ptp(risks) == 0 or np.ptp(confidences) == 0:
+        return float("nan")
+    from scipy.stats import spearmanr  # here, because it takes a second
+
+    return float(spearmanr(confidences, risks).statistic)
+
+
+def pearson(risk: Values, confidence: Values) -> float:
+    """Pearson's linear correlation of confidence and risk, in [-1, 1]; -1 is best.
+
+    Arguments, errors and NaN are those of `spearman`.
+    """
+    risks, confidences = _require_cases("risk", risk, confidence)
+    if np.ptp(risks) == 0 or np.ptp(confidences) == 0:
+        return float("nan")
+    from scipy.stats import pearsonr  # here, because it takes a second
+
+    return float(pearsonr(confidences, risks).statistic)
+
+
+def _area(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.diff(x) @ (y[1:] + y[:-1]) / 2)
+
+
+def _failures(dice: Values, confidence: Values, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    values, confidences = _require_cases("dice", dice, confidence)
+    return values < threshold, confidences
+
+
+def _require_cases(name: str, values: Values, confidence: Values) -> tuple[np.ndarray, np.ndarray]:
+    """(N) and (N) in float64."""
+    found, confidences = np.asarray(values, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
+    if found.ndim != 1 or found.shape != confidences.shape or not found.size:
+        raise ValueError(
+            f"Every case needs one {name} and one confidence, and there must be a case; found the shapes "
+            f"{found.shape} and {confidences.shape}."
+        )
+    for kind, array in ((name, found), ("confidence", confidences)):
+        if not np.isfinite(array).all():
+            case = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise ValueError(
+                f"Every {kind} must be finite; found {array[case]} for case {case} of {array.size}. A case whose "
+                f"truth and prediction are both empty has Dice 0 and risk 1 here."
+            )
+    return found, confidences

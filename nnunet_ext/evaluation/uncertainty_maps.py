@@ -1,0 +1,176 @@
+"""How well a map of uncertainty shows where the segmentation is wrong.
+
+Sign conventions and ranges. Larger values of a map mean: less sure; a map of confidence goes in as 1 - confidence.
+
+- error AUROC, in [0, 1]: larger is better, 0.5 is chance; an error is the positive class
+- error average precision, in [0, 1]: larger is better, the share of errors is chance
+- QU-BraTS score, in [0, 1]: larger is better; an all-zero map has (Dice + 2)/3
+- QU-BraTS gain over the all-zero map, in [-1, 1/3]: larger is better, below 0 the map does harm
+
+All of them are NaN where no voxel counts. A mask says which ones do, for instance `mask=labels != ignore_label`; what
+is easy background is as much a part of the figures as the mask lets in, so compare figures of the same mask only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+THRESHOLDS = 101  # 0 to 100 in steps of 1
+
+
+def error_auroc(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Probability that a wrong voxel is less sure than a right one, in [0, 1]; larger is better, 0.5 is chance.
+
+    Args:
+        uncertainty: (*spatial), of any scale.
+        errors: (*spatial), boolean: prediction != labels.
+        mask: (*spatial), boolean, the voxels that count; all by default.
+
+    Returns:
+        NaN if there are no errors, or nothing else.
+
+    Raises:
+        TypeError: if the errors or the mask are not boolean.
+        ValueError: if the shapes differ or an uncertainty that counts is not finite.
+    """
+    values, wrong = _counted(uncertainty, mask, errors=errors)
+    if wrong.all() or not wrong.any():  # all() of nothing is true
+        return float("nan")
+    from sklearn.metrics import roc_auc_score  # here, because it takes seconds
+
+    return float(roc_auc_score(wrong, values))
+
+
+def error_average_precision(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Mean precision over all recalls of errors, in [0, 1]; larger is better, the share of errors is chance.
+
+    Σ_k (R_k - R_(k-1)) P_k over the thresholds k, without interpolation. With few errors among many voxels it tells
+    maps apart whose AUROC are all close to 1.
+
+    Arguments, errors and NaN are those of `error_auroc`.
+    """
+    values, wrong = _counted(uncertainty, mask, errors=errors)
+    if wrong.all() or not wrong.any():
+        return float("nan")
+    from sklearn.metrics import average_precision_score  # here, because it takes seconds
+
+    return float(average_precision_score(wrong, values))
+
+
+def qu_brats_score(
+    uncertainty: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    thresholds: int = THRESHOLDS,
+) -> float:
+    """The score of the BraTS 2020 task on uncertainty, in [0, 1]; larger is better.
+
+    (AUC_Dice + (1 - AUC_FTP) + (1 - AUC_FTN)) / 3 (QU-BraTS: Mehta et al. 2022, arXiv 2112.10074). At a threshold,
+    voxels with a larger uncertainty are filtered out. Dice is that of the rest, 1 where nothing is left of either
+    mask. FTP is the share of the true positives that was filtered out, FTN that of the true negatives; 0 where there
+    were none. AUC is the area by trapezoids over the thresholds from 0 to 100% of the scale. A map earns by covering
+    errors, and pays for covering what is right.
+
+    It is a score of one structure: call it for each class or region.
+
+    Args:
+        uncertainty: (*spatial), in [0, 1], as this package writes maps; divide those of the challenge by 100.
+        prediction: (*spatial), boolean.
+        truth: (*spatial), boolean.
+        mask: (*spatial), boolean, the voxels that count; all by default. The challenge takes the brain.
+        thresholds: how many, evenly from 0 to 1 with both. The challenge's program has 41 by default.
+
+    Returns:
+        NaN if no voxel counts.
+
+    Raises:
+        TypeError: if prediction, truth or mask are not boolean.
+        ValueError: if the shapes differ, an uncertainty that counts is NaN or outside [0, 1], or there are fewer
+            than two thresholds.
+    """
+    dice, filtered_positives, filtered_negatives = filtering_curves(
+        uncertainty, prediction, truth, mask=mask, thresholds=thresholds
+    )
+    return (_area(dice) + 1 - _area(filtered_positives) + 1 - _area(filtered_negatives)) / 3
+
+
+def qu_brats_gain(
+    uncertainty: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    thresholds: int = THRESHOLDS,
+) -> float:
+    """What a map adds to the QU-BraTS score of an all-zero map, (Dice + 2)/3; in [-1, 1/3], larger is better.
+
+    The score alone is mostly Dice: a good segmentation with no map at all is close to 1.
+
+    Arguments, errors and NaN are those of `qu_brats_score`. Dice of two empty masks is 1 here.
+    """
+    dice, filtered_positives, filtered_negatives = filtering_curves(
+        uncertainty, prediction, truth, mask=mask, thresholds=thresholds
+    )
+    return (_area(dice - dice[-1]) - _area(filtered_positives) - _area(filtered_negatives)) / 3
+
+
+def filtering_curves(
+    uncertainty: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    thresholds: int = THRESHOLDS,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Dice, FTP and FTN of `qu_brats_score` at each threshold, ascending; with its arguments and errors.
+
+    Returns:
+        Three arrays (thresholds). At the last threshold nothing is filtered. All NaN if no voxel counts.
+    """
+    if thresholds < 2:
+        raise ValueError(f"The thresholds are 0, 1 and those between, so at least 2; found {thresholds}.")
+    values, predicted, true = _counted(uncertainty, mask, prediction=prediction, truth=truth)
+    if not values.size:
+        nothing = np.full(thresholds, np.nan)
+        return nothing, nothing.copy(), nothing.copy()
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(
+            f"The uncertainty must be in [0, 1]; found {values.min()} to {values.max()}. Divide it by the largest "
+            f"value that it can have: an entropy by ln C, percents by 100."
+        )
+    first_kept = np.searchsorted(np.arange(thresholds) / (thresholds - 1), values)
+    outcome = 2 * predicted + true  # TN, FN, FP, TP
+    kept = np.bincount(outcome * thresholds + first_kept, minlength=4 * thresholds)
+    kept = kept.reshape(4, thresholds).cumsum(axis=1)  # (outcome, threshold)
+    true_negatives, false_negatives, false_positives, true_positives = kept
+    sizes = 2 * true_positives + false_positives + false_negatives
+    dice = np.divide(2 * true_positives, sizes, out=np.ones(thresholds), where=sizes > 0)
+    return dice, _filtered(true_positives), _filtered(true_negatives)
+
+
+def _filtered(kept: np.ndarray) -> np.ndarray:
+    return 1 - kept / kept[-1] if kept[-1] else np.zeros(len(kept))
+
+
+def _area(curve: np.ndarray) -> float:
+    return float((curve[1:] + curve[:-1]).mean() / 2)
+
+
+def _counted(uncertainty: np.ndarray, mask: np.ndarray | None, **masks: np.ndarray) -> list[np.ndarray]:
+    """(n) each: the uncertainty and the masks where the mask is set; checked."""
+    for name, array in {**masks, **({} if mask is None else {"mask": mask})}.items():
+        if array.dtype != bool:
+            raise TypeError(
+                f"The {name} must be boolean; found {array.dtype}. Compare label maps with a label first."
+            )
+        if array.shape != uncertainty.shape:
+            raise ValueError(
+                f"The {name} must have the shape of the uncertainty, {uncertainty.shape}; found {array.shape}."
+            )
+    arrays = [uncertainty, *masks.values()]
+    counted = [array.ravel() if mask is None else array[mask] for array in arrays]
+    if not np.isfinite(counted[0]).all():
+        raise ValueError("The uncertainty must be finite where it counts; found NaN or infinity.")
+    return counted
