@@ -19,12 +19,12 @@ from statistics import fmean
 
 import nibabel
 import numpy as np
-from nnunet_ext.evaluation.surface import hausdorff_mm
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_ext import discovery
 from nnunet_ext.evaluation.overlap import dice
+from nnunet_ext.evaluation.surface import hausdorff_mm
 
 
 def trainer_name(part: str, suffix: str, seed: int) -> str:
