@@ -26,6 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_ext.evaluation.boxes import bounding_box
+
 SMALLEST_PROBABILITY = 1e-7  # of the negative log-likelihood: one voxel at 0 would make it infinite
 ROUNDING = 1e-3  # that probabilities may leave [0, 1] by; half precision does
 CHUNK = 1 << 18  # voxels at a time, so that temporary arrays stay small whatever the volume
@@ -310,14 +312,7 @@ def foreground_box(
     if margin < 0:
         raise ValueError(f"The margin must be 0 voxels or more; found {margin}.")
     foreground = labels > 0 if ignore_label is None else (labels > 0) & (labels != ignore_label)
-    if not foreground.any():
-        return None
-    box = []
-    for axis, size in enumerate(foreground.shape):
-        others = tuple(other for other in range(foreground.ndim) if other != axis)
-        occupied = np.flatnonzero(foreground.any(axis=others))
-        box.append(slice(max(int(occupied[0]) - margin, 0), min(int(occupied[-1]) + 1 + margin, size)))
-    return tuple(box)
+    return bounding_box(foreground, margin=margin)
 
 
 # --- parts ---

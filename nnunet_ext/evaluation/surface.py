@@ -7,6 +7,8 @@ from math import hypot, isfinite
 
 import numpy as np
 
+from nnunet_ext.evaluation.boxes import bounding_box
+
 MARGIN = 1  # voxels; what is outside the cropped image counts as outside the mask
 
 
@@ -44,13 +46,13 @@ def hausdorff_mm(
     spacing = require_spacing(spacing_mm, prediction.ndim)
     if percentile is not None and not 0 < percentile <= 100:
         raise ValueError(f"The percentile must be above 0 and at most 100; found {percentile}. None is the maximum.")
+    box = bounding_box(prediction | truth, margin=MARGIN)
+    if box is None:
+        return 0.0
     if not prediction.any() or not truth.any():
-        if not prediction.any() and not truth.any():
-            return 0.0
         return hypot(*(size * step for size, step in zip(prediction.shape, spacing, strict=True)))
     from monai.metrics import compute_hausdorff_distance  # here, because it takes seconds
 
-    box = bounding_box(prediction | truth)
     distance = compute_hausdorff_distance(
         np.ascontiguousarray(prediction[box])[None, None],  # (batch, channel, *spatial)
         np.ascontiguousarray(truth[box])[None, None],
@@ -59,16 +61,6 @@ def hausdorff_mm(
         spacing=spacing,
     )
     return float(distance)
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds a mask that is not empty, with a margin of one voxel where the image has one."""
-    box = []
-    for axis, size in enumerate(mask.shape):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        occupied = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(int(occupied[0]) - MARGIN, 0), min(int(occupied[-1]) + MARGIN + 1, size)))
-    return tuple(box)
 
 
 def require_masks(prediction: np.ndarray, truth: np.ndarray) -> None:

@@ -1,0 +1,25 @@
+"""The box around a structure, so that metrics need not look at a whole image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def bounding_box(mask: np.ndarray, *, margin: int = 0) -> tuple[slice, ...] | None:
+    """The smallest box that holds a mask.
+
+    Args:
+        mask: boolean, any shape.
+        margin: voxels to add on each side, as far as the image goes.
+
+    Returns:
+        A slice for each axis; None if the mask is empty.
+    """
+    if not mask.any():
+        return None
+    box = []
+    for axis, size in enumerate(mask.shape):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(int(occupied[0]) - margin, 0), min(int(occupied[-1]) + 1 + margin, size)))
+    return tuple(box)
