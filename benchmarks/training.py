@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from memory import KIBIBYTES
 from random_model import random_dataset_json, random_plans
 
 PLAIN = "nnUNetTrainer"
-KIBIBYTES = 1024 if sys.platform == "linux" else 1  # getrusage counts KiB on Linux and bytes on macOS
 WARM_UP_ITERATIONS = 2
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 LEAKY_SLOPE = 1e-2  # of nnU-Net's and the authors' He initialisation
 VECTOR_LENGTH = 128
@@ -35,7 +35,7 @@ class DistillationHead(nn.Module):
         self.upsample = nn.ModuleDict(
             {stride_name(stride): transposed_conv(classes, classes, stride, stride) for stride in steps}
         )
-        self.apply(initialise)
+        self.apply(InitWeights_He(LEAKY_SLOPE))
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B, channels, *spatial) to (B, C, *finer)."""
@@ -55,7 +55,8 @@ class VectorHead(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.project = nn.Linear(channels, VECTOR_LENGTH)
-        self.apply(initialise)
+        nn.init.kaiming_normal_(self.project.weight, a=LEAKY_SLOPE)  # nnU-Net's initialisation leaves out nn.Linear
+        nn.init.zeros_(self.project.bias)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B, channels, *spatial) to (B, 128)."""
@@ -98,14 +99,6 @@ class LevelHeads(nn.Module):
             [self.heads[key](encoder[level]) for level, key in self.encoder_keys.items()],
             [self.heads[key](decoder[level]) for level, key in self.decoder_keys.items()],
         )
-
-
-def initialise(layer: nn.Module) -> None:
-    """He-normal weights and zero biases of a layer; what has no weights stays as it is."""
-    if isinstance(layer, (nn.Linear, _ConvNd)):
-        nn.init.kaiming_normal_(layer.weight, a=LEAKY_SLOPE)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def head_key(side: str, level: int, shared: bool) -> str:

@@ -58,11 +58,17 @@ class PosteriorNetwork(nn.Module):
         return torch.sigmoid(logits) if regions else torch.softmax(logits, dim=1)
 
 
-def to_logits(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
-    """The inverse of nnU-Net's non-linearity: log p for classes, log-odds for regions; fp32, never infinite."""
+def to_logits(probabilities: torch.Tensor, *, regions: bool, smallest: float = SMALLEST_PROBABILITY) -> torch.Tensor:
+    """The inverse of nnU-Net's non-linearity: log p for classes, log-odds for regions; fp32, never infinite.
+
+    Args:
+        probabilities: of any shape.
+        regions: the outputs are regions.
+        smallest: smaller probabilities count as this one.
+    """
     if regions:
-        return torch.logit(probabilities, eps=SMALLEST_PROBABILITY)
-    return probabilities.clamp_min(SMALLEST_PROBABILITY).log()
+        return torch.logit(probabilities, eps=smallest)
+    return probabilities.clamp_min(smallest).log()
 
 
 def posterior_weights(

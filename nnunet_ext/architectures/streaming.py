@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.feature_taps import is_unet
+from nnunet_ext.architectures.posterior import to_logits
 
 SMALLEST_PROBABILITY = 1e-6
 Mixture = Literal["log", "paper"]
@@ -174,9 +175,7 @@ class StreamingNetwork(nn.Module):
         """Mixed probabilities in the form that nnU-Net's non-linearity follows."""
         if self.mixture == "paper":
             return mixed
-        if self.has_regions:
-            return torch.logit(mixed, eps=SMALLEST_PROBABILITY)
-        return mixed.clamp_min(SMALLEST_PROBABILITY).log()
+        return to_logits(mixed, regions=self.has_regions, smallest=SMALLEST_PROBABILITY)
 
     @property
     def decoder(self) -> DeepSupervisionSwitch:

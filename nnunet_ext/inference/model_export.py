@@ -41,7 +41,7 @@ def export_plain_model(
         model_folder: `TRAINER__PLANS__CONFIGURATION`.
         results: a results folder as `nnUNet_results` is one; made if it is missing.
         folds: None takes all that have the checkpoint.
-        checkpoint: file name in each fold.
+        checkpoint: file name in each fold, or a pattern of several.
         classifier: of a Streaming model, which of its networks to copy, from 0.
         trust: allow checkpoints that hold more than data.
 
@@ -65,7 +65,7 @@ def export_plain_model(
         copy = {key: content.get(key) for key in PREDICTION_KEYS}
         copy |= {"trainer_name": trainer, "network_weights": weights}
         fold_folder = target / member.path.parent.name
-        fold_folder.mkdir(parents=True)
+        fold_folder.mkdir(parents=True, exist_ok=True)  # a pattern can name several checkpoints of a fold
         save_checkpoint(copy, fold_folder / member.path.name)
     for name in DESCRIPTIONS:
         if (model_folder / name).is_file():

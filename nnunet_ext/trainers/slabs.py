@@ -24,7 +24,7 @@ PADDING_LABEL = -1  # nnU-Net's loader fills what lies outside of an image with 
 class SlabLoading(ExtTrainer):
     """Trains 2D configurations on slabs (B, channels, S, *in_plane); leaves 3D ones as they are.
 
-    A slab has as many slices as half of the cases have, but no more than 12 or than the planned batch holds.
+    A slab has the median number of slices of a case, but no more than 12 or than the planned batch holds.
     nnU-Net's own loader does it once it is told a patch of three axes, and its transforms for anisotropic 3D data
     ("dummy 2D") turn and scale all slices of a slab alike. The augmentation's parameters are those that nnU-Net has
     for the 2D patch. A batch holds as many slices as the plans say, or fewer by a remainder.

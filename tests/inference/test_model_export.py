@@ -124,3 +124,10 @@ def test_one_classifier_of_a_mixture_becomes_a_plain_model(model_folder, tmp_pat
     assert all(torch.equal(found[name], tensor) for name, tensor in weights[1].items())
     with pytest.raises(ExportError, match=r"copy one of its U-Nets with --classifier"):
         export_plain_model(model_folder, tmp_path / "whole", folds=[0], checkpoint="checkpoint_mixture.pth")
+
+
+def test_a_pattern_copies_several_checkpoints_of_a_fold(model_folder, write_checkpoint, tmp_path):
+    for epoch in (8, 9):
+        write_checkpoint(model_folder, 0, f"checkpoint_c0_e{epoch}.pth", trainer_name="nnUNetTrainerDSD_250epochs")
+    copy = export_plain_model(model_folder, tmp_path, checkpoint="checkpoint_c0_*.pth")
+    assert sorted(path.name for path in copy.rglob("*.pth")) == ["checkpoint_c0_e8.pth", "checkpoint_c0_e9.pth"]
