@@ -1,0 +1,55 @@
+"""The command `nnunet_ext`: parsing only. Each subcommand is a file with its flags, and what it calls.
+
+Heavy modules are imported inside the functions that need them, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import nnunet_ext
+from nnunet_ext.cli import demo, doctor, env, export, predict, train, trainers
+
+COMMANDS = tuple(module.COMMAND for module in (env, doctor, trainers, train, predict, export, demo))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status, 0 only if all that was asked for was done."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if arguments[:1] == ["train"]:  # all flags are nnUNetv2_train's own
+        return train.train(arguments[1:])
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    if getattr(parsed, "verbose", False):
+        logging.getLogger("nnunet_ext").setLevel(logging.INFO)
+    try:
+        return parsed.run(parsed)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"nnunet_ext {parsed.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="nnunet_ext",
+        description="Uncertainty, checkpoint ensembles and new trainers for nnU-Net v2.",
+        epilog="nnunet_ext COMMAND --help shows an example of each.",
+    )
+    parser.add_argument("--version", action="version", version=f"nnunet_ext {nnunet_ext.__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=command.example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_flags(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser

@@ -1,0 +1,29 @@
+"""`nnunet_ext doctor`."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_ext.cli.command import Command, no_flags
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from nnunet_ext.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(finding)
+    return 1 if any(finding.remedy for finding in findings) else 0
+
+
+COMMAND = Command(
+    "doctor",
+    "check versions, folders, devices and trainers, and say what to do",
+    no_flags,
+    doctor,
+    """example:
+  $ nnunet_ext doctor
+  ok       nnunetv2      2.8.1
+  problem  nnUNet_raw    is not set
+                         -> export nnUNet_raw=FOLDER, the folder with your DatasetXXX_NAME folders""",
+)

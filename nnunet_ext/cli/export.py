@@ -1,0 +1,53 @@
+"""`nnunet_ext export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.model_flags import add_model_flags
+
+
+def export_flags(parser: argparse.ArgumentParser) -> None:
+    model = add_model_flags(parser)
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
+    parser.add_argument("-o", required=True, metavar="FOLDER", help="a results folder, as nnUNet_results is one")
+    parser.add_argument(
+        "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint (default: checkpoint_final.pth)"
+    )
+    parser.add_argument(
+        "--classifier", type=int, metavar="K", help="of a Streaming model, which of its networks to copy, from 0"
+    )
+    parser.add_argument("--trust-checkpoints", action="store_true", help="allow checkpoints that hold more than data")
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from nnunet_ext.inference.model_export import export_plain_model
+    from nnunet_ext.predict import chosen_folds, model_folders
+
+    copies = [
+        export_plain_model(
+            folder,
+            Path(arguments.o),
+            folds=chosen_folds(arguments.f),
+            checkpoint=arguments.chk,
+            classifier=arguments.classifier,
+            trust=arguments.trust_checkpoints,
+        )
+        for folder in model_folders(arguments)
+    ]
+    print(*copies, sep="\n")
+    return 0
+
+
+COMMAND = Command(
+    "export",
+    "copy a trained model so that stock nnU-Net predicts with it on machines without this package",
+    export_flags,
+    export,
+    """example:
+  $ nnunet_ext export -d 4 -c 3d_fullres -tr nnUNetTrainerDSD -o plain
+  plain/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres
+  $ nnUNet_results=plain nnUNetv2_predict -d 4 -c 3d_fullres -f 0 -i images -o results""",
+)

@@ -1,0 +1,46 @@
+"""`nnunet_ext train`: all flags are nnUNetv2_train's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from nnunet_ext import discovery
+from nnunet_ext.cli.command import Command, no_flags
+
+EXAMPLE = """example:
+  $ nnunet_ext train 123 2d 0 -tr nnUNetTrainerCyclical
+  ...
+  2026-01-31 12:00:00: Epoch 320
+  2026-01-31 12:00:00: Current learning rate: 0.00756
+  2026-01-31 12:01:40: Sampled the weights of cycle 0: checkpoint_c0_e0320.pth"""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`nnUNetv2_train` with the variable set; its flags and messages are nnU-Net's."""
+    if "-h" in arguments or "--help" in arguments:
+        print(f"nnunet_ext train is nnUNetv2_train with nnUNet_extTrainer set.\n\n{EXAMPLE}\n\nIts flags:\n")
+    discovery.activate()
+    from nnunetv2.run.run_training import run_training_entry
+
+    from nnunet_ext.trainers.names import TrainerNameError
+
+    # as the script of nnU-Net sets it: several threads for compiling do not help and can cause problems
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    sys.argv = ["nnUNetv2_train", *arguments]
+    try:
+        run_training_entry()
+    except TrainerNameError as error:  # anything else is nnU-Net's, which shows its own trace
+        print(f"nnunet_ext train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+COMMAND = Command(
+    "train",
+    "nnUNetv2_train with the trainers found",
+    no_flags,
+    lambda arguments: train([]),
+    EXAMPLE,
+)
