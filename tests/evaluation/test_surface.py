@@ -1,4 +1,4 @@
-"""Hausdorff distances that are drawn by hand, and a definition by brute force."""
+"""Hausdorff distances and surface Dice that are drawn by hand, a definition by brute force, and MONAI's own."""
 
 import itertools
 import subprocess
@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from nnunet_ext.evaluation.surface import hausdorff_mm
+from nnunet_ext.evaluation.surface import (
+    hausdorff_distances_mm,
+    hausdorff_mm,
+    normalised_surface_dice,
+    surface_elements,
+)
 
 
 def mask(shape, *voxels):
@@ -162,6 +167,148 @@ def test_masks_may_be_views_and_are_not_changed():
     assert np.array_equal(first, before)
 
 
+# --- several percentiles at once ---
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (5, 9, 8)])
+def test_several_percentiles_are_those_that_monai_gives_one_by_one(shape):
+    import torch
+    from monai.metrics import compute_hausdorff_distance
+
+    generator = np.random.default_rng(2)
+    spacing_mm = (3.0, 0.7, 1.2)[: len(shape)]
+    first, second = (generator.random(shape) < 0.3 for _ in range(2))
+    expected = [
+        float(
+            compute_hausdorff_distance(
+                *(torch.from_numpy(values)[None, None] for values in (first, second)),
+                include_background=True,
+                percentile=percentile,
+                spacing=spacing_mm,
+            )
+        )
+        for percentile in (None, 95, 50)
+    ]
+    found = hausdorff_distances_mm(first, second, spacing_mm, percentiles=(None, 95, 50))
+    assert found == pytest.approx(tuple(expected), rel=1e-6)
+
+
+def test_hd_and_hd95_are_the_default():
+    """The prediction is a line of 11 and a pixel 10 further, as above: HD 10, HD95 4.5."""
+    line = [(0, index) for index in range(11)]
+    assert hausdorff_distances_mm(mask((1, 30), *line, (0, 20)), mask((1, 30), *line), (1, 1)) == (10, 4.5)
+
+
+def test_empty_masks_have_the_same_distance_at_every_percentile():
+    """(3 · 1, 4 · 1): 5 mm."""
+    empty, full = mask((3, 4)), mask((3, 4), (1, 1))
+    assert hausdorff_distances_mm(empty, full, (1, 1)) == (5, 5)
+    assert hausdorff_distances_mm(empty, empty, (1, 1)) == (0, 0)
+
+
+# --- surface Dice, by hand ---
+
+
+def test_a_shifted_square_agrees_with_half_of_its_contour():
+    """4 × 4 pixels of 1 mm, one pixel further. Each contour has 12 elements of 1 mm and 4 bevelled corners of √½.
+
+    Of either square's upper side lie three elements of 1 mm and one corner on the other square's upper side, of its
+    lower side as many, and of the sides across nothing: 2 · (3 + √½) of 12 + 4 · √½, one half.
+    """
+    truth, prediction = box((8, 8), slice(2, 6), slice(2, 6)), box((8, 8), slice(2, 6), slice(3, 7))
+    assert normalised_surface_dice(prediction, truth, (1, 1), tolerance_mm=0) == pytest.approx(0.5)
+    assert normalised_surface_dice(prediction, truth, (1, 1), tolerance_mm=0.99) == pytest.approx(0.5)
+    assert normalised_surface_dice(prediction, truth, (1, 1), tolerance_mm=1) == 1
+
+
+def test_a_spurious_voxel_costs_its_own_surface():
+    """Two voxels and one of them: two surfaces of three agree, whatever the spacing."""
+    truth = mask((5, 5, 40), (2, 2, 2))
+    prediction = truth | mask((5, 5, 40), (2, 2, 36))
+    for first, second in ((prediction, truth), (truth, prediction)):
+        assert normalised_surface_dice(first, second, (4, 1, 0.5), tolerance_mm=5) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("tolerance_mm", "expected"), [(2.09, 0), (2.1, 1)])
+def test_a_distance_at_the_tolerance_agrees(tolerance_mm, expected):
+    """Two pixels, three further of 0.7 mm each: 3 · 0.7 is 2.0999999999999996 or 2.1, and both are within 2.1 mm."""
+    first, second = mask((3, 9), (1, 1)), mask((3, 9), (1, 4))
+    # the right half of the first contour is 2 pixels from the left half of the second, so in mm: 1.4 and 2.1
+    found = normalised_surface_dice(first, second, (0.7, 0.7), tolerance_mm=tolerance_mm)
+    assert found == pytest.approx((1 + expected) / 2)
+
+
+def test_the_surface_of_a_voxel_is_an_octahedron():
+    """Its corners are halfway to the neighbours. Eight faces of √(a²b² + b²c² + c²a²)/8."""
+    _, sizes = surface_elements(mask((3, 3, 3), (1, 1, 1)), (2, 3, 6))
+    assert len(sizes) == 8
+    assert sizes.sum() == pytest.approx((36 + 324 + 144) ** 0.5)
+
+
+def test_the_surface_of_a_box_has_bevelled_edges():
+    """3 × 3 × 3 voxels: 6 faces of 2 × 2, 12 edges of 2 · √½, and the 8 corners make an octahedron's √3."""
+    _, sizes = surface_elements(np.ones((3, 3, 3), dtype=bool), (1, 1, 1))
+    assert sizes.sum() == pytest.approx(24 + 24 * 0.5**0.5 + 3**0.5)
+
+
+def test_a_side_has_the_length_of_its_own_axis():
+    """2 × 3 pixels of 5 × 1 mm: two sides of 1 · 5 mm, two of 2 · 1 mm, and 4 corners of √26/2."""
+    _, sizes = surface_elements(np.ones((2, 3), dtype=bool), (5, 1))
+    assert sizes.sum() == pytest.approx(2 * 5 + 2 * 2 + 4 * 26**0.5 / 2)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5)])
+def test_surface_dice_of_empty_masks(shape):
+    empty, full = mask(shape), np.ones(shape, dtype=bool)
+    spacing_mm = (1,) * len(shape)
+    assert normalised_surface_dice(empty, empty, spacing_mm, tolerance_mm=1) == 1
+    assert normalised_surface_dice(full, empty, spacing_mm, tolerance_mm=100) == 0
+    assert normalised_surface_dice(empty, full, spacing_mm, tolerance_mm=100) == 0
+    assert len(surface_elements(empty, spacing_mm)[0]) == 0
+
+
+# --- surface Dice, against MONAI ---
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (5, 9, 8), (1, 9, 8), (6, 1)])
+@pytest.mark.parametrize("tolerance_mm", [0, 0.7, 1.4, 2.1, 3])
+def test_surface_dice_is_monais_with_subvoxels(shape, tolerance_mm):
+    """Random masks that touch the border."""
+    import torch
+    from monai.metrics import compute_surface_dice
+
+    generator = np.random.default_rng(0)
+    spacing_mm = (3.0, 0.7, 1.2)[: len(shape)]
+    for density in (0.05, 0.5, 0.95):
+        first, second = (generator.random(shape) < density for _ in range(2))
+        first.flat[0] = second.flat[-1] = True  # neither is empty
+        expected = compute_surface_dice(
+            *(torch.from_numpy(values)[None, None] for values in (first, second)),
+            [tolerance_mm],
+            include_background=True,
+            spacing=spacing_mm,
+            use_subvoxels=True,
+        )
+        found = normalised_surface_dice(first, second, spacing_mm, tolerance_mm=tolerance_mm)
+        assert found == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("corner", list(itertools.product((0, 20), repeat=3)))
+def test_surface_dice_does_not_depend_on_where_the_masks_lie(corner):
+    generator = np.random.default_rng(1)
+    first, second = (generator.random((4, 4, 4)) < 0.6 for _ in range(2))
+
+    def placed(values, start):
+        image = np.zeros((24, 24, 24), dtype=bool)
+        image[tuple(slice(s, s + 4) for s in start)] = values
+        return image
+
+    middle = normalised_surface_dice(placed(first, (9, 9, 9)), placed(second, (9, 9, 9)), (2, 1, 1), tolerance_mm=0)
+    found = normalised_surface_dice(placed(first, corner), placed(second, corner), (2, 1, 1), tolerance_mm=0)
+    assert found == pytest.approx(middle)
+    assert 0 < middle < 1
+
+
 # --- refusals ---
 
 VOXEL = mask((3, 3), (1, 1))
@@ -194,6 +341,19 @@ def test_a_percentile_outside_its_range_is_refused(percentile):
     """MONAI reads 0 as the maximum."""
     with pytest.raises(ValueError, match="above 0 and at most 100"):
         hausdorff_mm(VOXEL, VOXEL, (1, 1), percentile=percentile)
+
+
+@pytest.mark.parametrize("tolerance_mm", [-1, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_refused(tolerance_mm):
+    with pytest.raises(ValueError, match=f"number of mm, at least 0; found {tolerance_mm}"):
+        normalised_surface_dice(VOXEL, VOXEL, (1, 1), tolerance_mm=tolerance_mm)
+
+
+def test_surface_dice_refuses_what_the_distance_refuses():
+    with pytest.raises(TypeError, match="boolean masks"):
+        normalised_surface_dice(VOXEL.astype(np.uint8), VOXEL, (1, 1), tolerance_mm=1)
+    with pytest.raises(ValueError, match="positive number of mm for each of the 2 axes"):
+        normalised_surface_dice(VOXEL, VOXEL, (1, 1, 1), tolerance_mm=1)
 
 
 def test_monai_is_not_imported_before_it_is_needed():

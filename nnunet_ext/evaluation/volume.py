@@ -1,0 +1,54 @@
+"""How much larger or smaller a prediction is than the truth. Nearer to 0 is better; the sign says which way."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+import numpy as np
+
+from nnunet_ext.evaluation.surface import require_masks
+
+
+def volume_error_ml(prediction: np.ndarray, truth: np.ndarray, voxel_ml: float) -> float:
+    """Volume of the prediction less that of the truth, in ml; 0 is best.
+
+    Above 0 the prediction is too large. Where the masks lie does not matter: a structure in the wrong place can have
+    an error of 0. Over many cases too large and too small ones cancel out in the mean, which is then the bias; take
+    absolute values for the typical error.
+
+    Args:
+        prediction: boolean, (H, W) or (D, H, W).
+        truth: boolean, the same shape.
+        voxel_ml: volume of a voxel, the product of its spacing in mm by 1000.
+
+    Returns:
+        0 if both masks are empty. If one is, the volume of the other, negative for the truth's.
+
+    Raises:
+        TypeError: if a mask is not boolean.
+        ValueError: if the shapes differ or are not 2D or 3D, or the volume of a voxel is not a positive number.
+    """
+    if not (isfinite(voxel_ml) and voxel_ml > 0):
+        raise ValueError(f"The volume of a voxel must be a positive number of ml; found {voxel_ml}.")
+    require_masks(prediction, truth)
+    return (int(prediction.sum()) - int(truth.sum())) * voxel_ml
+
+
+def relative_volume_error(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Volume error as a share of the truth's volume, (prediction - truth)/truth; 0 is best.
+
+    Args:
+        prediction: boolean, (H, W) or (D, H, W).
+        truth: boolean, the same shape.
+
+    Returns:
+        At least -1, which is an empty prediction; 1 is twice the volume. NaN if the truth is empty, whatever the
+        prediction is: there is nothing to be a share of.
+
+    Raises:
+        TypeError: if a mask is not boolean.
+        ValueError: if the shapes differ or are not 2D or 3D.
+    """
+    require_masks(prediction, truth)
+    true = int(truth.sum())
+    return (int(prediction.sum()) - true) / true if true else float("nan")
