@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 PARTIAL_PREFIX = ".partial-"
 
@@ -36,3 +39,14 @@ def write_json(content: Any, path: str | os.PathLike[str]) -> None:
     """Writes `content` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def without_nan(content: Any) -> Any:
+    """JSON has no NaN: null stands for "not defined"."""
+    if isinstance(content, Mapping):
+        return {str(key): without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [without_nan(value) for value in content]
+    if isinstance(content, (float, np.floating)):
+        return float(content) if math.isfinite(content) else None
+    return content.item() if isinstance(content, np.generic) else content

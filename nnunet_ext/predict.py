@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.inference import EnsemblePredictor
 from nnunet_ext.inference.run import PredictionReport
 
@@ -28,18 +29,10 @@ def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
     use_threads_for(arguments.device)
     folders = model_folders(arguments)
     predictor = EnsemblePredictor.from_model_folders(
-        folders,
-        folds=chosen_folds(arguments.f),
-        members=member_rule(arguments.members, arguments.chk),
-        device=arguments.device,
-        average=arguments.average,
-        weights=model_weights(arguments.weights, folders),
-        tta_members=arguments.tta_members,
-        trust_checkpoints=arguments.trust_checkpoints,
-        tile_step_size=arguments.step_size,
-        use_mirroring=not arguments.disable_tta,
-        allow_tqdm=not arguments.disable_progress_bar,
+        folders, folds=chosen_folds(arguments.f), **ensemble_options(arguments, folders)
     )
+    if arguments.calibrated:
+        predictor.use_calibration(Calibration.load(calibration_file(arguments.calibrated, folders)))
     return predictor.predict_from_files(
         arguments.i,
         arguments.o,
@@ -54,6 +47,37 @@ def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
         save_members=arguments.save_members,
         arguments=recorded(arguments),
     )
+
+
+def ensemble_options(arguments: argparse.Namespace, folders: Sequence[Path]) -> dict[str, Any]:
+    """How the members are chosen, run and averaged, as `EnsemblePredictor.from_model_folders` takes it."""
+    return {
+        "members": member_rule(arguments.members, arguments.chk),
+        "device": arguments.device,
+        "average": arguments.average,
+        "weights": model_weights(arguments.weights, folders),
+        "tta_members": arguments.tta_members,
+        "trust_checkpoints": arguments.trust_checkpoints,
+        "tile_step_size": arguments.step_size,
+        "use_mirroring": not arguments.disable_tta,
+        "allow_tqdm": not arguments.disable_progress_bar,
+    }
+
+
+def calibration_file(chosen: str | bool | None, folders: Sequence[Path]) -> Path:
+    """The file of a calibration: the chosen one, or `calibration.json` in the one model folder.
+
+    Raises:
+        ValueError: if there are several model folders and no file was chosen.
+    """
+    if isinstance(chosen, str):
+        return Path(chosen)
+    if len(folders) > 1:
+        raise ValueError(
+            f"An ensemble of several model folders needs a file of its own for its calibration; found {len(folders)} "
+            f"folders and no file. Give one: calibrate -o FILE.json, then predict --calibrated FILE.json."
+        )
+    return folders[0] / FILE_NAME
 
 
 def model_folders(arguments: argparse.Namespace) -> list[Path]:

@@ -17,7 +17,8 @@ import torch
 import nnunet_ext
 from nnunet_ext import discovery
 from nnunet_ext.cli import COMMANDS, build_parser, main
-from nnunet_ext.cli.predict import AVERAGES, MAP_NAMES
+from nnunet_ext.cli.ensemble_flags import AVERAGES
+from nnunet_ext.cli.predict import MAP_NAMES
 from nnunet_ext.doctor import Finding
 from nnunet_ext.inference.run import PredictionReport
 from nnunet_ext.inference.uncertainty import MAPS

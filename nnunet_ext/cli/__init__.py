@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 
 import nnunet_ext
-from nnunet_ext.cli import demo, doctor, env, export, predict, train, trainers
+from nnunet_ext.cli import calibrate, demo, doctor, env, evaluate, export, predict, report, train, trainers
 
-COMMANDS = tuple(module.COMMAND for module in (env, doctor, trainers, train, predict, export, demo))
+COMMANDS = tuple(
+    module.COMMAND for module in (env, doctor, trainers, train, calibrate, predict, evaluate, report, export, demo)
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,11 +21,12 @@ def demo(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "demo",
-    "phantom data, planning, training, prediction with uncertainty: under 6 minutes on two CPU cores",
+    "phantom data, training, calibration, prediction and report: under 6 minutes on two CPU cores",
     demo_flags,
     demo,
     """example:
   $ nnunet_ext demo -o demo
   ...
-  Look at demo/contact_sheet.png and demo/predictions/cases.csv""",
+  Look at
+    demo/report.html            the page: verdicts, worst cases first, what the figures say""",
 )

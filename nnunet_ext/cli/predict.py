@@ -6,11 +6,9 @@ import argparse
 import sys
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.model_flags import add_model_flags
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags
 
-AVERAGES = ("probabilities", "logits")
 MAP_NAMES = ("entropy", "mutual_information", "expected_entropy", "variance", "confidence")
-DEVICES = ("cuda", "cpu", "mps")
 
 
 def predict_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,44 +16,18 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-i", required=True, metavar="FOLDER", help="images, named CASE_0000<ending>")
     files.add_argument("-o", required=True, metavar="FOLDER", help="where the results go; made if it is missing")
     files.add_argument("--continue_prediction", "--c", action="store_true", help="skip cases that are complete")
-    files.add_argument("-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage")
     files.add_argument("-num_parts", type=int, default=1, metavar="N", help="divide the cases into N runs")
     files.add_argument("-part_id", type=int, default=0, metavar="K", help="which of them this run is, from 0")
 
-    model = add_model_flags(parser)
-    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have members)")
-
-    ensemble = parser.add_argument_group("ensemble")
-    ensemble.add_argument(
-        "--members",
+    add_ensemble_flags(parser)
+    parser.add_argument(
+        "--calibrated",
+        nargs="?",
+        const=True,
         default=None,
-        metavar="RULE",
-        help="which checkpoints of each fold: final (default), best, samples, last-cycle, or a file pattern such as "
-        "'checkpoint_c2_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th; "
-        "or mc-dropout:N, N draws of the final one with dropout on",
-    )
-    ensemble.add_argument("-chk", metavar="FILE", help="stock's way to say --members FILE")
-    ensemble.add_argument(
-        "--average",
-        choices=AVERAGES,
-        default="probabilities",
-        help="probabilities (default) is the Bayesian model average; logits is what stock does over folds",
-    )
-    ensemble.add_argument(
-        "--weights",
-        nargs="+",
-        metavar="W",
-        help="one number a model folder, or a JSON file with a list of them or a table from folder to number",
-    )
-    ensemble.add_argument("--tta-members", action="store_true", help="count every mirrored copy as a member")
-    ensemble.add_argument("--disable_tta", action="store_true", help="do not mirror")
-    ensemble.add_argument(
-        "-step_size", type=float, default=0.5, help="distance of tiles by patch size (default: 0.5)"
-    )
-    ensemble.add_argument(
-        "--trust-checkpoints",
-        action="store_true",
-        help="allow checkpoints that hold more than data; such a file can run code",
+        metavar="FILE",
+        help="apply what nnunet_ext calibrate fitted: calibrated probabilities, expected Dice, a verdict for each "
+        "case (default FILE: calibration.json in the model folder)",
     )
 
     results = parser.add_argument_group("what to write")
@@ -70,12 +42,10 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--save_probabilities", action="store_true", help="CASE.npz and CASE.pkl, as stock")
     results.add_argument("--save_members", action="store_true", help="each member's own segmentation")
 
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("-device", choices=DEVICES, default="cuda", help="where the networks run (default: cuda)")
+    machine = parser.add_argument_group("pace")
     machine.add_argument("-npp", type=int, default=1, help="0: preprocess in line; else the next case meanwhile")
     machine.add_argument("-nps", type=int, default=1, help="0: write in line; else while the next case runs")
     machine.add_argument("--verbose", action="store_true", help="say more while running")
-    machine.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
 
 
 def predict(arguments: argparse.Namespace) -> int:

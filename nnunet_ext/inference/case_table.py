@@ -111,6 +111,11 @@ def read_cases(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         return list(reader)
 
 
+def recorded_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of a folder's `cases.csv`; none if it does not exist."""
+    return _read_if_there(folder / TABLE_NAME)
+
+
 def write_text_shared(text: str, path: str | os.PathLike[str]) -> None:
     """Writes a UTF-8 file atomically where several processes may write the same file at the same time.
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.inference.case_table import CaseTable
+from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.inference.case_table import CaseTable, recorded_rows
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.export import CasePrediction, is_complete, write_case, write_run_description
 from nnunet_ext.inference.members import Member
@@ -25,6 +26,7 @@ class CaseWriter:
         keep_existing: continue an earlier run.
         part_id: which of several runs into this folder this is, from 0.
         num_parts: how many there are.
+        calibration: that the cases are predicted with, or None.
         arguments: what to record in `predict_args.json`.
     """
 
@@ -39,6 +41,7 @@ class CaseWriter:
         keep_existing: bool,
         part_id: int,
         num_parts: int,
+        calibration: Calibration | None,
         arguments: dict[str, Any],
     ) -> None:
         first = models[0]
@@ -48,7 +51,10 @@ class CaseWriter:
         self.maps = maps
         self.save_probabilities = save_probabilities
         self.member_names = member_names
+        self.covering_mask = calibration is not None and calibration.mask is not None
+        self.calibrated = calibration is not None
         self.table = CaseTable(output, part_id=part_id, num_parts=num_parts, keep_existing=keep_existing)
+        self.judged = {row["case"] for row in recorded_rows(output) if row.get("verdict")}
         write_run_description(
             output,
             arguments=arguments,
@@ -58,11 +64,13 @@ class CaseWriter:
         )
 
     def has(self, case: Case) -> bool:
-        """Whether all files of the case are there."""
+        """Whether all files of the case are there and, with a calibration, its verdict."""
+        if self.calibrated and case.name not in self.judged:
+            return False
         return is_complete(
             case.name, self.output, file_ending=self.file_ending, maps=self.maps,
             save_probabilities=self.save_probabilities, member_names=self.member_names,
-            reader_writer=self.reader_writer,
+            reader_writer=self.reader_writer, covering_mask=self.covering_mask,
         )  # fmt: skip
 
     def write(self, prediction: CasePrediction) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from nnunet_ext.architectures.mirroring import Flip
+from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.calibration.risk_control import foreground_probability
 from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import Member
@@ -27,7 +29,7 @@ from nnunet_ext.inference.resampling import (
     to_image_axes,
 )
 from nnunet_ext.inference.sliding_window import TiledImage
-from nnunet_ext.inference.uncertainty import case_row, regions_of, uncertainty_maps
+from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, regions_of, uncertainty_maps
 
 FLAT_IMAGE_FACTOR = 999
 
@@ -105,8 +107,14 @@ class CaseEnsemble:
             weighted = logits * step.weight
             self.logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
 
-    def finish(self, name: str, *, maps: Sequence[str], save_probabilities: bool) -> CasePrediction:
-        """What is known after the last member."""
+    def finish(
+        self, name: str, *, maps: Sequence[str], save_probabilities: bool, calibration: Calibration | None = None
+    ) -> CasePrediction:
+        """What is known after the last member.
+
+        A calibration changes the probabilities and the maps of them, and adds expected Dice, verdict and covering
+        mask. The segmentation and the row's other columns stay: they are what it was fitted on.
+        """
         probabilities = self._probabilities()
         segmentation = self._segmentation(probabilities)
         wanted = uncertainty_maps(self.moments, list(dict.fromkeys([*maps, "entropy", "mutual_information"])))
@@ -119,6 +127,12 @@ class CaseEnsemble:
             image_voxels=math.prod(self.shape),
             voxel_volume_ml=voxel_volume_ml(self.prepared[0].properties["spacing"]),
         )
+        covering_mask = None
+        if calibration is not None:
+            row |= calibration.columns(row)
+            covering_mask = self._covering_mask(calibration, probabilities)
+            probabilities = calibration.temperature.apply(probabilities)
+            wanted |= calibrated_maps(probabilities, maps, regions=self.labels.has_regions)
         outside = {"confidence": 1.0}  # background for certain
         return CasePrediction(
             case=name,
@@ -128,7 +142,16 @@ class CaseEnsemble:
             maps={key: embed(wanted[key], self.box, self.shape, outside.get(key, 0.0)) for key in maps},
             probabilities=self._whole(probabilities) if save_probabilities else None,
             member_segmentations=self.member_segmentations,
+            covering_mask=covering_mask,
         )
+
+    def _covering_mask(self, calibration: Calibration, probabilities: torch.Tensor) -> np.ndarray | None:
+        """(*image): 1 where foreground may be; None if the calibration has no mask."""
+        if calibration.mask is None:
+            return None
+        foreground = foreground_probability(probabilities.cpu().numpy(), regions=self.labels.has_regions)
+        covered = calibration.mask.mask(foreground).astype(np.uint8)
+        return embed(covered, self.box, self.shape, fill=int(calibration.mask.threshold == 0))
 
     def _to_image(self, position: int, logits: torch.Tensor) -> torch.Tensor:
         """Logits at a model's resolution to probabilities (C, *box)."""

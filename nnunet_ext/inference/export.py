@@ -43,6 +43,7 @@ class CasePrediction:
         maps: Map name to `(z, y, x)` float32.
         probabilities: `(C, z, y, x)` float32, or None when they were not asked for.
         member_segmentations: Member name to `(z, y, x)`, like `segmentation`.
+        covering_mask: `(z, y, x)` uint8, 1 where foreground may be; None without a calibration that has such a mask.
     """
 
     case: str
@@ -52,6 +53,7 @@ class CasePrediction:
     maps: dict[str, np.ndarray]
     probabilities: np.ndarray | None = None
     member_segmentations: dict[str, np.ndarray] = field(default_factory=dict)
+    covering_mask: np.ndarray | None = None
 
 
 def write_case(
@@ -102,6 +104,7 @@ def is_complete(
     save_probabilities: bool,
     member_names: Iterable[str],
     reader_writer: BaseReaderWriter,
+    covering_mask: bool = False,
 ) -> bool:
     """Whether `output_folder` holds all files of a case that a run with these settings would write.
 
@@ -113,6 +116,7 @@ def is_complete(
         save_probabilities: Whether the probabilities are asked for.
         member_names: The members whose segmentations are asked for; empty without `--save_members`.
         reader_writer: The dataset's reader/writer.
+        covering_mask: Whether the covering mask is asked for.
     """
     folder = Path(output_folder)
     needed = [_segmentation_path(folder, case, file_ending)]
@@ -120,6 +124,8 @@ def is_complete(
     needed += [_member_path(folder, name, case, file_ending) for name in member_names]
     if save_probabilities:
         needed += _probability_paths(folder, case)
+    if covering_mask:
+        needed.append(_covering_path(folder, case, file_ending))
     return all(path.is_file() for path in needed)
 
 
@@ -169,6 +175,10 @@ def _member_path(folder: Path, member: str, case: str, file_ending: str) -> Path
     return folder / "members" / member_folder_name(member) / f"{case}{file_ending}"
 
 
+def _covering_path(folder: Path, case: str, file_ending: str) -> Path:
+    return folder / "covering_masks" / f"{case}{file_ending}"
+
+
 def _probability_paths(folder: Path, case: str) -> tuple[Path, Path]:
     return folder / f"{case}.npz", folder / f"{case}.pkl"
 
@@ -185,6 +195,10 @@ def _write_files(prediction: CasePrediction, folder: Path, file_ending: str, rea
         path = _member_path(folder, name, case, file_ending)
         path.parent.mkdir(parents=True)
         _write_segmentation(segmentation, path, properties, reader_writer)
+    if prediction.covering_mask is not None:
+        path = _covering_path(folder, case, file_ending)
+        path.parent.mkdir(parents=True)
+        _write_segmentation(prediction.covering_mask, path, properties, reader_writer)
     if prediction.probabilities is not None:
         npz, pkl = _probability_paths(folder, case)
         np.savez_compressed(npz, probabilities=prediction.probabilities)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
 from nnunet_ext.architectures.posterior import to_logits
+from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.case_writer import CaseWriter, output_of
 from nnunet_ext.inference.cases import Case, case_of, find_cases
 from nnunet_ext.inference.dropout_draws import dropout_draw
@@ -24,7 +25,7 @@ from nnunet_ext.inference.input_checks import require_good_case
 from nnunet_ext.inference.members import MemberError, MemberRule
 from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
 from nnunet_ext.inference.moments import Moments
-from nnunet_ext.inference.run import PredictionReport, run_cases
+from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
 from nnunet_ext.inference.sliding_window import tile_image
 from nnunet_ext.inference.uncertainty import require_known_maps
 from nnunet_ext.inference.volume_memory import network_logits
@@ -46,6 +47,7 @@ class EnsemblePredictor(nnUNetPredictor):
     average: Average
     tta_members: bool
     member_rule: str = "models that were already open"
+    calibration: Calibration | None = None
 
     @classmethod
     def from_model_folders(
@@ -131,6 +133,30 @@ class EnsemblePredictor(nnUNetPredictor):
         self.dataset_json, self.label_manager, self.network = first.dataset_json, first.labels, first.network
         self.trainer_name, self.allowed_mirroring_axes = first.members[0].trainer_name, first.mirror_axes
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the ensemble is put together: what a calibration of it rests on. Folds are no part of it."""
+        return {
+            "models": [model.folder.name for model in self.models],
+            "weights": self.model_weights,
+            "members": self.member_rule,
+            "average": self.average,
+            "tta_members": self.tta_members,
+            "mirroring": self.use_mirroring,
+            "step_size": self.tile_step_size,
+        }
+
+    def use_calibration(self, calibration: Calibration) -> None:
+        """From now on predicts calibrated probabilities, expected Dice, verdict and covering mask.
+
+        Raises:
+            CalibrationError: if it was fitted for an ensemble that is put together in another way, or a member was
+                trained again since.
+        """
+        calibration.require_settings(self.settings)
+        calibration.require_members((member.name, member.sha256) for model in self.models for member in model.members)
+        self.calibration = calibration
+
     def initialize_from_trained_model_folder(
         self,
         model_training_output_dir: str,
@@ -198,11 +224,38 @@ class EnsemblePredictor(nnUNetPredictor):
                 keep_existing=not overwrite,
                 part_id=part_id,
                 num_parts=num_parts,
+                calibration=self.calibration,
                 arguments=arguments
                 if arguments is not None
                 else {"members": self.member_rule, "average": self.average},
             )
         complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
+        report = self.predict_cases(
+            [case for case in wanted if case.name not in complete],
+            writer,
+            maps=maps,
+            save_members=save_members,
+            save_probabilities=save_probabilities,
+            prepare_ahead=num_processes_preprocessing > 0,
+            write_behind=num_processes_segmentation_export > 0,
+        )
+        report.skipped = complete
+        if writer is not None:
+            writer.table.finish()
+        return report
+
+    def predict_cases(
+        self,
+        cases: Sequence[Case],
+        sink: CaseSink | None,
+        *,
+        maps: Sequence[str] = ("entropy",),
+        save_members: bool = False,
+        save_probabilities: bool = False,
+        prepare_ahead: bool = True,
+        write_behind: bool = True,
+    ) -> PredictionReport:
+        """Predicts cases into anything that takes them; None keeps the results in the report."""
 
         def predict(case: Case, prepared: list[PreparedCase], progress: tqdm) -> CasePrediction:
             return self.predict_case(
@@ -214,20 +267,16 @@ class EnsemblePredictor(nnUNetPredictor):
                 progress=progress,
             )
 
-        report = run_cases(
-            [case for case in wanted if case.name not in complete],
+        return run_cases(
+            cases,
             self.prepare,
             predict,
-            writer,
+            sink,
             passes_per_case=self.passes_per_case,
-            prepare_ahead=num_processes_preprocessing > 0,
-            write_behind=num_processes_segmentation_export > 0,
+            prepare_ahead=prepare_ahead,
+            write_behind=write_behind,
             show_progress=self.allow_tqdm,
         )
-        report.skipped = complete
-        if writer is not None:
-            writer.table.finish()
-        return report
 
     def _cases(
         self, source: str | Path | Sequence[Sequence[str]], previous_stage_folder: str | Path | None
@@ -267,7 +316,7 @@ class EnsemblePredictor(nnUNetPredictor):
                 ensemble.add(position, step, logits)
                 if progress is not None:
                     progress.update()
-        return ensemble.finish(name, maps=maps, save_probabilities=save_probabilities)
+        return ensemble.finish(name, maps=maps, save_probabilities=save_probabilities, calibration=self.calibration)
 
     def passes_of(self, position: int) -> list[Pass]:
         """The runs of the network of one model: one a member, or one a member and flip."""

@@ -7,16 +7,24 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tqdm import tqdm
 
-from nnunet_ext.inference.case_writer import CaseWriter
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.ensemble import PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.input_checks import BadInputError
 
 MOST_WAITING_FOR_DISK = 2  # cases that are predicted but not written: they hold memory
+
+
+class CaseSink(Protocol):
+    """What takes the predicted cases, one after the other and in a thread of its own: a writer of files, for one."""
+
+    def write(self, prediction: CasePrediction) -> None:
+        """Takes one case; what it raises becomes the case's failure."""
+
 
 Prepare = Callable[[Case], list[PreparedCase]]
 Predict = Callable[[Case, list[PreparedCase], tqdm], CasePrediction]
@@ -53,7 +61,7 @@ def run_cases(
     cases: Sequence[Case],
     prepare: Prepare,
     predict: Predict,
-    writer: CaseWriter | None,
+    sink: CaseSink | None,
     *,
     passes_per_case: int,
     prepare_ahead: bool = True,
@@ -66,10 +74,10 @@ def run_cases(
         cases: in order.
         prepare: checks and preprocesses a case.
         predict: predicts a prepared case, advancing the progress bar by `passes_per_case`.
-        writer: None keeps the results in the report.
+        sink: takes the results; None keeps them in the report.
         passes_per_case: for the progress bar.
         prepare_ahead: prepare the next case in a thread.
-        write_behind: write in a thread.
+        write_behind: let the sink take a case while the next one is predicted.
         show_progress: show the bar.
     """
     report = PredictionReport()
@@ -86,11 +94,11 @@ def run_cases(
             except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
                 report.fail(case.name, error)
                 continue
-            if writer is None:
+            if sink is None:
                 report.predictions.append(prediction)
                 report.predicted.append(case.name)
                 continue
-            waiting.append((case.name, disk.submit(writer.write, prediction)))
+            waiting.append((case.name, disk.submit(sink.write, prediction)))
             while len(waiting) > (MOST_WAITING_FOR_DISK if write_behind else 0):
                 _collect(*waiting.pop(0), report)
         for name, written in waiting:

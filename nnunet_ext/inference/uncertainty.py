@@ -9,11 +9,11 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.inference.agreement import CroppedLabels, Region, pairwise_dice, region_sizes
-from nnunet_ext.inference.moments import Moments
+from nnunet_ext.inference.moments import Moments, entropy, largest_entropy
 
 # Each map is (*spatial) in [0, 1]. Entropies are divided by their largest value, ln C.
 MAPS: dict[str, Callable[[Moments], torch.Tensor]] = {
-    "entropy": lambda moments: moments.predictive_entropy() / moments.largest_entropy(),
+    "entropy": lambda moments: normalised_entropy(moments.mean(), regions=moments.regions),
     "mutual_information": lambda moments: moments.mutual_information() / moments.largest_entropy(),
     "expected_entropy": lambda moments: moments.expected_entropy() / moments.largest_entropy(),
     "variance": lambda moments: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
@@ -21,9 +21,18 @@ MAPS: dict[str, Callable[[Moments], torch.Tensor]] = {
 }
 
 
+def normalised_entropy(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Entropy of (C, *spatial) probabilities by the largest that there is, (*spatial)."""
+    return entropy(mean, regions=regions) / largest_entropy(len(mean), regions=regions)
+
+
 def confidence(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
     """Probability of the most likely class; of regions, that of the decision that is least sure. (*spatial)."""
     return torch.maximum(mean, 1 - mean).amin(0) if regions else mean.amax(0)
+
+
+# Maps that need the mean probabilities only.
+MAPS_OF_MEAN: dict[str, Callable[..., torch.Tensor]] = {"entropy": normalised_entropy, "confidence": confidence}
 
 
 def require_known_maps(names: Iterable[str]) -> None:
@@ -35,7 +44,22 @@ def require_known_maps(names: Iterable[str]) -> None:
 
 def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The maps of these names, (*spatial) float32, in [0, 1] to the last bit."""
-    return {name: MAPS[name](moments).clamp_(0, 1).cpu().numpy().astype(np.float32, copy=False) for name in names}
+    return {name: as_map(MAPS[name](moments)) for name in names}
+
+
+def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, regions: bool) -> dict[str, np.ndarray]:
+    """Those of these maps that show the mean probabilities, for calibrated ones; (*spatial) float32.
+
+    The other maps tell of the members, whose probabilities nobody calibrated.
+    """
+    return {
+        name: as_map(MAPS_OF_MEAN[name](probabilities, regions=regions)) for name in names if name in MAPS_OF_MEAN
+    }
+
+
+def as_map(values: torch.Tensor) -> np.ndarray:
+    """In [0, 1] to the last bit, (*spatial) float32."""
+    return values.clamp_(0, 1).cpu().numpy().astype(np.float32, copy=False)
 
 
 def regions_of(labels: LabelManager, dataset_json: Mapping) -> dict[str, Region]:

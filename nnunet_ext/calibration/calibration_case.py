@@ -1,0 +1,98 @@
+"""What calibration keeps of a case that members predicted without having seen it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.calibration.risk_control import MissCounts, foreground_probability
+from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.evaluation.case_metrics import in_box, masks_of, nan_mean
+from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
+from nnunet_ext.evaluation.results import Region
+
+MOST_VOXELS = 50_000  # a case; drawn at random of those in the box of its truth's foreground
+
+
+@dataclass(frozen=True)
+class CalibrationCase:
+    """A case, small enough to keep hundreds.
+
+    Attributes:
+        case: its name.
+        patient: whom it is of.
+        fold: whose members predicted it.
+        row: its row of `cases.csv`.
+        dice: mean over the structures that prediction or truth have; NaN if there are none.
+        probabilities: (C, n) float32, of voxels in the box of the truth's foreground; n is 0 if that is empty.
+        truth: (n) labels, or (R, n) boolean masks of regions.
+        misses: true foreground by the threshold of a mask that holds it, from all voxels.
+    """
+
+    case: str
+    patient: str
+    fold: str
+    row: Mapping[str, Any]
+    dice: float
+    probabilities: np.ndarray
+    truth: np.ndarray
+    misses: MissCounts
+
+
+def calibration_case(
+    case: str,
+    *,
+    patient: str,
+    fold: str,
+    row: Mapping[str, Any],
+    segmentation: np.ndarray,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    structures: Mapping[str, Region],
+    regions: bool,
+    ignore_label: int | None,
+) -> CalibrationCase:
+    """Keeps what is needed of a predicted case.
+
+    Args:
+        case: its name; also decides which voxels are drawn.
+        patient: whom it is of.
+        fold: whose members predicted it.
+        row: its row of `cases.csv`.
+        segmentation: (z, y, x).
+        probabilities: (C, z, y, x), of the ensemble, not calibrated.
+        truth: (z, y, x).
+        structures: name to labels, in the order of the outputs.
+        regions: whether the outputs are regions.
+        ignore_label: of the truth.
+    """
+    counted = np.ones(truth.shape, dtype=bool) if ignore_label is None else truth != ignore_label
+    histogram = joint_histogram(truth, segmentation)
+    foreground = (truth > 0) & counted
+    cropped, labels, mask = in_box(bounding_box(foreground), probabilities, truth, counted)
+    voxels = drawn_voxels(mask, seed=zlib.crc32(case.encode()))
+    flat_labels = labels.reshape(-1)[voxels]
+    return CalibrationCase(
+        case=case,
+        patient=patient,
+        fold=fold,
+        row=dict(row),
+        dice=nan_mean(
+            [overlap_counts(histogram, labels, ignore_label=ignore_label).dice for labels in structures.values()]
+        ),
+        probabilities=cropped.reshape(len(cropped), -1)[:, voxels].astype(np.float32),
+        truth=masks_of(flat_labels, structures) if regions else flat_labels,
+        misses=MissCounts.of(foreground_probability(probabilities, regions=regions), foreground),
+    )
+
+
+def drawn_voxels(mask: np.ndarray, *, seed: int) -> np.ndarray:
+    """(n): flat indices of the mask's voxels, at most `MOST_VOXELS`, drawn without replacement."""
+    voxels = np.flatnonzero(mask)
+    if len(voxels) <= MOST_VOXELS:
+        return voxels
+    return np.sort(np.random.default_rng(seed).choice(voxels, MOST_VOXELS, replace=False))

@@ -1,0 +1,272 @@
+"""Fits everything to the predicted cases of a cross-validation, and measures on cases left out what it is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from nnunet_ext.calibration.calibration_case import CalibrationCase
+from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.calibration.quality import fit_quality
+from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
+from nnunet_ext.calibration.temperature import Temperature, fit_temperature
+from nnunet_ext.calibration.verdict import fit_threshold, verdict
+from nnunet_ext.evaluation import calibration as metrics
+from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
+from nnunet_ext.evaluation.failure_table import detection_figures
+
+AUTOMATIC = "auto"
+DEFAULT_MISS_RATE = 0.1
+HELD_OUT_GROUPS = 5  # of patients, where there is only one fold
+
+TemperatureKind = Literal["global", "per-class"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a person chooses.
+
+    Attributes:
+        temperature: one for all outputs, or one for each.
+        confidence: column of `cases.csv`, or "auto" for the one with the smallest AURC.
+        failure_dice: a case fails below it.
+        recall: share of the failures that the verdict is to catch.
+        level: of the interval around the expected Dice.
+        miss_rate: of the mask that misses little; None takes 0.1 if there are patients enough.
+
+    Raises:
+        ValueError: if a value is outside of its range; at once, not after hours of prediction.
+    """
+
+    temperature: TemperatureKind = "global"
+    confidence: str = AUTOMATIC
+    failure_dice: float = 0.75
+    recall: float = 0.95
+    level: float = 0.9
+    miss_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.confidence not in (AUTOMATIC, *DIRECTIONS):
+            raise ValueError(
+                f"The confidence must be one of {', '.join(DIRECTIONS)}, or {AUTOMATIC}; found {self.confidence!r}."
+            )
+        for name, value in (("failure_dice", self.failure_dice), ("recall", self.recall)):
+            if not 0 < value <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1; found {value}.")
+        for name, share in (("level", self.level), ("miss_rate", self.miss_rate)):
+            if share is not None and not 0 < share < 1:
+                raise ValueError(f"{name} must be between 0 and 1; found {share}.")
+
+
+def fit_calibration(
+    cases: Sequence[CalibrationCase],
+    options: FitOptions,
+    *,
+    regions: bool,
+    settings: Mapping[str, Any],
+    fitted_on: Mapping[str, Any],
+) -> Calibration:
+    """Fits temperature, quality map, threshold of the verdict and mask.
+
+    Cases with a flag, such as an empty segmentation, are left out of quality map and threshold: their confidence
+    means something else, and the verdict never accepts them.
+
+    Args:
+        cases: predicted by members that did not see them.
+        options: what a person chooses.
+        regions: whether the outputs are regions.
+        settings: of the ensemble.
+        fitted_on: what to record about the members.
+
+    Raises:
+        ValueError: if there are too few cases, or an option does not fit them.
+    """
+    patients = sorted({case.patient for case in cases})
+    if len(patients) < 2:
+        raise ValueError(
+            f"Calibration needs cases of at least two patients; found {len(cases)} cases of {len(patients)}. Take "
+            f"more folds with -f, or say with --patients what part of a case's name is the patient."
+        )
+    judged = [case for case in cases if not case.row["flags"]] or list(cases)
+    column = chosen_column(judged, options)
+    confidence = [confidence_of(case.row, column) for case in judged]
+    dice = [case.dice for case in judged]
+    kinds: dict[TemperatureKind, Temperature] = {
+        "global": temperature_of(cases, regions=regions, per_class=False),
+        "per-class": temperature_of(cases, regions=regions, per_class=True),
+    }
+    return Calibration(
+        temperature=kinds[options.temperature],
+        confidence=column,
+        quality=fit_quality(confidence, dice, [case.patient for case in judged], options.level),
+        threshold=fit_threshold(confidence, dice, failure_dice=options.failure_dice, recall=options.recall),
+        mask=mask_of(cases, options.miss_rate),
+        settings=settings,
+        fitted_on={
+            **fitted_on,
+            "cases": len(cases),
+            "patients": len(patients),
+            "flagged_cases": len(cases) - len(judged),
+            "temperatures": {kind: temperature.as_json() for kind, temperature in kinds.items()},
+        },
+        figures={
+            "temperature": held_out_temperature(cases, regions=regions),
+            "confidences": confidence_figures(judged, options.failure_dice),
+            "quality": held_out_quality(judged, column, options),
+        },
+        cases=[{"case": case.case, "patient": case.patient, **case.row, "dice": case.dice} for case in cases],
+    )
+
+
+def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
+    """The confidence column: as asked for, or that with the smallest AURC on these cases (the first of equals).
+
+    Raises:
+        ValueError: if the asked one is unknown, or not every case has it.
+    """
+    usable = usable_columns([case.row for case in cases])
+    if options.confidence == AUTOMATIC:
+        figures = confidence_figures(cases, options.failure_dice)
+        return min(usable, key=lambda column: figures[column]["aurc"])
+    if options.confidence not in usable:
+        raise ValueError(
+            f"The confidence must be a column that every case has, {', '.join(usable)}, or {AUTOMATIC}; found "
+            f"{options.confidence!r}. pairwise_dice needs at least two members."
+        )
+    return options.confidence
+
+
+def confidence_figures(cases: Sequence[CalibrationCase], failure_dice: float) -> dict[str, dict[str, float]]:
+    """How well each column that all cases have finds the failures among them."""
+    dice = np.nan_to_num([case.dice for case in cases])  # empty truth and prediction: all the risk there is
+    return {
+        column: detection_figures(
+            dice, [confidence_of(case.row, column) for case in cases], failure_dice=failure_dice
+        )
+        for column in usable_columns([case.row for case in cases])
+        if column in DIRECTIONS
+    }
+
+
+def temperature_of(cases: Sequence[CalibrationCase], *, regions: bool, per_class: bool) -> Temperature:
+    """The temperature of all voxels of the cases."""
+    return fit_temperature(
+        np.concatenate([case.probabilities for case in cases], axis=1),
+        np.concatenate([case.truth for case in cases], axis=-1),
+        per_class=per_class,
+        regions=regions,
+    )
+
+
+def mask_of(cases: Sequence[CalibrationCase], miss_rate: float | None) -> MaskThreshold | None:
+    """The mask's threshold; None if none was asked for and there are too few patients for the default."""
+    misses: dict[str, MissCounts] = {}
+    for case in cases:
+        misses[case.patient] = misses.get(case.patient, MissCounts.empty()) + case.misses
+    with_foreground = sum(1 for counts in misses.values() if counts.foreground)
+    if miss_rate is None and DEFAULT_MISS_RATE * (with_foreground + 1) < 1:
+        return None
+    return fit_mask_threshold(misses, DEFAULT_MISS_RATE if miss_rate is None else miss_rate)
+
+
+# --- what it is worth, on cases left out ---
+
+
+def held_out_parts(
+    cases: Sequence[CalibrationCase],
+) -> Iterator[tuple[list[CalibrationCase], list[CalibrationCase]]]:
+    """Cases to fit to and cases to measure on: a fold at a time, or a fifth of the patients if there is one fold."""
+    folds = sorted({case.fold for case in cases})
+    patients = sorted({case.patient for case in cases})
+    if len(folds) > 1:
+        group = {case.case: case.fold for case in cases}
+    else:
+        number = {patient: str(index % HELD_OUT_GROUPS) for index, patient in enumerate(patients)}
+        group = {case.case: number[case.patient] for case in cases}
+    for name in sorted(set(group.values())):
+        kept = [case for case in cases if group[case.case] == name]
+        held = {case.patient for case in kept}
+        yield [case for case in cases if case.patient not in held], kept
+
+
+def held_out_temperature(cases: Sequence[CalibrationCase], *, regions: bool) -> dict[str, dict[str, float]]:
+    """Mean ECE and NLL of cases as they are, and with temperatures fitted to the others."""
+    measured: dict[str, list[CalibratedFigures]] = {"none": [], "global": [], "per-class": []}
+    for fitting, measuring in held_out_parts(cases):
+        if not any(case.truth.size for case in fitting):
+            continue
+        for kind, found in measured.items():
+            temperature = (
+                None if kind == "none" else temperature_of(fitting, regions=regions, per_class=kind == "per-class")
+            )
+            found += [calibrated_figures(case, temperature, regions=regions) for case in measuring if case.truth.size]
+    return {
+        kind: {"ece": fmean(one.ece for one in found), "nll": fmean(one.nll for one in found), "cases": len(found)}
+        for kind, found in measured.items()
+        if found
+    }
+
+
+@dataclass(frozen=True)
+class CalibratedFigures:
+    """Calibration of one case's voxels."""
+
+    ece: float
+    nll: float
+
+
+def calibrated_figures(case: CalibrationCase, temperature: Temperature | None, *, regions: bool) -> CalibratedFigures:
+    """ECE and NLL of a case's voxels, with a temperature or as they are."""
+    probabilities = case.probabilities
+    if temperature is not None:
+        probabilities = temperature.apply(torch.from_numpy(probabilities)).numpy()
+    ece: Callable[..., float] = (
+        metrics.region_expected_calibration_error if regions else metrics.expected_calibration_error
+    )
+    nll: Callable[..., float] = metrics.region_negative_log_likelihood if regions else metrics.negative_log_likelihood
+    return CalibratedFigures(ece=ece(probabilities, case.truth), nll=nll(probabilities, case.truth))
+
+
+def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: FitOptions) -> dict[str, float | int]:
+    """Expected Dice and verdicts of cases by what was fitted to the others.
+
+    Returns:
+        `mean_absolute_error` of the expected Dice, `interval_coverage`, `failures`, and `failures_not_accepted` and
+        `good_not_accepted` as shares (NaN where there are none).
+    """
+    errors, covered, failed, accepted = [], [], [], []
+    for fitting, measuring in held_out_parts(cases):
+        if len({case.patient for case in fitting}) < 2:
+            continue
+        confidence = [confidence_of(case.row, column) for case in fitting]
+        dice = [case.dice for case in fitting]
+        quality = fit_quality(confidence, dice, [case.patient for case in fitting], options.level)
+        threshold = fit_threshold(confidence, dice, failure_dice=options.failure_dice, recall=options.recall)
+        for case in measuring:
+            own, truth = confidence_of(case.row, column), float(np.nan_to_num(case.dice))
+            low, high = quality.interval(own)
+            errors.append(abs(quality.expected_dice(own) - truth))
+            covered.append(low <= truth <= high)
+            failed.append(truth < options.failure_dice)
+            accepted.append(verdict(own, list(case.row["flags"]), quality, threshold).word == "accept")
+    stopped = [not word for word in accepted]
+    return {
+        "cases": len(errors),
+        "mean_absolute_error": fmean(errors) if errors else math.nan,
+        "interval_coverage": fmean(covered) if covered else math.nan,
+        "failures": sum(failed),
+        "failures_not_accepted": share_where(stopped, failed),
+        "good_not_accepted": share_where(stopped, [not failure for failure in failed]),
+    }
+
+
+def share_where(values: Sequence[bool], chosen: Sequence[bool]) -> float:
+    """Share of the chosen values that are true; NaN if none is chosen."""
+    found = [value for value, take in zip(values, chosen, strict=True) if take]
+    return fmean(found) if found else math.nan

@@ -1,0 +1,148 @@
+"""All that was fitted to a model's cross-validation, as one JSON file in the model's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.atomic import without_nan, write_json
+from nnunet_ext.calibration.quality import QualityMap
+from nnunet_ext.calibration.risk_control import MaskThreshold
+from nnunet_ext.calibration.temperature import Temperature
+from nnunet_ext.calibration.verdict import Measure, Threshold, verdict
+from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
+
+FILE_NAME = "calibration.json"
+FORMAT = 1
+
+
+class CalibrationError(ValueError):
+    """A calibration that is missing, damaged, or of another ensemble."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted, and on what.
+
+    Attributes:
+        temperature: for the ensemble's mean probabilities.
+        confidence: the column of `cases.csv` that quality and verdict rest on.
+        quality: confidence to expected Dice.
+        threshold: of the verdict.
+        mask: of the mask that misses little; None if there were too few patients.
+        settings: of the ensemble, see `EnsemblePredictor.settings`.
+        fitted_on: folds, numbers of cases and patients, files of the members.
+        figures: what the fit changes, measured on cases that were left out of it.
+        cases: rows of `cases.csv` of the cases it was fitted on, with their `dice` and `patient`.
+    """
+
+    temperature: Temperature
+    confidence: str
+    quality: QualityMap
+    threshold: Threshold
+    mask: MaskThreshold | None
+    settings: Mapping[str, Any]
+    fitted_on: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    cases: Sequence[Mapping[str, Any]]
+
+    def columns(self, row: Mapping[str, Any]) -> dict[str, object]:
+        """What a row of `cases.csv` gets: expected Dice with its interval, and the verdict with its reason."""
+        confidence = confidence_of(row, self.confidence)
+        low, high = self.quality.interval(confidence)
+        measure = Measure(self.confidence, DIRECTIONS[self.confidence])
+        judged = verdict(confidence, list(row["flags"]), self.quality, self.threshold, measure=measure)
+        return {
+            "predicted_dice": self.quality.expected_dice(confidence),
+            "predicted_dice_low": low,
+            "predicted_dice_high": high,
+            "verdict": judged.word,
+            "verdict_reason": judged.reason,
+        }
+
+    def require_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuses an ensemble that is put together in another way than the one that was fitted.
+
+        Raises:
+            CalibrationError: if a setting differs.
+        """
+        for name, fitted in self.settings.items():
+            if settings.get(name) != fitted:
+                raise CalibrationError(
+                    f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "
+                    f"ensemble's is {settings.get(name)!r}. Predict with the same, or run nnunet_ext calibrate with "
+                    f"these flags."
+                )
+
+    def require_members(self, members: Iterable[tuple[str, str]]) -> None:
+        """Refuses members that were trained again since.
+
+        Args:
+            members: name and SHA-256 of each. Those of folds that were not fitted pass.
+
+        Raises:
+            CalibrationError: if a member has the name of one that was fitted, but is another file.
+        """
+        names = {member["name"] for member in self.fitted_on["members"]}
+        files = {(member["name"], member["sha256"]) for member in self.fitted_on["members"]}
+        for name, sha256 in members:
+            if name in names and (name, sha256) not in files:
+                raise CalibrationError(
+                    f"A calibration belongs to the checkpoints that it was fitted for; {name} is another file now. "
+                    f"Was it trained again? Run nnunet_ext calibrate again."
+                )
+
+    def save(self, file: Path) -> None:
+        """Writes the file, atomically."""
+        content = {
+            "format": FORMAT,
+            "settings": self.settings,
+            "fitted_on": self.fitted_on,
+            "figures": self.figures,
+            "temperature": self.temperature.as_json(),
+            "confidence": self.confidence,
+            "quality": self.quality.as_json(),
+            "threshold": self.threshold.as_json(),
+            "mask": None if self.mask is None else self.mask.as_json(),
+            "cases": list(self.cases),
+        }
+        write_json(without_nan(content), file)
+
+    @classmethod
+    def load(cls, file: Path) -> Calibration:
+        """Reads what `save` wrote.
+
+        Raises:
+            CalibrationError: if there is no such file, or it holds something else.
+        """
+        if not file.is_file():
+            raise CalibrationError(
+                f"--calibrated needs what nnunet_ext calibrate fitted; {file} does not exist. Run nnunet_ext "
+                f"calibrate with the same model and members first."
+            )
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            found = content["format"]
+            if found != FORMAT:
+                raise ValueError(f"the format must be {FORMAT}, found {found}")
+            if content["confidence"] not in DIRECTIONS:
+                raise ValueError(f"the confidence is no column of cases.csv: {content['confidence']!r}")
+            return cls(
+                temperature=Temperature.from_json(content["temperature"]),
+                confidence=content["confidence"],
+                quality=QualityMap.from_json(content["quality"]),
+                threshold=Threshold.from_json(content["threshold"]),
+                mask=None if content["mask"] is None else MaskThreshold.from_json(content["mask"]),
+                settings=content["settings"],
+                fitted_on=content["fitted_on"],
+                figures=content["figures"],
+                cases=content["cases"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CalibrationError(
+                f"{file} is not a calibration, or is damaged ({type(error).__name__}: {error}). Run nnunet_ext "
+                f"calibrate again."
+            ) from error

@@ -1,0 +1,203 @@
+"""What Dice a case of some confidence can be expected to have.
+
+Larger confidence means: more confident, so an uncertainty goes in with a minus. Dice is the mean foreground Dice of
+a case, in [0, 1]; a case whose truth and prediction are both empty has none, and its NaN counts as Dice 0, as it does
+in `evaluation.failure_detection`. Such a case is often a *confident* one, as members that are all empty agree.
+`verdict` never accepts a case with a flag; fit on the cases without one, and empty segmentations do not pull the map
+down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Values = Sequence[float] | np.ndarray
+Groups = Sequence[str] | Sequence[int] | np.ndarray
+
+FOLDS = 5
+WIDEST = 1.0  # a residual of Dice is never larger
+
+
+@dataclass(frozen=True)
+class QualityMap:
+    """Expected Dice as a function of the confidence that never falls, with an interval around it.
+
+    Attributes:
+        confidence_knots: (K), ascending, from the smallest to the largest confidence in calibration.
+        dice_knots: (K), the expected Dice there; straight lines between them, constant beyond the ends.
+        residual_low: what the interval's lower end is above the expected Dice, in [-1, 0].
+        residual_high: what its upper end is above it, in [0, 1].
+        level: share of new cases that the interval is to hold.
+        cases: in calibration.
+        groups: patients in calibration.
+
+    Raises:
+        ValueError: if there are no knots, not as many of one kind as of the other, or they do not ascend.
+    """
+
+    confidence_knots: tuple[float, ...]
+    dice_knots: tuple[float, ...]
+    residual_low: float
+    residual_high: float
+    level: float
+    cases: int
+    groups: int
+
+    def __post_init__(self) -> None:
+        x, y = np.asarray(self.confidence_knots), np.asarray(self.dice_knots)
+        if not len(x) or x.shape != y.shape or not (np.diff(x) > 0).all() or not (np.diff(y) >= 0).all():
+            raise ValueError(
+                f"A quality map needs knots of ascending confidence whose Dice never falls; found the confidences "
+                f"{list(self.confidence_knots)} and the Dice {list(self.dice_knots)}."
+            )
+
+    @property
+    def lowest_confidence(self) -> float:
+        """The smallest confidence in calibration; below it the map is a guess."""
+        return self.confidence_knots[0]
+
+    def expected_dice(self, confidence: float) -> float:
+        """In [0, 1]; NaN of a confidence that is NaN."""
+        if np.isnan(confidence):  # with a single knot, np.interp would give its Dice
+            return float("nan")
+        return float(np.interp(confidence, self.confidence_knots, self.dice_knots))
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Lower and upper end, in [0, 1], with the expected Dice between them; [0, 1] of a confidence that is NaN.
+
+        Below the smallest confidence of calibration the Dice can be anything down to 0: no case tells.
+        """
+        expected = self.expected_dice(confidence)
+        if np.isnan(expected):
+            return 0.0, 1.0
+        low = expected + self.residual_low if confidence >= self.lowest_confidence else 0.0
+        return max(0.0, low), min(1.0, expected + self.residual_high)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {
+            "confidence_knots": list(self.confidence_knots),
+            "dice_knots": list(self.dice_knots),
+            "residual_low": self.residual_low,
+            "residual_high": self.residual_high,
+            "level": self.level,
+            "cases": self.cases,
+            "groups": self.groups,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> QualityMap:
+        """The map that `as_json` gave; KeyError if something is missing."""
+        return cls(
+            confidence_knots=tuple(float(value) for value in content["confidence_knots"]),
+            dice_knots=tuple(float(value) for value in content["dice_knots"]),
+            residual_low=float(content["residual_low"]),
+            residual_high=float(content["residual_high"]),
+            level=float(content["level"]),
+            cases=int(content["cases"]),
+            groups=int(content["groups"]),
+        )
+
+
+def fit_quality(confidence: Values, dice: Values, groups: Groups, level: float = 0.9) -> QualityMap:
+    """The map that fits calibration cases best by least squares among all that never fall (isotonic regression).
+
+    The interval adds two numbers to the expected Dice: a low and a high quantile of the residuals (Dice minus
+    expected Dice). Residuals come from maps that did not see the case's patient: each patient is left out in turn or,
+    of more than five patients, five groups of them are. The quantiles count every patient the same, a patient's cases
+    share its weight, and one patient more is taken to lie beyond all others, as in conformal prediction with
+    hierarchical data (Lee, Barber and Willett 2023, arXiv 2306.06342). With one case a patient these are the usual
+    quantiles of n + 1. So G patients allow no level above (G - 1)/(G + 1): fewer than 19 give [0, 1] at level 0.9.
+
+    The residuals belong to maps of fewer cases and not to the map itself, so the level is aimed at, not guaranteed
+    (Barber et al. 2021, "Predictive inference with the jackknife+", arXiv 1905.02928). It is meant over all new
+    patients that are like those in calibration, not for each confidence, and not after a shift.
+
+    Constant confidence gives one knot, the mean Dice.
+
+    Args:
+        confidence: (N).
+        dice: (N), NaN where truth and prediction are both empty, which counts as 0.
+        groups: (N), the patient of each case.
+        level: share of new cases that the interval is to hold.
+
+    Raises:
+        ValueError: if there are no cases, not as many of one as of the others, a confidence is not finite, a Dice
+            is outside [0, 1], or the level is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"The level of the interval must be between 0 and 1; found {level}. Use 0.9.")
+    confidences, values = require_calibration_cases(confidence, dice)
+    patients = np.unique(np.asarray(groups), return_inverse=True)[1].ravel()  # (N): 0 to G - 1
+    if patients.shape != values.shape:
+        raise ValueError(f"Every case needs its patient; found {len(patients)} of {len(values)} cases.")
+    count = int(patients.max()) + 1
+    low, high = -WIDEST, WIDEST
+    if count > 1:
+        residuals = _cross_fitted_residuals(confidences, values, patients, folds=min(count, FOLDS))
+        upper = (1 + level) / 2
+        high = max(0.0, _quantile_of_patients(residuals, patients, upper))
+        low = min(0.0, -_quantile_of_patients(-residuals, patients, upper))
+    x, y = _isotonic_knots(confidences, values)
+    return QualityMap(tuple(x.tolist()), tuple(y.tolist()), low, high, level, len(values), count)
+
+
+def require_calibration_cases(confidence: Values, dice: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences (N) and Dice (N) in float64, the Dice of empty cases (NaN) as 0.
+
+    Raises:
+        ValueError: if there are no cases, not as many of one as of the other, a confidence is not finite, or a Dice
+            is outside [0, 1].
+    """
+    confidences, values = np.asarray(confidence, dtype=np.float64), np.asarray(dice, dtype=np.float64)
+    if values.ndim != 1 or values.shape != confidences.shape or not values.size:
+        raise ValueError(
+            f"Every case needs one Dice and one confidence, and there must be a case; found the shapes "
+            f"{values.shape} and {confidences.shape}."
+        )
+    if not np.isfinite(confidences).all():
+        case = int(np.flatnonzero(~np.isfinite(confidences))[0])
+        raise ValueError(
+            f"Every confidence must be finite; found {confidences[case]} for case {case} of {confidences.size}. The "
+            f"pairwise Dice of a single member is NaN: predict with more members, or take another confidence."
+        )
+    values = np.where(np.isnan(values), 0.0, values)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"Dice must be in [0, 1]; found {values.min()} to {values.max()}.")
+    return confidences, values
+
+
+def _isotonic_knots(confidence: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K) and (K). Cases of equal confidence are one point, their mean."""
+    from sklearn.isotonic import IsotonicRegression  # here, because it takes seconds
+
+    fitted = IsotonicRegression(y_min=0, y_max=1, increasing=True, out_of_bounds="clip").fit(confidence, dice)
+    return fitted.X_thresholds_, fitted.y_thresholds_
+
+
+def _cross_fitted_residuals(
+    confidence: np.ndarray, dice: np.ndarray, patients: np.ndarray, *, folds: int
+) -> np.ndarray:
+    """(N): Dice minus what a map says that was fitted without the fold of the case's patient."""
+    from sklearn.model_selection import GroupKFold  # here, because it takes seconds
+
+    residuals = np.empty_like(dice)
+    for others, fold in GroupKFold(folds).split(confidence, groups=patients):
+        residuals[fold] = dice[fold] - np.interp(confidence[fold], *_isotonic_knots(confidence[others], dice[others]))
+    return residuals
+
+
+def _quantile_of_patients(residuals: np.ndarray, patients: np.ndarray, share: float) -> float:
+    """The smallest residual at or below which `share` of the weight lies; 1 if one patient more would be needed.
+
+    Each of the G patients has the weight 1/(G + 1), divided among its cases; the last 1/(G + 1) is above all.
+    """
+    sizes = np.bincount(patients)
+    order = np.argsort(residuals, kind="stable")
+    weight = np.cumsum(1 / sizes[patients[order]]) / (len(sizes) + 1)
+    enough = np.flatnonzero(weight >= share - 1e-9)  # 1e-9: sums of such fractions are off by rounding
+    return float(residuals[order][enough[0]]) if enough.size else WIDEST

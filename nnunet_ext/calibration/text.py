@@ -1,0 +1,81 @@
+"""A calibration as lines that a person reads in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from nnunet_ext.calibration.model_calibration import Calibration
+
+NAMES = {"none": "as they are", "global": "one temperature", "per-class": "one per class"}
+
+
+def calibration_lines(calibration: Calibration) -> list[str]:
+    """What was fitted and what it is worth on cases that were left out of the fit."""
+    fitted = calibration.fitted_on
+    lines = [
+        f"Fitted on {fitted['cases']} cases of {fitted['patients']} patients, folds {' '.join(fitted['folds'])}.",
+        "",
+        f"{'probabilities':18}{'ECE':>8}{'NLL':>8}    on cases left out of the fit",
+    ]
+    for kind, figures in calibration.figures["temperature"].items():
+        mark = "  <- applied" if kind != "none" and applied(calibration, kind) else ""
+        lines.append(f"{NAMES[kind]:18}{figures['ece']:8.4f}{figures['nll']:8.4f}{mark}")
+    values = ", ".join(f"{value:.3f}" for value in dict.fromkeys(calibration.temperature.values))
+    lines += [f"temperature {values}", "", f"{'confidence':20}{'AURC':>8}{'AUROC':>8}{'Spearman':>10}"]
+    for column, found in calibration.figures["confidences"].items():
+        mark = "  <- chosen" if column == calibration.confidence else ""
+        auroc, spearman = (number(found[key], 3) for key in ("failure_auroc", "spearman"))
+        lines.append(f"{column:20}{number(found['aurc'], 4):>8}{auroc:>8}{spearman:>10}{mark}")
+    return [*lines, "", *verdict_lines(calibration), *mask_lines(calibration)]
+
+
+def applied(calibration: Calibration, kind: str) -> bool:
+    """Whether a kind of temperature is the one that predictions get."""
+    values = calibration.fitted_on["temperatures"][kind]["values"]
+    return list(values) == list(calibration.temperature.values)
+
+
+def verdict_lines(calibration: Calibration) -> list[str]:
+    """How well expected Dice and verdict did on cases left out of the fit."""
+    figures: Mapping[str, float] = calibration.figures["quality"]
+    threshold = calibration.threshold
+    if not figures["cases"]:
+        return ["Too few patients to measure expected Dice and verdict on some left out."]
+    lines = [
+        f"Expected Dice is off by {figures['mean_absolute_error']:.3f} on average; its interval of "
+        f"{calibration.quality.level:.0%} held {figures['interval_coverage']:.0%} of the cases left out.",
+    ]
+    if threshold.failures:
+        lines.append(
+            f"{threshold.failures} of {threshold.cases} cases fail (Dice below {threshold.failure_dice:g}). Of "
+            f"failures left out {percent(figures['failures_not_accepted'])} are not accepted, of good cases "
+            f"{percent(figures['good_not_accepted'])}."
+        )
+    else:
+        lines.append(
+            f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: verdicts "
+            f"rest on the interval."
+        )
+    return lines
+
+
+def mask_lines(calibration: Calibration) -> list[str]:
+    """The covering mask, or why there is none."""
+    mask = calibration.mask
+    if mask is None:
+        return ["No covering mask: a miss rate of 0.1 takes at least 9 patients with foreground."]
+    return [
+        f"Covering masks take voxels with a foreground probability of {mask.threshold:.2g} or more, to miss at most "
+        f"{mask.alpha:.0%} of a patient's foreground on average."
+    ]
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where it is not defined: NaN as fitted, null as read from the file."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share, or a dash."""
+    return "-" if value is None or math.isnan(value) else f"{value:.0%}"

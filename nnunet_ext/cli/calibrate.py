@@ -1,0 +1,65 @@
+"""`nnunet_ext calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags
+
+
+def calibrate_flags(parser: argparse.ArgumentParser) -> None:
+    add_ensemble_flags(parser)
+    data = parser.add_argument_group("cases")
+    data.add_argument(
+        "--splits", metavar="FILE", help="splits of the training (default: splits_final.json in nnUNet_preprocessed)"
+    )
+    data.add_argument(
+        "--patients",
+        metavar="REGEX",
+        help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_' (default: each case is one)",
+    )
+    fit = parser.add_argument_group("what to fit")
+    fit.add_argument(
+        "--temperature", choices=("global", "per-class"), default="global", help="which to apply (default: global)"
+    )
+    fit.add_argument(
+        "--confidence",
+        default="auto",
+        metavar="COLUMN",
+        help="column of cases.csv for expected Dice and verdict (default: auto, the one with the smallest AURC)",
+    )
+    fit.add_argument("--failure-dice", type=float, default=0.75, help="a case fails below it (default: 0.75)")
+    fit.add_argument("--recall", type=float, default=0.95, help="of the failures, by the verdict (default: 0.95)")
+    fit.add_argument("--level", type=float, default=0.9, help="of the interval of expected Dice (default: 0.9)")
+    fit.add_argument(
+        "--miss-rate",
+        type=float,
+        metavar="ALPHA",
+        help="share of a patient's foreground that covering masks may miss (default: 0.1, with enough patients)",
+    )
+    parser.add_argument(
+        "-o", metavar="FILE", help="where it is saved (default: calibration.json in the model folder)"
+    )
+
+
+def calibrate(arguments: argparse.Namespace) -> int:
+    from nnunet_ext.calibrate import calibrate_model
+    from nnunet_ext.calibration.text import calibration_lines
+
+    calibration, file = calibrate_model(arguments)
+    print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")
+    return 0
+
+
+COMMAND = Command(
+    "calibrate",
+    "fit probabilities, expected Dice and verdicts to the cross-validation",
+    calibrate_flags,
+    calibrate,
+    """example:
+  $ nnunet_ext calibrate -d 123 -c 2d
+  ...
+  Saved to nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d/calibration.json
+  $ nnunet_ext predict -i images -o results -d 123 -c 2d --calibrated""",
+)

@@ -1,0 +1,39 @@
+"""`nnunet_ext report`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.evaluate import add_dataset_flags
+
+
+def report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("PRED", help="folder that nnunet_ext predict wrote")
+    parser.add_argument("--gt", metavar="FOLDER", help="true label maps, to say how good the predictions are")
+    parser.add_argument("-i", metavar="FOLDER", help="images (default: those that were predicted, if they are there)")
+    parser.add_argument("-o", metavar="FILE", help="the page (default: PRED/report.html)")
+    parser.add_argument("--cases", type=int, default=12, metavar="N", help="cases with pictures (default: 12)")
+    add_dataset_flags(parser)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from nnunet_ext.make_report import report_folder
+
+    page, problems = report_folder(arguments)
+    print(page)
+    for name, problem in problems.items():
+        print(f"  {name}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+COMMAND = Command(
+    "report",
+    "one page to look at, the worst cases first",
+    report_flags,
+    report,
+    """example:
+  $ nnunet_ext report results --gt labels -o report.html
+  report.html""",
+)

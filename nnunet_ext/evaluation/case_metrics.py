@@ -1,0 +1,208 @@
+"""All figures of one case: of its structures, of its probabilities and of its maps of uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isnan, nan
+from statistics import fmean
+
+import numpy as np
+
+from nnunet_ext.evaluation import calibration
+from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.evaluation.calibration import ReliabilityBins
+from nnunet_ext.evaluation.end_slices import end_slice_dice
+from nnunet_ext.evaluation.error_parts import error_parts
+from nnunet_ext.evaluation.label_maps import LabelMapPair
+from nnunet_ext.evaluation.lesions import detect_lesions
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts, joint_histogram, overlap_counts
+from nnunet_ext.evaluation.results import CaseEvaluation, Figures, Region
+from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
+from nnunet_ext.evaluation.uncertainty_maps import (
+    error_auroc,
+    error_average_precision,
+    qu_brats_gain,
+    qu_brats_score,
+)
+from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml
+
+
+def evaluate_case(
+    case: str,
+    pair: LabelMapPair,
+    structures: Mapping[str, Region],
+    *,
+    voxel_ml: float,
+    regions: bool = False,
+    ignore_label: int | None = None,
+    probabilities: np.ndarray | None = None,
+    maps: Mapping[str, np.ndarray] | None = None,
+    nsd_tolerance_mm: float = 1.0,
+) -> CaseEvaluation:
+    """Evaluates one prediction.
+
+    Args:
+        case: its name.
+        pair: truth and prediction, (z, y, x).
+        structures: name of every foreground class or region to its labels, in the order of the network's outputs.
+        voxel_ml: volume of a voxel.
+        regions: the structures overlap, and probabilities are theirs, without background.
+        ignore_label: voxels of the truth with it do not count, in no figure.
+        probabilities: (C, z, y, x), over classes with background, or over regions.
+        maps: name to a map of uncertainty, (z, y, x); `confidence` is larger where it is surer, as `predict` writes.
+        nsd_tolerance_mm: of the surface Dice.
+
+    Returns:
+        With nnU-Net's own figures by the structures' names in `stock`.
+    """
+    counted = np.ones(pair.truth.shape, dtype=bool) if ignore_label is None else pair.truth != ignore_label
+    histogram = joint_histogram(pair.truth, pair.prediction)
+    counts = {
+        name: overlap_counts(histogram, labels, ignore_label=ignore_label) for name, labels in structures.items()
+    }
+    figures = {
+        name: structure_figures(
+            pair, labels, counts[name], counted, voxel_ml=voxel_ml, nsd_tolerance_mm=nsd_tolerance_mm
+        )
+        for name, labels in structures.items()
+    }
+    case_figures = {"mean_dice": nan_mean([entry.dice for entry in counts.values()])}
+    if not regions:
+        case_figures |= end_slice_figures(pair, counted, structures)
+    box = bounding_box((pair.truth > 0) & counted)
+    bins = None
+    if probabilities is not None:
+        cropped, truth, mask = in_box(box, probabilities, pair.truth, counted)
+        truth_masks = masks_of(truth, structures) if regions else truth
+        case_figures |= calibration_figures(cropped, truth_masks, mask, regions=regions)
+        bins = case_bins(cropped, truth_masks, mask, regions=regions) if box is not None else None
+    if maps:
+        case_figures |= map_figures(maps, pair, counted, structures)
+    return CaseEvaluation(
+        case=case,
+        structures=figures,
+        figures=case_figures,
+        stock={name: entry.as_stock() for name, entry in counts.items()},
+        reliability=bins,
+    )
+
+
+def structure_figures(
+    pair: LabelMapPair,
+    labels: Region,
+    counts: OverlapCounts,
+    counted: np.ndarray,
+    *,
+    voxel_ml: float,
+    nsd_tolerance_mm: float,
+) -> Figures:
+    """Overlap, surface, volume, lesions and errors of one structure; what each is when empty stands in its module."""
+    truth, prediction = (np.isin(values, labels) & counted for values in (pair.truth, pair.prediction))
+    spacing_mm = pair.spacing_mm
+    if len(truth) == 1:  # a 2D image: all voxels of a single slice would be surface
+        truth, prediction, spacing_mm = truth[0], prediction[0], spacing_mm[1:]  # (y, x)
+    if counts.tp + counts.fn and counts.tp + counts.fp:  # where one is empty, distances are the image's diagonal
+        box = bounding_box(truth | prediction)
+        truth, prediction = truth[box], prediction[box]
+    hd_mm, hd95_mm = hausdorff_distances_mm(prediction, truth, spacing_mm, percentiles=(None, 95))
+    lesions = detect_lesions(prediction, truth)
+    errors = error_parts(prediction, truth)
+    return {
+        "dice": counts.dice,
+        "iou": counts.iou,
+        "hd95_mm": hd95_mm,
+        "hd_mm": hd_mm,
+        "nsd": normalised_surface_dice(prediction, truth, spacing_mm, tolerance_mm=nsd_tolerance_mm),
+        "volume_ml": (counts.tp + counts.fp) * voxel_ml,
+        "true_volume_ml": (counts.tp + counts.fn) * voxel_ml,
+        "volume_error_ml": volume_error_ml(prediction, truth, voxel_ml),
+        "relative_volume_error": relative_volume_error(prediction, truth),
+        "lesion_f1": lesions.f1,
+        "lesions": lesions.found + lesions.missed,
+        "lesions_missed": lesions.missed,
+        "lesions_spurious": lesions.spurious,
+        "missed_voxels": errors.missed,
+        "spurious_voxels": errors.spurious,
+        "boundary_voxels": errors.boundary,
+    }
+
+
+def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, structures: Mapping[str, Region]) -> Figures:
+    """Dice of the end slices in both variants; nothing for a single slice, which has no ends."""
+    if len(pair.truth) < 2:
+        return {}
+    classes = 1 + max(label for labels in structures.values() for label in labels)
+    prediction, truth = (np.where(counted, values, 0) for values in (pair.prediction, pair.truth))
+    return {
+        "end_slice_dice_paper": end_slice_dice(prediction, truth, num_classes=classes, variant="paper"),
+        "end_slice_dice_strict": end_slice_dice(prediction, truth, num_classes=classes, variant="strict"),
+    }
+
+
+def calibration_figures(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> Figures:
+    """Calibration in the box of the truth's foreground; NaN if there is none."""
+    if regions:
+        return {
+            "ece": calibration.region_expected_calibration_error(probabilities, truth, mask=mask),
+            "brier": calibration.region_brier_score(probabilities, truth, mask=mask),
+            "nll": calibration.region_negative_log_likelihood(probabilities, truth, mask=mask),
+        }
+    return {
+        "ece": calibration.expected_calibration_error(probabilities, truth, mask=mask),
+        "class_wise_ece": calibration.class_wise_ece(probabilities, truth, mask=mask),
+        "ace": calibration.average_calibration_error(probabilities, truth, mask=mask),
+        "brier": calibration.brier_score(probabilities, truth, mask=mask),
+        "nll": calibration.negative_log_likelihood(probabilities, truth, mask=mask),
+    }
+
+
+def case_bins(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> ReliabilityBins:
+    """The bins of a reliability diagram; those of regions together."""
+    if not regions:
+        return calibration.reliability_bins(probabilities, truth, mask=mask)
+    bins = calibration.region_reliability_bins(probabilities, truth, mask=mask)
+    return sum(bins[1:], bins[0])
+
+
+def map_figures(
+    maps: Mapping[str, np.ndarray], pair: LabelMapPair, counted: np.ndarray, structures: Mapping[str, Region]
+) -> Figures:
+    """Whether each map is bright where the segmentation is wrong.
+
+    In the box of what truth and prediction call foreground: a wrong voxel outside of the truth counts as well. All
+    NaN if neither has foreground.
+    """
+    box = bounding_box(((pair.truth > 0) | (pair.prediction > 0)) & counted)
+    figures: Figures = {}
+    for name, values in maps.items():
+        uncertainty, truth, prediction, mask = in_box(box, values, pair.truth, pair.prediction, counted)
+        uncertainty = 1 - uncertainty if name == "confidence" else uncertainty
+        wrong = prediction != truth
+        figures[f"{name}_error_auroc"] = error_auroc(uncertainty, wrong, mask=mask)
+        figures[f"{name}_error_ap"] = error_average_precision(uncertainty, wrong, mask=mask)
+        per_structure = [
+            (np.isin(prediction, labels), np.isin(truth, labels), labels) for labels in structures.values()
+        ]
+        for key, metric in (("qu_brats", qu_brats_score), ("qu_brats_gain", qu_brats_gain)):
+            figures[f"{name}_{key}"] = nan_mean(
+                [metric(uncertainty, predicted, true, mask=mask) for predicted, true, _ in per_structure]
+            )
+    return figures
+
+
+def in_box(box: tuple[slice, ...] | None, *arrays: np.ndarray) -> list[np.ndarray]:
+    """Each array (..., z, y, x) cut to a box of (z, y, x); to nothing if there is none."""
+    part = box if box is not None else (slice(0, 0),) * 3
+    index = (..., *part)
+    return [array[index] for array in arrays]
+
+
+def masks_of(labels: np.ndarray, structures: Mapping[str, Region]) -> np.ndarray:
+    """(R, z, y, x), boolean: the voxels of each region."""
+    return np.stack([np.isin(labels, region) for region in structures.values()])
+
+
+def nan_mean(values: list[float]) -> float:
+    """Mean of the values that are there; NaN if none is."""
+    present = [value for value in values if not isnan(value)]
+    return fmean(present) if present else nan

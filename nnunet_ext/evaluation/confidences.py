@@ -1,0 +1,32 @@
+"""The columns of `cases.csv` that say how sure a prediction is, and in which direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+# +1: larger is surer; -1: larger is less sure
+DIRECTIONS = {
+    "predicted_dice": 1,
+    "pairwise_dice": 1,
+    "mean_entropy": -1,
+    "foreground_entropy": -1,
+    "mutual_information": -1,
+}
+
+
+def confidence_of(row: Mapping[str, Any], column: str) -> float:
+    """A row's value of a column, turned so that larger means surer; NaN if the cell is empty or not there.
+
+    Args:
+        row: of `cases.csv`, its cells as text or as numbers.
+        column: of `DIRECTIONS`.
+    """
+    value = row.get(column)
+    return DIRECTIONS[column] * float(value) if value not in (None, "") else float("nan")
+
+
+def usable_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that have a finite value in every row; none if there are no rows."""
+    return [column for column in DIRECTIONS if rows and all(isfinite(confidence_of(row, column)) for row in rows)]

@@ -1,0 +1,251 @@
+"""All predictions of a folder against their truth, several at a time; what cannot be compared is named."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from tqdm import tqdm
+
+from nnunet_ext.atomic import PARTIAL_PREFIX
+from nnunet_ext.evaluation.case_metrics import evaluate_case
+from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
+from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation, Region
+from nnunet_ext.inference.ensemble import voxel_volume_ml
+from nnunet_ext.inference.float_maps import map_file_ending
+from nnunet_ext.inference.uncertainty import regions_of
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What has to be known about a dataset to evaluate its predictions.
+
+    Attributes:
+        structures: name of every foreground class or region to its labels, in the order of the network's outputs.
+        stock_keys: name of each of them to what nnU-Net's evaluation calls it.
+        labels: all labels, with background, without ignore.
+        regions: whether the structures are regions.
+        ignore_label: None if there is none.
+        file_ending: of label maps.
+        reader: nnU-Net's reader for them.
+    """
+
+    structures: Mapping[str, Region]
+    stock_keys: Mapping[str, int | Region]
+    labels: frozenset[int]
+    regions: bool
+    ignore_label: int | None
+    file_ending: str
+    reader: BaseReaderWriter
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one case; maps and probabilities where they exist."""
+
+    case: str
+    truth: Path
+    prediction: Path
+    probabilities: Path | None
+    maps: Mapping[str, Path]
+
+
+def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_file: Path) -> Dataset:
+    """Reads a dataset's description as nnU-Net does.
+
+    Args:
+        dataset_json: content of `dataset.json`.
+        plans: content of `plans.json`.
+        example_file: a label map, from which nnU-Net finds the reader.
+    """
+    manager = PlansManager(plans).get_label_manager(dataset_json)
+    structures = regions_of(manager, dataset_json)
+    if manager.has_regions:
+        # of one label: 3 stays 3, and [3] is (3,)
+        stock_keys = dict(zip(structures, manager.foreground_regions, strict=True))
+    else:
+        structures = dict(sorted(structures.items(), key=lambda item: item[1]))  # the outputs, whatever their names
+        stock_keys = {name: labels[0] for name, labels in structures.items()}
+    return Dataset(
+        structures=structures,
+        stock_keys=stock_keys,
+        labels=frozenset({0, *(label for labels in structures.values() for label in labels)}),
+        regions=manager.has_regions,
+        ignore_label=manager.ignore_label,
+        file_ending=dataset_json["file_ending"],
+        reader=determine_reader_writer_from_dataset_json(dataset_json, str(example_file), verbose=False)(),
+    )
+
+
+def evaluate_folder(
+    truth_folder: Path,
+    prediction_folder: Path,
+    dataset: Dataset,
+    *,
+    nsd_tolerance_mm: float = 1.0,
+    processes: int = 1,
+    allow_missing: bool = False,
+    show_progress: bool = False,
+) -> FolderEvaluation:
+    """Evaluates every case of which both folders hold a label map.
+
+    Args:
+        truth_folder: label maps, CASE<ending>.
+        prediction_folder: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
+        dataset: see `open_dataset`.
+        nsd_tolerance_mm: of the surface Dice.
+        processes: how many cases at a time.
+        allow_missing: a case that only one folder holds is no problem.
+        show_progress: show a bar.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or holds no label map.
+        ValueError: if the tolerance is not positive.
+    """
+    if not nsd_tolerance_mm > 0:
+        raise ValueError(f"The tolerance of the surface Dice must be above 0 mm; found {nsd_tolerance_mm}.")
+    truths, predictions = (
+        label_map_files(folder, dataset.file_ending) for folder in (truth_folder, prediction_folder)
+    )
+    problems = {} if allow_missing else unpaired(truths, predictions)
+    common = [files_of(case, truths[case], prediction_folder, dataset) for case in truths if case in predictions]
+    results = parallel(common, dataset, nsd_tolerance_mm, processes)
+    cases = []
+    for files, result in tqdm(
+        zip(common, results, strict=True), total=len(common), unit="case", disable=not show_progress
+    ):
+        if isinstance(result, str):
+            problems[files.case] = result
+        else:
+            cases.append(result)
+    return FolderEvaluation(dataset.structures, cases, dict(sorted(problems.items())))
+
+
+def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
+    """Case to file, by name.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    found = sorted(path for path in folder.iterdir() if path.name.endswith(file_ending)) if folder.is_dir() else []
+    files = {path.name[: -len(file_ending)]: path for path in found if not path.name.startswith(PARTIAL_PREFIX)}
+    if not files:
+        raise FileNotFoundError(
+            f"A folder of label maps must hold files CASE{file_ending}; {folder} "
+            f"{'holds none' if folder.is_dir() else 'does not exist'}."
+        )
+    return files
+
+
+def unpaired(truths: Mapping[str, Path], predictions: Mapping[str, Path]) -> dict[str, str]:
+    """Case to what is missing of it."""
+    no_prediction = "There is no prediction of this case. Predict it, or allow missing cases with --chill."
+    no_truth = "There is a prediction but no truth of this case. Remove it, or allow it with --chill."
+    return dict.fromkeys(truths.keys() - predictions.keys(), no_prediction) | dict.fromkeys(
+        predictions.keys() - truths.keys(), no_truth
+    )
+
+
+def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) -> Files:
+    """What there is of a case."""
+    probabilities = prediction_folder / f"{case}.npz"
+    ending = map_file_ending(dataset.file_ending, dataset.reader)
+    folders = sorted(path for path in (prediction_folder / "maps").glob("*") if path.is_dir())
+    maps = {folder.name: folder / f"{case}{ending}" for folder in folders}
+    return Files(
+        case=case,
+        truth=truth,
+        prediction=prediction_folder / f"{case}{dataset.file_ending}",
+        probabilities=probabilities if probabilities.is_file() else None,
+        maps={name: path for name, path in maps.items() if path.is_file()},
+    )
+
+
+def parallel(
+    files: Sequence[Files], dataset: Dataset, nsd_tolerance_mm: float, processes: int
+) -> Iterator[CaseEvaluation | str]:
+    """The cases in their order; processes are spawned, as nnU-Net's are, because a fork of threads may hang."""
+    arguments = (files, [dataset] * len(files), [nsd_tolerance_mm] * len(files))
+    if min(processes, len(files)) <= 1:
+        yield from map(evaluate_files, *arguments)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(files)), mp_context=context) as pool:
+        yield from pool.map(evaluate_files, *arguments)
+
+
+def evaluate_files(files: Files, dataset: Dataset, nsd_tolerance_mm: float) -> CaseEvaluation | str:
+    """A case, or what is wrong with its files."""
+    try:
+        pair = read_pair(files.truth, files.prediction, dataset.reader, dataset.labels, dataset.ignore_label)
+        probabilities = (
+            read_probabilities(files.probabilities, pair.truth.shape, dataset) if files.probabilities else None
+        )
+        maps = {name: read_map(path, pair.truth.shape, dataset) for name, path in files.maps.items()}
+        evaluation = evaluate_case(
+            files.case,
+            pair,
+            dataset.structures,
+            voxel_ml=voxel_volume_ml(pair.spacing_mm),
+            regions=dataset.regions,
+            ignore_label=dataset.ignore_label,
+            probabilities=probabilities,
+            maps=maps,
+            nsd_tolerance_mm=nsd_tolerance_mm,
+        )
+    except NotComparableError as error:
+        return str(error)
+    stock = {
+        "reference_file": str(files.truth),
+        "prediction_file": str(files.prediction),
+        "metrics": {dataset.stock_keys[name]: values for name, values in evaluation.stock.items()},
+    }
+    return CaseEvaluation(evaluation.case, evaluation.structures, evaluation.figures, stock, evaluation.reliability)
+
+
+def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray:
+    """(C, z, y, x) of `CASE.npz`.
+
+    Raises:
+        NotComparableError: if it cannot be read, or has another shape.
+    """
+    try:
+        with np.load(path) as content:
+            probabilities = content["probabilities"]
+    except Exception as error:  # a zip file can be damaged in many ways; the case is reported
+        raise NotComparableError(f"{path} cannot be read as nnU-Net's probabilities: {error}") from error
+    expected = (len(dataset.structures) + (0 if dataset.regions else 1), *shape)
+    if probabilities.shape != expected:
+        raise NotComparableError(
+            f"Probabilities must have the shape {expected}, outputs first; {path} has {probabilities.shape}."
+        )
+    if not np.isfinite(probabilities).all() or probabilities.min() < -1e-3 or probabilities.max() > 1 + 1e-3:
+        raise NotComparableError(f"Probabilities must be in [0, 1]; {path} holds others. Are they logits?")
+    return probabilities
+
+
+def read_map(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray:
+    """(z, y, x) of a map of uncertainty.
+
+    Raises:
+        NotComparableError: if it cannot be read, has another shape, or values outside of [0, 1].
+    """
+    try:
+        values = dataset.reader.read_images([str(path)])[0][0]
+    except Exception as error:  # each reader raises errors of its own; the case is reported
+        raise NotComparableError(f"{path} cannot be read as a map: {error}") from error
+    if values.shape != shape:
+        raise NotComparableError(
+            f"A map must have the shape of the segmentation, {shape}; {path} has {values.shape}."
+        )
+    if not (values.min() >= 0 and values.max() <= 1):  # so that NaN is refused, too
+        raise NotComparableError(f"A map must be in [0, 1]; {path} has {values.min()} to {values.max()}.")
+    return values

@@ -1,0 +1,124 @@
+"""A prediction and its truth as two label maps on one grid, or the reason why they cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+GEOMETRY_TOLERANCE = 1e-3  # relative to a voxel; headers hold rounded numbers
+
+
+class NotComparableError(ValueError):
+    """A prediction that cannot be compared with its truth; the message says why."""
+
+
+@dataclass(frozen=True)
+class LabelMapPair:
+    """Truth and prediction of one case.
+
+    Attributes:
+        truth: (z, y, x) integers, on the axes of nnU-Net's reader; (1, y, x) for a 2D image.
+        prediction: the same shape.
+        spacing_mm: along these axes.
+    """
+
+    truth: np.ndarray
+    prediction: np.ndarray
+    spacing_mm: tuple[float, ...]
+
+
+def read_pair(
+    truth_file: Path,
+    prediction_file: Path,
+    reader: BaseReaderWriter,
+    labels: Collection[int],
+    ignore_label: int | None,
+) -> LabelMapPair:
+    """Reads both with the dataset's reader and checks that they belong together.
+
+    Args:
+        truth_file: label map.
+        prediction_file: label map.
+        reader: of the dataset.
+        labels: all that a prediction may hold, with background.
+        ignore_label: may be in the truth as well.
+
+    Raises:
+        NotComparableError: if a file cannot be read, the grids differ, or a label is none of the dataset's.
+    """
+    truth, truth_properties = read_label_map(truth_file, reader)
+    prediction, properties = read_label_map(prediction_file, reader)
+    if prediction.shape != truth.shape:
+        raise NotComparableError(
+            f"Prediction and truth must have the same shape; {prediction_file.name} has {prediction.shape}, its "
+            f"truth {truth.shape}. Was it predicted from another image?"
+        )
+    require_same_geometry(truth_properties, properties, prediction_file.name)
+    known = {int(label) for label in labels}
+    require_labels(prediction, known, f"the prediction {prediction_file.name}")
+    require_labels(truth, known | ({ignore_label} if ignore_label is not None else set()), f"the truth {truth_file}")
+    return LabelMapPair(truth, prediction, tuple(float(step) for step in properties["spacing"]))
+
+
+def read_label_map(file: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, dict[str, Any]]:
+    """(z, y, x) integers, and what the reader says about the geometry.
+
+    Raises:
+        NotComparableError: if the file cannot be read, has several channels, or holds other than whole
+            numbers.
+    """
+    try:
+        values, properties = reader.read_seg(str(file))
+    except Exception as error:  # each reader raises errors of its own; the case is reported
+        raise NotComparableError(f"{file} cannot be read as a label map: {error}") from error
+    values = np.asarray(values)
+    if len(values) != 1:  # nnU-Net's readers put channels first
+        raise NotComparableError(f"A label map has one channel; {file} has {len(values)}.")
+    values = values[0]
+    if not np.issubdtype(values.dtype, np.integer):
+        whole = np.rint(values)
+        if not np.array_equal(whole, values):
+            raise NotComparableError(
+                f"A label map holds whole numbers; {file} holds {values[whole != values].flat[0]}. Is it a "
+                f"probability or a map of uncertainty?"
+            )
+        values = whole.astype(np.int32)
+    return values, properties
+
+
+def require_same_geometry(truth: Mapping[str, Any], prediction: Mapping[str, Any], name: str) -> None:
+    """Refuses grids that lie elsewhere in space: spacing, origin and direction, as far as the format has them."""
+    for what, expected, found in zip(
+        ("spacing", "origin", "direction", "affine"), geometry(truth), geometry(prediction), strict=True
+    ):
+        scale = min(np.abs(np.asarray(truth["spacing"], dtype=float)))
+        tolerance = GEOMETRY_TOLERANCE * (1.0 if what == "direction" else scale)
+        if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-5, atol=tolerance):
+            raise NotComparableError(
+                f"Prediction and truth must lie in the same place; {name} has the {what} {found.round(4).tolist()}, "
+                f"its truth {expected.round(4).tolist()}. Resample one of them to the other's grid."
+            )
+
+
+def geometry(properties: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Spacing, origin, direction and affine; empty where the reader does not know one."""
+    itk = properties.get("sitk_stuff", {})
+    affine = properties.get("nibabel_stuff", {}).get("original_affine", ())
+    values = (properties["spacing"], itk.get("origin", ()), itk.get("direction", ()), affine)
+    spacing, origin, direction, matrix = (np.asarray(value, dtype=float) for value in values)
+    return spacing, origin, direction, matrix
+
+
+def require_labels(values: np.ndarray, known: Collection[int], owner: str) -> None:
+    """Refuses a label map with labels that the dataset does not have."""
+    unknown = sorted(set(np.unique(values).tolist()) - set(known))
+    if unknown:
+        raise NotComparableError(
+            f"A label map may hold the labels {sorted(known)} of dataset.json; {owner} also holds "
+            f"{', '.join(map(str, unknown))}. Is it of another dataset?"
+        )

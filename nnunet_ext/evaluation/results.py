@@ -1,0 +1,56 @@
+"""What an evaluation knows about cases; other modules fill it, write it and draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnunet_ext.evaluation.calibration import ReliabilityBins
+
+Region = tuple[int, ...]  # the labels that make up a structure
+Figures = dict[str, float]  # name of a metric to its value; NaN where the case defines none
+
+
+@dataclass(frozen=True)
+class CaseEvaluation:
+    """One case.
+
+    Attributes:
+        case: its name.
+        structures: name of a foreground class or region to its figures: `dice`, `hd95_mm`, `nsd` and so on.
+        figures: those of the case as a whole: `mean_dice`, `end_slice_dice_paper`, `ece`, `entropy_auroc` and so on.
+        stock: the case's entry in `summary.json`, as nnU-Net's evaluation writes it.
+        reliability: bins of the voxels in the box of the truth's foreground; None without probabilities.
+    """
+
+    case: str
+    structures: dict[str, Figures]
+    figures: Figures
+    stock: dict[Any, Any]
+    reliability: ReliabilityBins | None = None
+
+
+@dataclass(frozen=True)
+class FolderEvaluation:
+    """All cases of a folder.
+
+    Attributes:
+        structures: name of every foreground class or region to its labels.
+        cases: by name; those with a problem are missing.
+        problems: name of a case or file to what is wrong with it.
+    """
+
+    structures: Mapping[str, Region]
+    cases: list[CaseEvaluation]
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def column(self, figure: str) -> list[float]:
+        """A figure of the cases as a whole, in the order of `cases`; NaN where a case lacks it."""
+        return [case.figures.get(figure, float("nan")) for case in self.cases]
+
+    @property
+    def reliability(self) -> ReliabilityBins | None:
+        """The bins of all cases together; None if no case has probabilities."""
+        bins = [case.reliability for case in self.cases if case.reliability is not None]
+        return sum(bins[1:], bins[0]) if bins else None

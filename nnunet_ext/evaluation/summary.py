@@ -1,0 +1,130 @@
+"""An evaluation as files: `metrics.csv`, `case_metrics.csv` and `summary.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
+
+from nnunet_ext.atomic import atomic_path, without_nan, write_json
+from nnunet_ext.evaluation.case_metrics import nan_mean
+from nnunet_ext.evaluation.results import Figures, FolderEvaluation
+
+END_THRESHOLD = 0.8  # of the end coefficient
+
+OWN_KEY = "nnunet_ext"  # in summary.json, beside nnU-Net's keys
+
+
+def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
+    """One row a case and structure; an empty cell where a figure is not defined."""
+    rows = [
+        {"case": case.case, "structure": structure, **figures}
+        for case in evaluation.cases
+        for structure, figures in case.structures.items()
+    ]
+    write_table(rows, path)
+
+
+def write_case_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
+    """One row a case with the figures of the case as a whole."""
+    write_table([{"case": case.case, **case.figures} for case in evaluation.cases], path)
+
+
+def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Rows as CSV, atomically; columns in the order in which they first appear."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.getvalue().encode("utf-8"))
+
+
+def cell(value: object) -> str:
+    """A value in a table: 6 significant digits, nothing for NaN."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def write_summary(evaluation: FolderEvaluation, path: Path, **own: Any) -> None:
+    """`summary.json`: nnU-Net's keys in nnU-Net's form, then ours under "nnunet_ext".
+
+    Args:
+        evaluation: of the folder.
+        path: of the file.
+        own: further parts of ours, by name.
+    """
+    content = {**stock_summary(evaluation), OWN_KEY: without_nan({**own_summary(evaluation), **own})}
+    write_json(content, path)
+
+
+def stock_summary(evaluation: FolderEvaluation) -> dict[str, Any]:
+    """What `nnUNetv2_evaluate_folder` writes about the same cases."""
+    metrics = [case.stock["metrics"] for case in evaluation.cases]
+    means = {
+        key: {name: stock_mean([entry[key][name] for entry in metrics]) for name in metrics[0][key]}
+        for key in (metrics[0] if metrics else ())
+    }
+    names = next(iter(means.values()), {})
+    return {
+        "foreground_mean": {name: float(np.mean([mean[name] for mean in means.values()])) for name in names},
+        "mean": {label_or_region_to_key(key): mean for key, mean in means.items()},
+        "metric_per_case": [
+            {
+                **case.stock,
+                "metrics": {label_or_region_to_key(key): values for key, values in case.stock["metrics"].items()},
+            }
+            for case in evaluation.cases
+        ],
+    }
+
+
+def stock_mean(values: Sequence[float]) -> float:
+    """NumPy's `nanmean`, as nnU-Net takes it, to the last bit, but without its warning about nothing but NaN."""
+    defined = ~np.isnan(np.asarray(values, dtype=np.float64))
+    return float(np.nanmean(values)) if defined.any() else math.nan
+
+
+def own_summary(evaluation: FolderEvaluation) -> dict[str, Any]:
+    """Means of our figures, end coefficients and what went wrong."""
+    return {
+        "cases": len(evaluation.cases),
+        "structures": {
+            name: distribution([case.structures[name] for case in evaluation.cases]) for name in evaluation.structures
+        },
+        "case_figures": distribution([case.figures for case in evaluation.cases]),
+        "end_coefficient": {
+            variant: end_share(evaluation.column(f"end_slice_dice_{variant}")) for variant in ("paper", "strict")
+        },
+        "problems": evaluation.problems,
+    }
+
+
+def end_share(values: Sequence[float]) -> float:
+    """The end coefficient of frames: the share whose Dice of the end slices is above 0.8; NaN without a frame."""
+    return nan_mean([float(value > END_THRESHOLD) for value in values if not math.isnan(value)])
+
+
+def distribution(rows: Sequence[Figures]) -> dict[str, dict[str, float]]:
+    """Figure to mean, median, smallest, largest and the number of cases that define it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _spread([row[name] for row in rows if name in row]) for name in names}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    defined = [float(value) for value in values if not math.isnan(value)]
+    statistics: dict[str, Callable[[list[float]], float]] = {
+        "mean": fmean, "median": median, "min": min, "max": max
+    }  # fmt: skip
+    return {name: statistic(defined) if defined else math.nan for name, statistic in statistics.items()} | {
+        "cases": len(defined)
+    }

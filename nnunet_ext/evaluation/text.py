@@ -1,0 +1,132 @@
+"""An evaluation as lines that a person reads in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnunet_ext.evaluation.comparison import PairedComparison
+from nnunet_ext.evaluation.results import FolderEvaluation
+from nnunet_ext.evaluation.summary import own_summary
+
+STRUCTURE_COLUMNS = {
+    "dice": ("Dice", 3),
+    "hd95_mm": ("HD95 mm", 2),
+    "hd_mm": ("HD mm", 2),
+    "nsd": ("NSD", 3),
+    "volume_error_ml": ("volume error ml", 2),
+    "lesion_f1": ("lesion F1", 3),
+}
+CALIBRATION_COLUMNS = {
+    "ece": "ECE",
+    "class_wise_ece": "class-wise ECE",
+    "ace": "ACE",
+    "brier": "Brier",
+    "nll": "NLL",
+}
+DETECTION_COLUMNS = {
+    "aurc": "AURC",
+    "e_aurc": "E-AURC",
+    "augrc": "AUGRC",
+    "failure_auroc": "AUROC",
+    "fpr_at_95_tpr": "FPR@95",
+    "spearman": "Spearman",
+}
+MAP_COLUMNS = {
+    "error_auroc": "AUROC",
+    "error_ap": "AP",
+    "qu_brats": "QU-BraTS",
+    "qu_brats_gain": "gain",
+}
+
+
+def evaluation_lines(evaluation: FolderEvaluation, own: Mapping[str, Any]) -> list[str]:
+    """Tables of everything that was found; means over the cases that define a figure.
+
+    Args:
+        evaluation: of the folder.
+        own: `failure_detection` and `error_analysis`, as they go into `summary.json`.
+    """
+    summary = own_summary(evaluation)
+    figures = {name: found["mean"] for name, found in summary["case_figures"].items()}
+    lines = [f"{len(evaluation.cases)} cases, mean Dice {shown(figures.get('mean_dice', math.nan), 3)}", ""]
+    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values())]
+    rows = [
+        [name, *(shown(found[key]["mean"], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items())]
+        for name, found in summary["structures"].items()
+        if found
+    ]
+    lines += aligned([header, *rows])
+    ends = summary["end_coefficient"]
+    if not math.isnan(ends["paper"]):
+        strict = shown(ends["strict"], 2)
+        lines += ["", f"End coefficient: {shown(ends['paper'], 2)} as the paper counts, {strict} strictly"]
+    if "ece" in figures:
+        found = {title: figures[key] for key, title in CALIBRATION_COLUMNS.items() if key in figures}
+        lines += ["", *aligned([["probabilities", *found], ["", *(shown(value, 4) for value in found.values())]])]
+    maps = [name.removesuffix("_error_auroc") for name in figures if name.endswith("_error_auroc")]
+    if maps:
+        rows = [[name, *(shown(figures[f"{name}_{key}"], 3) for key in MAP_COLUMNS)] for name in maps]
+        lines += ["", *aligned([["map against errors", *MAP_COLUMNS.values()], *rows])]
+    if own["failure_detection"]:
+        rows = [
+            [column, *(shown(found[key], 3) for key in DETECTION_COLUMNS)]
+            for column, found in own["failure_detection"].items()
+        ]
+        lines += ["", *aligned([["confidence against risk", *DETECTION_COLUMNS.values()], *rows])]
+    return [*lines, *error_lines(own["error_analysis"])]
+
+
+def error_lines(analysis: Mapping[str, Any]) -> list[str]:
+    """Where the errors are: groups with their mean Dice and the parts of their wrong voxels, and the worst cases."""
+    rows = [
+        [group, str(found["n"]), shown(found["mean_dice"], 3)]
+        + [percent(found[f"{part}_share"]) for part in ("missed", "spurious", "boundary")]
+        for group, found in analysis["groups"].items()
+    ]
+    lines = ["", *aligned([["errors by group", "n", "Dice", "missed", "spurious", "boundary"], *rows])]
+    worst = [f"{entry['case']} ({shown(entry['mean_dice'], 3)})" for entry in analysis["worst_cases"]]
+    return [*lines, "", f"Worst: {', '.join(worst)}"] if worst else lines
+
+
+def comparison_lines(comparisons: Mapping[str, PairedComparison], other: str) -> list[str]:
+    """Differences with their intervals."""
+    rows = [
+        [
+            name,
+            signed(found.mean_difference),
+            f"{signed(found.low)} to {signed(found.high)}",
+            shown(found.p_value, 4),
+            str(found.cases),
+        ]
+        for name, found in comparisons.items()
+    ]
+    first = next(iter(comparisons.values()))
+    header = [f"less {other}", "difference", f"{first.level:.0%} interval", "p", "cases"]
+    return ["", *aligned([header, *rows])]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of texts: the first column to the left, numbers to the right."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    return [
+        f"{row[0]:{widths[0]}}"
+        + "".join(f"  {text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
+def shown(value: float, digits: int) -> str:
+    """A number, or a dash where it is not defined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float) -> str:
+    """With its sign and enough digits."""
+    return "-" if math.isnan(value) else f"{value:+.4f}"
+
+
+def percent(value: float) -> str:
+    """A share."""
+    return "-" if math.isnan(value) else f"{value:.0%}"

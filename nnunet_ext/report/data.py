@@ -1,0 +1,282 @@
+"""What the page is about, gathered from a prediction folder; images stay on disk until they are drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ext.evaluation.confidences import DIRECTIONS, usable_columns
+from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
+from nnunet_ext.inference.case_table import TABLE_NAME, read_cases
+from nnunet_ext.inference.cases import find_cases
+from nnunet_ext.inference.float_maps import map_file_ending
+from nnunet_ext.inference.uncertainty import MAPS
+from nnunet_ext.report.label_names import channel_name, label_names
+from nnunet_ext.report.models import ModelFolder, model_folders
+
+VERDICTS = ("reject", "review", "accept")  # worst first
+ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
+EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
+RUN_FILE = "predict_args.json"
+
+ImageFiles = dict[str, tuple[Path, ...]]  # by case
+Row = Mapping[str, Any]  # texts of `cases.csv`, or the numbers of a calibration
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """From where on cases are accepted.
+
+    Attributes:
+        column: of `cases.csv`, one of `confidences.DIRECTIONS`.
+        confidence: what a case must exceed to be accepted; larger is surer, so that of an uncertainty is negative.
+    """
+
+    column: str
+    confidence: float
+
+    @property
+    def threshold(self) -> float:
+        """The same in the units of the column."""
+        return DIRECTIONS[self.column] * self.confidence
+
+    def accepts(self, row: Row) -> bool:
+        """Whether a case is surer; one without a value is not."""
+        return number_in(row, self.column) * DIRECTIONS[self.column] > self.confidence
+
+
+@dataclass(frozen=True)
+class ReportCase:
+    """One case.
+
+    Attributes:
+        row: of `cases.csv`.
+        segmentation: the file.
+        maps: name to file, of the maps that are there.
+        image: a file a channel; empty where there are none.
+        truth: the file, if there is one.
+        evaluation: if the case was evaluated.
+    """
+
+    row: Row
+    segmentation: Path
+    maps: Mapping[str, Path] = field(default_factory=dict)
+    image: tuple[Path, ...] = ()
+    truth: Path | None = None
+    evaluation: CaseEvaluation | None = None
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        return self.row["case"]
+
+    @property
+    def verdict(self) -> str:
+        """`accept`, `review` or `reject`; empty without calibration."""
+        return self.row.get("verdict") or ""
+
+    @property
+    def flags(self) -> list[str]:
+        """Words of the column `flags`."""
+        return [flag for flag in (self.row.get("flags") or "").split(";") if flag]
+
+    @property
+    def dice(self) -> float:
+        """Mean Dice against the truth; NaN if the case was not evaluated or has none."""
+        return self.evaluation.figures.get("mean_dice", float("nan")) if self.evaluation else float("nan")
+
+    def number(self, column: str) -> float:
+        """A cell of the table; NaN if it is empty or not there."""
+        return number_in(self.row, column)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page shows.
+
+    Attributes:
+        name: of the prediction folder.
+        cases: worst first.
+        order: the column that ordered them; empty if none could.
+        calibrated: whether the table has verdicts.
+        reader: nnU-Net's for this dataset.
+        structures: names of the foreground classes or regions.
+        label_names: label of the segmentations to name.
+        channel: name of the channel that is drawn.
+        members: as `predict_args.json` lists them.
+        models: their model folders.
+        evaluation: of the folder, if there is a truth.
+        training_rows: rows like those of `cases.csv` of cross-validation cases, with `dice`.
+        operating_point: of the calibration.
+        failure_dice: a case fails below it.
+        notes: what could not be shown, one sentence each.
+    """
+
+    name: str
+    cases: list[ReportCase]
+    order: str
+    calibrated: bool
+    reader: BaseReaderWriter
+    structures: tuple[str, ...]
+    label_names: Mapping[int, str]
+    channel: str
+    members: Sequence[Mapping[str, Any]] = ()
+    models: Sequence[ModelFolder] = ()
+    evaluation: FolderEvaluation | None = None
+    training_rows: Sequence[Row] = ()
+    operating_point: OperatingPoint | None = None
+    failure_dice: float = 0.75
+    notes: tuple[str, ...] = ()
+
+
+def gather(
+    prediction_folder: Path,
+    *,
+    images: Path | None = None,
+    truth: Path | None = None,
+    evaluation: FolderEvaluation | None = None,
+    training_rows: Sequence[Row] = (),
+    operating_point: OperatingPoint | None = None,
+    failure_dice: float = 0.75,
+    mapped_samples: int = 60,
+) -> ReportData:
+    """Reads all tables and descriptions of a prediction folder and of the models behind it, but no image.
+
+    Args:
+        prediction_folder: what `nnunet_ext predict` wrote.
+        images: folder with `CASE_0000<ending>`; by default the one that was predicted, if it still exists.
+        truth: folder with `CASE<ending>`, to be outlined.
+        evaluation: of this folder.
+        training_rows: rows like those of `cases.csv` of cross-validation cases, with `dice`.
+        operating_point: from where on cases are accepted.
+        failure_dice: a case fails below it.
+        mapped_samples: how many samples of a Cyclical training are read for the map of its weights; below 3 none.
+
+    Raises:
+        FileNotFoundError: if the folder lacks `cases.csv`, `dataset.json` or `plans.json`, or a folder that was
+            named does not exist.
+        ValueError: if the table has no cases, or no column `case`.
+    """
+    for name in (TABLE_NAME, "dataset.json", "plans.json"):
+        if not (prediction_folder / name).is_file():
+            raise FileNotFoundError(
+                f"A report is made of a folder that nnunet_ext predict wrote, with {TABLE_NAME}, dataset.json and "
+                f"plans.json; {prediction_folder} has no {name}. Give the folder of -o, or predict again."
+            )
+    rows = read_cases(prediction_folder / TABLE_NAME)
+    if not rows:
+        raise ValueError(
+            f"A report shows at least one case; {prediction_folder / TABLE_NAME} has no rows. Predict a case first."
+        )
+    if truth is not None and not truth.is_dir():
+        raise FileNotFoundError(f"The folder of the truth must exist; {truth} does not.")
+    dataset_json = _read_json(prediction_folder / "dataset.json")
+    reader = PlansManager(_read_json(prediction_folder / "plans.json")).image_reader_writer_class()
+    run = _read_json(prediction_folder / RUN_FILE) if (prediction_folder / RUN_FILE).is_file() else {}
+    members = run.get("members", [])
+    ending = dataset_json["file_ending"]
+    image_files, notes = _image_files(images, run, ending)
+    evaluated = {case.case: case for case in evaluation.cases} if evaluation else {}
+    cases = [
+        ReportCase(
+            row=row,
+            segmentation=prediction_folder / f"{row['case']}{ending}",
+            maps=_map_files(prediction_folder, row["case"], map_file_ending(ending, reader)),
+            image=image_files.get(row["case"], ()),
+            truth=_if_there(truth / f"{row['case']}{ending}") if truth else None,
+            evaluation=evaluated.get(row["case"]),
+        )
+        for row in rows
+    ]
+    order = order_column(rows)
+    names = label_names(dataset_json)
+    return ReportData(
+        name=prediction_folder.resolve().name,
+        cases=worst_first(cases, order),
+        order=order,
+        calibrated=any(case.verdict for case in cases),
+        reader=reader,
+        structures=tuple(column.removeprefix("volume_ml_") for column in rows[0] if column.startswith("volume_ml_")),
+        label_names=names,
+        channel=channel_name(dataset_json),
+        members=members,
+        models=model_folders(members, mapped_samples=mapped_samples),
+        evaluation=evaluation,
+        training_rows=training_rows,
+        operating_point=operating_point,
+        failure_dice=failure_dice,
+        notes=tuple(notes),
+    )
+
+
+def number_in(row: Row, column: str) -> float:
+    """A cell as a number; NaN if it is empty or not there.
+
+    Raises:
+        ValueError: if it is no number.
+    """
+    value = row.get(column)
+    if value is None or value == "":
+        return float("nan")
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ValueError(
+            f"Numbers of a table of cases have a point as decimal mark; the column {column} of {row.get('case')} "
+            f"holds {value!r}. Was the table saved by a spreadsheet program?"
+        ) from error
+
+
+def order_column(rows: Sequence[Row]) -> str:
+    """The column that tells best which case is worse; empty if no column is filled in every row."""
+    if any(row.get("predicted_dice") for row in rows):
+        return "predicted_dice"
+    return next((column for column in ORDER_COLUMNS if column in usable_columns(rows)), "")
+
+
+def worst_first(cases: Sequence[ReportCase], order: str) -> list[ReportCase]:
+    """Rejected cases first, then those to review; among equals the least sure first.
+
+    A case without a value comes before those with one. Without verdicts an empty segmentation comes first, since
+    members that all find nothing agree, and read as sure.
+    """
+
+    def rank(case: ReportCase) -> tuple[int, bool, float, str]:
+        by_verdict = VERDICTS.index(case.verdict) if case.verdict in VERDICTS else -1
+        is_full = bool(case.verdict) or not EMPTY_FLAGS.intersection(case.flags)
+        confidence = DIRECTIONS[order] * case.number(order) if order and case.row.get(order) else float("-inf")
+        return by_verdict, is_full, confidence, case.name
+
+    return sorted(cases, key=rank)
+
+
+def _image_files(images: Path | None, run: Mapping[str, Any], ending: str) -> tuple[ImageFiles, list[str]]:
+    """Name of a case to its files, and what to say where there are none."""
+    if images is not None:
+        return {case.name: case.files for case in find_cases(images, ending)}, []
+    recorded = run.get("arguments", {}).get("i")
+    try:
+        if isinstance(recorded, str) and recorded:
+            return {case.name: case.files for case in find_cases(Path(recorded), ending)}, []
+    except FileNotFoundError:
+        pass  # the note below says so
+    return {}, ["The images that were predicted are not where they were. Segmentations are drawn on black."]
+
+
+def _map_files(folder: Path, case: str, ending: str) -> dict[str, Path]:
+    files = {name: folder / "maps" / name / f"{case}{ending}" for name in MAPS}
+    return {name: file for name, file in files.items() if file.is_file()}
+
+
+def _if_there(file: Path) -> Path | None:
+    return file if file.is_file() else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,185 @@
+"""Thresholds of a handful of cases counted by hand, and every rule of the verdict with its reason."""
+
+import json
+import math
+
+import pytest
+
+from nnunet_ext.calibration.quality import QualityMap
+from nnunet_ext.calibration.verdict import Measure, Threshold, Verdict, fit_threshold, verdict
+
+# Expected Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side.
+QUALITY = QualityMap((0.2, 1.0), (0.2, 1.0), -0.1, 0.1, 0.9, 100, 50)
+THRESHOLD = Threshold(0.8, 0.75, 0.95, 0.2, 20, 100)
+NO_FAILURE = Threshold(None, 0.75, None, None, 0, 100)
+NAN = float("nan")
+
+
+# --- the threshold ---
+
+
+def test_the_threshold_flags_the_failures():
+    """Failures at 1, 2 and 4, good cases at 3, 5 and 6: all failures need 4, which flags one of three good cases."""
+    found = fit_threshold([1, 2, 3, 4, 5, 6], [0.1, 0.5, 0.8, 0.7, 0.9, 0.9], failure_dice=0.75, recall=0.95)
+    assert found == Threshold(4, 0.75, 1, pytest.approx(1 / 3), 3, 6)
+
+
+def test_a_lower_recall_needs_a_lower_threshold():
+    """Two of the three failures are 0.67."""
+    found = fit_threshold([1, 2, 3, 4, 5, 6], [0.1, 0.5, 0.8, 0.7, 0.9, 0.9], failure_dice=0.75, recall=0.6)
+    assert found == Threshold(2, 0.75, pytest.approx(2 / 3), 0, 3, 6)
+
+
+def test_a_share_that_is_a_whole_number_of_failures_needs_no_more():
+    """0.07 · 100 is 7.000000000000001 in floating point; seven of 100 failures are enough."""
+    found = fit_threshold(range(100), [0.1] * 100, failure_dice=0.75, recall=0.07)
+    assert (found.confidence_threshold, found.recall) == (6, 0.07)
+
+
+def test_cases_of_the_same_confidence_are_flagged_together():
+    """One failure of two would do, but both are at 1, and so is a good case."""
+    found = fit_threshold([1, 1, 1, 2], [0.1, 0.1, 0.9, 0.9], failure_dice=0.75, recall=0.5)
+    assert found == Threshold(1, 0.75, 1, 0.5, 2, 4)
+
+
+def test_a_failure_is_below_the_limit_and_not_at_it():
+    assert fit_threshold([1, 2], [0.75, 0.9], failure_dice=0.75).failures == 0
+    assert fit_threshold([1, 2], [0.75, 0.9], failure_dice=0.76).failures == 1
+
+
+def test_a_case_without_foreground_is_a_failure():
+    found = fit_threshold([3, 1], [NAN, 0.9])
+    assert (found.confidence_threshold, found.failures, found.flagged_good) == (3, 1, 1)
+
+
+def test_without_a_failure_there_is_no_threshold():
+    assert fit_threshold([1, 2], [0.8, 0.9]) == Threshold(None, 0.75, None, None, 0, 2)
+
+
+def test_without_a_good_case_none_is_flagged():
+    assert fit_threshold([1, 2], [0.1, 0.2]) == Threshold(2, 0.75, 1, None, 2, 2)
+
+
+# --- the rules ---
+
+
+def test_a_good_case_is_accepted():
+    found = verdict(0.9, [], QUALITY, THRESHOLD)
+    assert found == Verdict("accept", "expected Dice 0.90, interval 0.80 to 1.00 at the level 0.9")
+
+
+def test_a_case_that_is_expected_to_fail_is_rejected():
+    found = verdict(0.5, [], QUALITY, Threshold(0.3, 0.75, 0.95, 0.0, 20, 100))
+    assert found == Verdict("reject", "expected Dice 0.50 is below 0.75")
+
+
+def test_expected_dice_at_the_limit_is_not_below_it():
+    assert verdict(0.75, [], QUALITY, Threshold(0.3, 0.75, 0.95, 0.0, 20, 100)).word == "accept"
+
+
+@pytest.mark.parametrize("flag", ["all_members_empty", "empty_segmentation", "spacing_unusual"])
+def test_no_case_with_a_flag_is_accepted(flag):
+    assert verdict(1.0, [flag], QUALITY, THRESHOLD) == Verdict("review", f"flagged {flag}")
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.79])
+def test_a_case_at_or_below_the_threshold_is_reviewed(confidence):
+    reason = f"confidence {confidence} is at or below 0.8, where calibration found 95% of the failures"
+    assert verdict(confidence, [], QUALITY, THRESHOLD) == Verdict("review", reason)
+    assert verdict(0.801, [], QUALITY, THRESHOLD).word == "accept"
+
+
+@pytest.mark.parametrize("confidence", [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize("threshold", [THRESHOLD, NO_FAILURE])
+def test_a_confidence_that_is_no_number_is_reviewed(confidence, threshold):
+    found = verdict(confidence, [], QUALITY, threshold)
+    assert found == Verdict("review", f"confidence is {confidence}, which is no number")
+
+
+def test_a_case_less_confident_than_all_of_calibration_is_reviewed():
+    """The map is constant below 0.5 and would accept."""
+    good_only = QualityMap((0.5, 1.0), (0.9, 0.95), -0.05, 0.05, 0.9, 100, 50)
+    found = verdict(0.4, [], good_only, NO_FAILURE)
+    assert found == Verdict("review", "confidence 0.40 is below 0.50, the least sure in calibration")
+    assert verdict(0.5, [], good_only, NO_FAILURE).word == "accept"
+    assert verdict(1.5, [], good_only, NO_FAILURE).word == "accept"  # above all of calibration is no reason
+
+
+def test_without_a_failure_the_interval_decides():
+    found = verdict(0.8, [], QUALITY, NO_FAILURE)
+    assert found.word == "review"
+    assert found.reason == "no calibration case failed, and the interval's lower end 0.70 is below 0.75"
+    assert verdict(0.9, [], QUALITY, NO_FAILURE).word == "accept"
+    assert verdict(0.8, [], QUALITY, Threshold(0.3, 0.75, 0.95, 0.0, 20, 100)).word == "accept"  # with failures: no
+
+
+def test_all_reasons_are_told_the_worst_first():
+    found = verdict(0.1, ["empty_segmentation", "all_members_empty"], QUALITY, THRESHOLD)
+    assert found.word == "reject"
+    assert found.reason.split("; ") == [
+        "expected Dice 0.20 is below 0.75",
+        "flagged empty_segmentation, all_members_empty",
+        "confidence 0.10 is below 0.20, the least sure in calibration",
+        "confidence 0.1 is at or below 0.8, where calibration found 95% of the failures",
+    ]
+    found = verdict(NAN, ["empty_segmentation"], QUALITY, THRESHOLD)
+    assert found == Verdict("review", "flagged empty_segmentation; confidence is nan, which is no number")
+
+
+@pytest.mark.parametrize(("expected", "text"), [(0.7499, "0.7499"), (0.74999999, "0.74999999")])
+def test_numbers_that_differ_read_differently(expected, text):
+    constant = QualityMap((0.5,), (expected,), -0.1, 0.1, 0.9, 10, 10)
+    assert verdict(0.5, [], constant, NO_FAILURE).reason.startswith(f"expected Dice {text} is below 0.75")
+
+
+# --- files and refusals ---
+
+
+@pytest.mark.parametrize("threshold", [THRESHOLD, NO_FAILURE])
+def test_thresholds_survive_json(threshold):
+    assert Threshold.from_json(json.loads(json.dumps(threshold.as_json(), allow_nan=False))) == threshold
+
+
+def test_verdicts_survive_json():
+    found = verdict(NAN, ["empty_segmentation"], QUALITY, THRESHOLD)
+    assert Verdict.from_json(json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_an_incomplete_file_is_refused():
+    with pytest.raises(KeyError, match="failure_dice"):
+        Threshold.from_json({"confidence_threshold": 0.5})
+
+
+def test_there_are_three_words():
+    with pytest.raises(ValueError, match="one of accept, review, reject; found 'maybe'"):
+        Verdict("maybe", "")
+
+
+def test_flags_in_one_text_are_refused():
+    with pytest.raises(TypeError, match=r"list of words; found the text 'empty_segmentation'\. Split it"):
+        verdict(1.0, "empty_segmentation", QUALITY, THRESHOLD)
+
+
+@pytest.mark.parametrize("name", ["failure_dice", "recall"])
+@pytest.mark.parametrize("value", [0, 1.1, 95, NAN])
+def test_limits_are_shares(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be above 0 and at most 1; found {value}"):
+        fit_threshold([1], [0.5], **{name: value})
+
+
+def test_cases_without_a_confidence_are_refused():
+    with pytest.raises(ValueError, match="confidence must be finite; found nan for case 0 of 1"):
+        fit_threshold([NAN], [0.5])
+    with pytest.raises(ValueError, match="there must be a case"):
+        fit_threshold([], [])
+
+
+def test_an_uncertainty_is_told_as_it_stands_in_the_table():
+    """mean_entropy goes in with a minus; the reason shows 0.03, not -0.03, and turns the comparison round."""
+    quality = QualityMap((-0.02, -0.01), (0.9, 0.95), -0.1, 0.1, 0.9, 10, 10)
+    threshold = Threshold(-0.015, 0.75, 0.95, 0.1, 5, 50)
+    found = verdict(-0.03, [], quality, threshold, measure=Measure("mean_entropy", -1))
+    assert found.reason == (
+        "mean_entropy 0.03 is above 0.02, the least sure in calibration; "
+        "mean_entropy 0.03 is at or above 0.015, where calibration found 95% of the failures"
+    )

@@ -1,0 +1,263 @@
+"""Cases drawn small enough to be worked out by hand; where that is long, scikit-learn or plain NumPy says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from nnunet_ext.evaluation.case_metrics import evaluate_case, masks_of, nan_mean
+from nnunet_ext.evaluation.label_maps import LabelMapPair
+from nnunet_ext.evaluation.results import CaseEvaluation
+
+CLASSES = {"organ": (1,), "lesion": (2,)}
+REGIONS = {"whole": (1, 2), "core": (2,)}
+SPACING_MM = (3.0, 1.0, 1.0)
+VOXEL_ML = 0.003
+
+
+def cube(*corner: int, label: int = 1, shape: tuple[int, ...] = (4, 6, 8), side: int = 2) -> np.ndarray:
+    """Labels of a cube; background around it."""
+    values = np.zeros(shape, dtype=np.uint8)
+    values[tuple(slice(start, start + side) for start in corner)] = label
+    return values
+
+
+def evaluated(truth: np.ndarray, prediction: np.ndarray, structures=CLASSES, **settings) -> CaseEvaluation:
+    pair = LabelMapPair(truth, prediction, SPACING_MM)
+    return evaluate_case("case", pair, structures, voxel_ml=VOXEL_ML, **settings)
+
+
+# --- structures ---
+
+
+def test_a_cube_that_is_one_voxel_too_far_to_the_side():
+    """2·2·2 voxels, one x further: 4 in common, 4 missed, 4 made up at its edge. Every distance is 0 or 1 mm.
+
+    Dice 2·4/16 = 0.5; 4 of 12 voxels are in both, IoU 1/3. 8 voxels of 3 mm³ are 0.024 ml.
+    """
+    result = evaluated(cube(1, 2, 2), cube(1, 2, 3))
+    organ = result.structures["organ"]
+    assert organ["dice"] == pytest.approx(0.5)
+    assert organ["iou"] == pytest.approx(1 / 3)
+    assert (organ["hd_mm"], organ["hd95_mm"]) == pytest.approx((1, 1))
+    assert organ["nsd"] == 1  # all within 1 mm
+    assert (organ["volume_ml"], organ["true_volume_ml"]) == pytest.approx((0.024, 0.024))
+    assert (organ["volume_error_ml"], organ["relative_volume_error"]) == (0, 0)
+    assert (organ["lesion_f1"], organ["lesions"], organ["lesions_missed"], organ["lesions_spurious"]) == (1, 1, 0, 0)
+    assert (organ["missed_voxels"], organ["spurious_voxels"], organ["boundary_voxels"]) == (0, 0, 8)
+    assert result.figures["mean_dice"] == pytest.approx(0.5)  # lesion is in neither map and has no Dice
+
+
+def test_the_tolerance_of_the_surface_dice_is_passed_on():
+    """One x further: the two ends are 1 mm apart."""
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    assert evaluated(truth, prediction, nsd_tolerance_mm=0.4).structures["organ"]["nsd"] < 1
+
+
+def test_a_structure_that_neither_map_holds():
+    lesion = evaluated(cube(1, 2, 2), cube(1, 2, 2)).structures["lesion"]
+    assert all(math.isnan(lesion[name]) for name in ("dice", "iou", "lesion_f1", "relative_volume_error"))
+    assert (lesion["hd_mm"], lesion["nsd"], lesion["volume_ml"], lesion["lesions"]) == (0, 1, 0, 0)
+
+
+def test_a_structure_that_is_missed_altogether():
+    """Its distance is the diagonal of the image, 4·3 by 6 by 8 mm: √(144 + 36 + 64) = √244."""
+    organ = evaluated(cube(1, 2, 2), np.zeros((4, 6, 8), np.uint8)).structures["organ"]
+    assert (organ["dice"], organ["nsd"], organ["lesion_f1"]) == (0, 0, 0)
+    assert (organ["hd_mm"], organ["hd95_mm"]) == pytest.approx((math.sqrt(244), math.sqrt(244)))
+    assert organ["volume_error_ml"] == pytest.approx(-0.024)
+    assert organ["relative_volume_error"] == -1
+    assert (organ["missed_voxels"], organ["lesions_missed"]) == (8, 1)
+
+
+def test_a_structure_that_is_made_up():
+    organ = evaluated(np.zeros((4, 6, 8), np.uint8), cube(1, 2, 2)).structures["organ"]
+    assert organ["dice"] == 0
+    assert organ["hd_mm"] == pytest.approx(math.sqrt(244))
+    assert math.isnan(organ["relative_volume_error"])
+    assert (organ["spurious_voxels"], organ["lesions_spurious"], organ["lesions"]) == (8, 1, 0)
+
+
+def test_regions_are_judged_as_unions():
+    """A lesion called organ is a whole that is right and a core that is missed."""
+    truth = cube(1, 2, 2) + cube(1, 2, 4, label=2)
+    result = evaluated(truth, np.where(truth > 0, 1, 0), REGIONS, regions=True)
+    assert (result.structures["whole"]["dice"], result.structures["core"]["dice"]) == (1, 0)
+    assert result.figures == {"mean_dice": 0.5}  # end slices are of classes
+    assert list(result.stock) == ["whole", "core"]
+    assert (result.stock["whole"]["TP"], result.stock["core"]["FN"]) == (16, 8)
+
+
+def test_a_2d_image_has_no_surface_in_its_plane_and_no_ends():
+    """One slice (1, y, x), 2·2 pixels one x further. nnU-Net gives it 999 mm of thickness, which must not count.
+
+    The image's diagonal, for what is missed, is that of the plane: √(6² + 8²) = 10 mm.
+    """
+    truth, prediction = (cube(2, x, shape=(6, 8))[None] for x in (2, 3))
+    pair = LabelMapPair(truth, prediction, (999.0, 1.0, 1.0))
+    result = evaluate_case("case", pair, CLASSES, voxel_ml=0.001)
+    assert list(result.figures) == ["mean_dice"]
+    organ = result.structures["organ"]
+    assert (organ["hd_mm"], organ["nsd"]) == pytest.approx((1, 1))
+    assert organ["volume_ml"] == pytest.approx(0.004)
+    missed = evaluate_case("case", LabelMapPair(truth, truth * 0, (999.0, 1.0, 1.0)), CLASSES, voxel_ml=0.001)
+    assert missed.structures["organ"]["hd_mm"] == pytest.approx(10)
+
+
+def test_end_slices_in_both_variants():
+    """Ten slices; organ in the slices 0 to 8, predicted in 1 to 9, all of a slice. The ends are 0, 1, 8 and 9.
+
+    Strict: 0, 1, 1, 0. The paper counts the background (there 0 of nothing in slice 0, as all is organ: Dice 0; in
+    slice 1 absent from both: 1) and the absent lesion, 1: (0 + 0 + 1)/3 in the slices 0 and 9, 1 in 1 and 8.
+    """
+    truth, prediction = (np.zeros((10, 2, 2), np.uint8) for _ in range(2))
+    truth[:9], prediction[1:] = 1, 1
+    figures = evaluated(truth, prediction).figures
+    assert figures["end_slice_dice_strict"] == pytest.approx(0.5)
+    assert figures["end_slice_dice_paper"] == pytest.approx((1 / 3 + 1 + 1 + 1 / 3) / 4)
+
+
+# --- ignore label ---
+
+
+def test_voxels_of_the_ignore_label_could_hold_anything():
+    """Whatever a prediction, a probability or a map says there, every figure stays."""
+    rng = np.random.default_rng(0)
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    truth[:, 0], truth[3, 5] = 3, 3
+    ignored = truth == 3
+    probabilities = rng.dirichlet([1, 1, 1], truth.shape).transpose(3, 0, 1, 2)
+    maps = {"entropy": rng.random(truth.shape), "confidence": rng.random(truth.shape)}
+    one = evaluated(truth, prediction, ignore_label=3, probabilities=probabilities, maps=maps)
+    other = evaluated(
+        truth,
+        np.where(ignored, 2, prediction),
+        ignore_label=3,
+        probabilities=np.where(ignored, 1 / 3, probabilities),
+        maps={name: np.where(ignored, 0.5, values) for name, values in maps.items()},
+    )
+    assert one.structures["organ"]["dice"] == pytest.approx(0.5)
+    np.testing.assert_equal(other.structures, one.structures)
+    np.testing.assert_equal(other.figures, one.figures)
+    np.testing.assert_equal(other.stock, one.stock)
+    np.testing.assert_array_equal(other.reliability.counts, one.reliability.counts)
+
+
+def test_where_nothing_is_ignored_an_ignore_label_changes_nothing():
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    maps = {"entropy": np.linspace(0, 1, truth.size).reshape(truth.shape)}
+    without = evaluated(truth, prediction, maps=maps)
+    np.testing.assert_equal(vars(evaluated(truth, prediction, maps=maps, ignore_label=3)), vars(without))
+
+
+# --- probabilities ---
+
+
+def test_without_probabilities_and_maps_there_are_no_figures_of_them():
+    result = evaluated(cube(1, 2, 2), cube(1, 2, 3))
+    assert list(result.figures) == ["mean_dice", "end_slice_dice_paper", "end_slice_dice_strict"]
+    assert result.reliability is None
+
+
+def test_probabilities_are_judged_in_the_box_of_the_truths_foreground():
+    """The box is the cube, all organ, with p = 0.7 for it; what is said elsewhere does not count.
+
+    ECE |1 - 0.7| = 0.3; Brier 0.3² + 0.2² + 0.1² = 0.14; NLL -ln 0.7. Class-wise: background |0 - 0.2|, organ 0.3,
+    lesion 0.1; all voxels of a class are in one bin, so ACE is the same.
+    """
+    truth = cube(1, 2, 2)
+    probabilities = np.zeros((3, *truth.shape), np.float32)
+    probabilities[2] = 1  # wrong, and outside
+    probabilities[:, truth == 1] = np.array([[0.2], [0.7], [0.1]])
+    result = evaluated(truth, truth, probabilities=probabilities)
+    figures = result.figures
+    assert figures["ece"] == pytest.approx(0.3, abs=1e-6)
+    assert figures["class_wise_ece"] == pytest.approx(0.6 / 3, abs=1e-6)
+    assert figures["ace"] == pytest.approx(0.6 / 3, abs=1e-6)
+    assert figures["brier"] == pytest.approx(0.14, abs=1e-6)
+    assert figures["nll"] == pytest.approx(-math.log(0.7), abs=1e-6)
+    assert (result.reliability.counts.sum(), result.reliability.correct.sum()) == (8, 8)
+
+
+def test_probabilities_of_regions():
+    """In the box of 16 voxels whole has 0.9 and is everywhere; core has 0.4 and is in half of it.
+
+    Brier 2·(0.1² + (0.6² + 0.4²)/2)/2 = 0.27. ECE: whole |1 - 0.9|, core is called "out" with 0.6, half right: 0.1.
+    """
+    truth = cube(1, 2, 2) + cube(1, 2, 4, label=2)
+    probabilities = np.stack([np.full(truth.shape, 0.9), np.full(truth.shape, 0.4)])
+    result = evaluated(truth, truth, REGIONS, regions=True, probabilities=probabilities)
+    assert list(result.figures) == ["mean_dice", "ece", "brier", "nll"]
+    assert result.figures["brier"] == pytest.approx(0.27)
+    assert result.figures["ece"] == pytest.approx(0.1)
+    nll = -(math.log(0.9) + (math.log(0.4) + math.log(0.6)) / 2) / 2
+    assert result.figures["nll"] == pytest.approx(nll)
+    assert result.reliability.counts.sum() == 2 * 16
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_an_empty_truth_has_no_calibration(regions):
+    """There is no box; the volume is left out of means, and has no part in the reliability diagram."""
+    truth = np.zeros((4, 6, 8), np.uint8)
+    probabilities = np.full((2 if regions else 3, *truth.shape), 0.3)
+    result = evaluated(
+        truth, cube(1, 2, 2), REGIONS if regions else CLASSES, regions=regions, probabilities=probabilities
+    )
+    names = ["ece", "brier", "nll"] if regions else ["ece", "class_wise_ece", "ace", "brier", "nll"]
+    assert all(math.isnan(result.figures[name]) for name in names)
+    assert result.reliability is None
+
+
+# --- maps ---
+
+
+def test_maps_are_held_against_the_errors_in_the_box_of_both_foregrounds():
+    """Truth and prediction together are 2·2·3 voxels, of which 8 are wrong."""
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    values = np.random.default_rng(0).random(truth.shape)
+    figures = evaluated(truth, prediction, maps={"entropy": values}).figures
+    box = np.s_[1:3, 2:4, 2:5]
+    wrong = (truth != prediction)[box].ravel()
+    assert (wrong.size, wrong.sum()) == (12, 8)
+    assert figures["entropy_error_auroc"] == pytest.approx(roc_auc_score(wrong, values[box].ravel()))
+    assert figures["entropy_error_ap"] == pytest.approx(average_precision_score(wrong, values[box].ravel()))
+
+
+def test_a_map_of_confidence_is_turned_round():
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    values = np.random.default_rng(0).random(truth.shape)
+    figures = evaluated(truth, prediction, maps={"entropy": values, "confidence": 1 - values}).figures
+    for key in ("error_auroc", "error_ap", "qu_brats", "qu_brats_gain"):
+        assert figures[f"confidence_{key}"] == pytest.approx(figures[f"entropy_{key}"])
+
+
+def test_a_map_that_is_zero_scores_what_dice_gives():
+    """(Dice + 2)/3 with Dice 0.5 for the organ and, as in QU-BraTS, 1 for the lesion that is nowhere; no gain."""
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    figures = evaluated(truth, prediction, maps={"entropy": np.zeros(truth.shape)}).figures
+    assert figures["entropy_qu_brats"] == pytest.approx((2.5 / 3 + 1) / 2)
+    assert figures["entropy_qu_brats_gain"] == pytest.approx(0)
+
+
+def test_a_map_has_no_figures_where_there_is_nothing_to_segment():
+    truth = np.zeros((4, 6, 8), np.uint8)
+    figures = evaluated(truth, truth, maps={"entropy": np.zeros(truth.shape)}).figures
+    assert all(math.isnan(value) for name, value in figures.items() if name.startswith("entropy"))
+    assert math.isnan(figures["mean_dice"])
+
+
+# --- parts ---
+
+
+def test_masks_of_regions():
+    masks = masks_of(np.array([[[0, 1, 2]]]), REGIONS)
+    assert masks.tolist() == [[[[False, True, True]]], [[[False, False, True]]]]
+
+
+def test_the_mean_of_nothing_is_not_defined():
+    assert nan_mean([math.nan, 1, 3]) == 2
+    assert math.isnan(nan_mean([math.nan]))
+    assert math.isnan(nan_mean([]))

@@ -1,0 +1,113 @@
+"""What a person sees of an evaluation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nnunet_ext.evaluation.comparison import PairedComparison
+from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
+from nnunet_ext.evaluation.text import aligned, comparison_lines, evaluation_lines, percent, shown, signed
+
+NAN = math.nan
+
+
+def case(name: str, dice: float, **figures: float) -> CaseEvaluation:
+    structures = {
+        "LV": {"dice": dice, "hd95_mm": 4.0, "hd_mm": 12.5, "nsd": 0.7, "volume_error_ml": -1.934, "lesion_f1": 1.0},
+        "scar": dict.fromkeys(("dice", "hd95_mm", "hd_mm", "nsd", "volume_error_ml", "lesion_f1"), NAN),
+    }
+    return CaseEvaluation(name, structures, {"mean_dice": dice, **figures}, {})
+
+
+def error_group(dice: float, *shares: float) -> dict[str, Any]:
+    return {
+        "n": 2,
+        "mean_dice": dice,
+        **dict(zip(("missed_share", "spurious_share", "boundary_share"), shares, strict=True)),
+    }
+
+
+def own_parts(**parts: Any) -> dict[str, Any]:
+    return {"failure_detection": {}, "error_analysis": {"groups": {}, "worst_cases": []}} | parts
+
+
+STRUCTURES = {"LV": (1,), "scar": (2,)}
+
+
+def test_a_folder_of_stock_predictions():
+    """No probabilities, maps or confidences: means of the structures and of the errors; a dash where none is."""
+    evaluation = FolderEvaluation(STRUCTURES, [case("p1", 0.9), case("p2", 0.8)])
+    errors = {
+        "groups": {"LV": error_group(0.85, 0.5, 0.25, 0.25), "scar": error_group(NAN, NAN, NAN, NAN)},
+        "worst_cases": [{"case": "p2", "mean_dice": 0.8}, {"case": "p1", "mean_dice": 0.9}],
+    }
+    assert evaluation_lines(evaluation, own_parts(error_analysis=errors)) == [
+        "2 cases, mean Dice 0.850",
+        "",
+        "structure   Dice  HD95 mm  HD mm    NSD  volume error ml  lesion F1",
+        "LV         0.850     4.00  12.50  0.700            -1.93      1.000",
+        "scar           -        -      -      -                -          -",
+        "",
+        "errors by group  n   Dice  missed  spurious  boundary",
+        "LV               2  0.850     50%       25%       25%",
+        "scar             2      -       -         -         -",
+        "",
+        "Worst: p2 (0.800), p1 (0.900)",
+    ]
+
+
+def test_what_predictions_with_uncertainty_add():
+    figures = {
+        "end_slice_dice_paper": 0.9, "end_slice_dice_strict": 0.5,
+        "ece": 0.01234, "class_wise_ece": 0.02, "ace": 0.3, "brier": 0.1, "nll": NAN,
+        "entropy_error_auroc": 0.95, "entropy_error_ap": 0.5, "entropy_qu_brats": 0.9, "entropy_qu_brats_gain": -0.01,
+    }  # fmt: skip
+    evaluation = FolderEvaluation(STRUCTURES, [case("p1", 0.9, **figures)])
+    detection = {
+        "mean_entropy": {
+            "aurc": 0.2, "e_aurc": 0.1, "augrc": 0.05, "failure_auroc": NAN, "fpr_at_95_tpr": NAN, "spearman": -0.75
+        }
+    }  # fmt: skip
+    lines = evaluation_lines(evaluation, own_parts(failure_detection=detection))
+    assert lines[5:16] == [
+        "",
+        "End coefficient: 1.00 as the paper counts, 0.00 strictly",
+        "",
+        "probabilities     ECE  class-wise ECE     ACE   Brier  NLL",
+        "               0.0123          0.0200  0.3000  0.1000    -",
+        "",
+        "map against errors  AUROC     AP  QU-BraTS    gain",
+        "entropy             0.950  0.500     0.900  -0.010",
+        "",
+        "confidence against risk   AURC  E-AURC  AUGRC  AUROC  FPR@95  Spearman",
+        "mean_entropy             0.200   0.100  0.050      -       -    -0.750",
+    ]
+
+
+def test_a_folder_without_a_case_has_no_numbers():
+    lines = evaluation_lines(FolderEvaluation(STRUCTURES, []), own_parts())
+    assert lines[0] == "0 cases, mean Dice -"
+    assert not any("Worst" in line for line in lines)
+
+
+def test_a_comparison_says_which_way_and_how_sure():
+    compared = {
+        "mean_dice": PairedComparison(0.012345, -0.001, 0.02, 0.95, 0.0312, cases=20, groups=10, left_out=0),
+        "LV hd95_mm": PairedComparison(-3.5, NAN, NAN, 0.95, NAN, cases=1, groups=1, left_out=19),
+    }
+    assert comparison_lines(compared, "stock") == [
+        "",
+        "less stock  difference        95% interval       p  cases",
+        "mean_dice      +0.0123  -0.0010 to +0.0200  0.0312     20",
+        "LV hd95_mm     -3.5000              - to -       -      1",
+    ]
+
+
+def test_the_first_column_is_to_the_left_and_numbers_to_the_right():
+    assert aligned([["a", "number"], ["longer", "1"]]) == ["a       number", "longer       1"]
+
+
+def test_numbers_that_are_not_defined_are_dashes():
+    assert [shown(NAN, 3), signed(NAN), percent(NAN)] == ["-"] * 3
+    assert [shown(0.12345, 3), signed(0.5), signed(-0.5), percent(0.125)] == ["0.123", "+0.5000", "-0.5000", "12%"]

@@ -1,0 +1,312 @@
+"""Prediction with a calibration: what changes, what must not, and what the mask covers."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from nnunet_ext.calibration.model_calibration import Calibration, CalibrationError
+from nnunet_ext.calibration.quality import QualityMap
+from nnunet_ext.calibration.risk_control import MaskThreshold
+from nnunet_ext.calibration.temperature import Temperature
+from nnunet_ext.calibration.verdict import Threshold
+from nnunet_ext.cli import main
+from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.export import CasePrediction
+from nnunet_ext.inference.members import MemberRule
+from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.sliding_window import tile_image
+
+NO_TILES = tile_image(torch.zeros(1, 1, 4, 4), (4, 4))  # the network does not run in most of these tests
+TWO_LABELS = {"background": 0, "organ": 1}
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
+# In a row of four voxels nnU-Net's crop holds 1 and 2; two members give these probabilities of the organ.
+PREPARED = PreparedCase(
+    NO_TILES,
+    {
+        "spacing": [4.0, 1.0, 1.0],
+        "shape_before_cropping": (1, 1, 4),
+        "bbox_used_for_cropping": [[0, 1], [0, 1], [1, 3]],
+        "shape_after_cropping_and_before_resampling": (1, 1, 2),
+    },
+)
+
+
+def calibration_of(
+    *temperatures: float, mask: float | None = 0.1, regions: bool = False, **changes: Any
+) -> Calibration:
+    """Expected Dice is the pairwise Dice; at 0.3 and below cases are flagged."""
+    calibration = Calibration(
+        temperature=Temperature(temperatures, regions),
+        confidence="pairwise_dice",
+        quality=QualityMap((0.0, 1.0), (0.0, 1.0), -0.1, 0.1, 0.9, 100, 50),
+        threshold=Threshold(0.3, 0.2, 0.95, 0.2, 20, 100),
+        mask=None if mask is None else MaskThreshold(mask, 0.1, 0.08, 40, 0),
+        settings={},
+        fitted_on={"members": []},
+        figures={},
+        cases=[],
+    )
+    return replace(calibration, **changes)
+
+
+@pytest.fixture
+def two_members(make_model_folder: Callable[..., Path]) -> Callable[..., CaseEnsemble]:
+    """Two members' probabilities, one row an output without background, in the box of the case above."""
+
+    def make(first: Sequence[Any], second: Sequence[Any], *, regions: bool = False, **settings: Any) -> CaseEnsemble:
+        labels = {"labels": REGIONS, "regions_class_order": [1, 2]} if regions else {"labels": TWO_LABELS}
+        model: Model = load_model(
+            make_model_folder(**labels), None, MemberRule.parse("final"), device=torch.device("cpu")
+        )
+        ensemble = CaseEnsemble(
+            [model], [PREPARED], average="probabilities", with_variance=True, keep_members=False, **settings
+        )
+        for name, probabilities in (("first", first), ("second", second)):
+            p = torch.tensor(probabilities).reshape(-1, 1, 1, 2)
+            logits = torch.logit(p) if regions else torch.cat([torch.zeros_like(p), torch.logit(p)])
+            ensemble.add(0, Pass(name=name, member=model.members[0], flips=((),), weight=1.0), logits)
+        return ensemble
+
+    return make
+
+
+def finished(ensemble: CaseEnsemble, calibration: Calibration | None, maps: Sequence[str] = ()) -> CasePrediction:
+    return ensemble.finish("case", maps=maps, save_probabilities=True, calibration=calibration)
+
+
+def entropy(p: float) -> float:
+    """Of two classes, by ln 2."""
+    return -(p * math.log(p) + (1 - p) * math.log(1 - p)) / math.log(2)
+
+
+# --- one case ---
+
+
+def test_probabilities_are_those_of_the_temperature_and_nothing_is_known_better_outside(two_members):
+    """Means 0.2 and 0.8. With T = 2: √0.2/(√0.2 + √0.8) = 1/3 and 2/3. Outside of the crop is background."""
+    ensemble = two_members([0.1, 0.9], [0.3, 0.7])
+    plain, calibrated = (finished(ensemble, each) for each in (None, calibration_of(2.0, 2.0)))
+    np.testing.assert_allclose(plain.probabilities[1, 0, 0], [0, 0.2, 0.8, 0], atol=1e-6)
+    np.testing.assert_allclose(calibrated.probabilities[1, 0, 0], [0, 1 / 3, 2 / 3, 0], atol=1e-6)
+    np.testing.assert_allclose(calibrated.probabilities.sum(0), np.ones((1, 1, 4)), atol=1e-6)
+
+
+def test_regions_have_a_temperature_each(two_members):
+    """Odds 0.8 : 0.2 = 4 become 2 with T = 2, that is 2/3; odds 0.1 : 0.9 = 1/9 become 1/3, that is 1/4."""
+    ensemble = two_members([[0.8, 0.8], [0.1, 0.1]], [[0.8, 0.8], [0.1, 0.1]], regions=True)
+    calibrated = finished(ensemble, calibration_of(2.0, 2.0, regions=True), ["confidence"])
+    np.testing.assert_allclose(
+        calibrated.probabilities[:, 0, 0], [[0, 2 / 3, 2 / 3, 0], [0, 0.25, 0.25, 0]], atol=1e-6
+    )
+    assert calibrated.segmentation.tolist() == [[[0, 1, 1, 0]]]
+    np.testing.assert_allclose(calibrated.maps["confidence"][0, 0], [1, 2 / 3, 2 / 3, 1], atol=1e-6)  # the least sure
+
+
+def test_the_segmentation_stays_even_if_another_class_becomes_the_most_likely(two_members):
+    """Organ 0.6 with T = 1, background 0.4 with T = 2: √0.4 = 0.63 is more than 0.6."""
+    ensemble = two_members([0.6, 0.6], [0.6, 0.6])
+    plain, calibrated = (finished(ensemble, each) for each in (None, calibration_of(2.0, 1.0)))
+    assert calibrated.probabilities[1, 0, 0, 1] < 0.5
+    assert plain.segmentation.tolist() == calibrated.segmentation.tolist() == [[[0, 1, 1, 0]]]
+
+
+def test_maps_of_the_mean_are_of_calibrated_probabilities_and_those_of_members_are_not(two_members):
+    ensemble = two_members([0.1, 0.9], [0.3, 0.7])
+    maps = ["entropy", "confidence", "mutual_information", "expected_entropy", "variance"]
+    plain, calibrated = (finished(ensemble, each, maps) for each in (None, calibration_of(2.0, 2.0)))
+    np.testing.assert_allclose(plain.maps["entropy"][0, 0], [0, entropy(0.2), entropy(0.8), 0], atol=1e-6)
+    np.testing.assert_allclose(calibrated.maps["entropy"][0, 0], [0, entropy(1 / 3), entropy(2 / 3), 0], atol=1e-6)
+    np.testing.assert_allclose(calibrated.maps["confidence"][0, 0], [1, 2 / 3, 2 / 3, 1], atol=1e-6)
+    for name in ("mutual_information", "expected_entropy", "variance"):
+        np.testing.assert_array_equal(calibrated.maps[name], plain.maps[name])
+    assert list(calibrated.maps) == maps
+
+
+def test_the_row_is_the_one_that_calibration_was_fitted_to_and_gets_its_columns(two_members):
+    """Not of the calibrated entropy. Members have voxel 2 and voxels 1, 2: pairwise Dice 2/3."""
+    ensemble = two_members([0.1, 0.9], [0.6, 0.7])
+    plain, calibrated = (finished(ensemble, each, ["entropy"]) for each in (None, calibration_of(2.0, 2.0)))
+    assert {name: calibrated.row[name] for name in plain.row} == plain.row
+    assert calibrated.row["mean_entropy"] == pytest.approx((entropy(0.35) + entropy(0.8)) / 4)
+    assert calibrated.maps["entropy"].mean() > calibrated.row["mean_entropy"]
+    assert calibrated.row["predicted_dice"] == pytest.approx(2 / 3)
+    assert calibrated.row["predicted_dice_low"] == pytest.approx(2 / 3 - 0.1)
+    assert calibrated.row["verdict"] == "accept"
+    assert "verdict" not in plain.row
+
+
+def test_a_case_whose_members_are_all_empty_is_not_accepted(two_members):
+    row = finished(two_members([0.1, 0.1], [0.1, 0.1]), calibration_of(1.0, 1.0)).row
+    assert (row["pairwise_dice"], row["flags"]) == (1, ["empty_segmentation", "all_members_empty"])
+    assert row["verdict"] == "review"
+
+
+# --- covering mask ---
+
+
+def test_the_mask_covers_what_the_uncalibrated_probability_reaches(two_members):
+    """0.2 and 0.8 with a threshold of 0.25. With T = 2 they are 1/3 and 2/3, and both would be above it."""
+    ensemble = two_members([0.1, 0.9], [0.3, 0.7])
+    mask = finished(ensemble, calibration_of(2.0, 2.0, mask=0.25)).covering_mask
+    assert mask.tolist() == [[[0, 0, 1, 0]]]
+    assert mask.dtype == np.uint8
+
+
+def test_a_mask_of_everything_reaches_beyond_nnunets_crop(two_members):
+    """At the threshold 0 no promise is possible but the whole image."""
+    mask = finished(two_members([0.1, 0.9], [0.3, 0.7]), calibration_of(1.0, 1.0, mask=0.0)).covering_mask
+    assert mask.tolist() == [[[1, 1, 1, 1]]]
+
+
+def test_the_mask_of_regions_is_their_union(two_members):
+    ensemble = two_members([[0.3, 0.1], [0.1, 0.4]], [[0.3, 0.1], [0.1, 0.4]], regions=True)
+    mask = finished(ensemble, calibration_of(1.0, 1.0, mask=0.25, regions=True)).covering_mask
+    assert mask.tolist() == [[[0, 1, 1, 0]]]
+
+
+@pytest.mark.parametrize("calibration", [None, calibration_of(1.0, 1.0, mask=None)])
+def test_without_a_threshold_there_is_no_mask(two_members, calibration):
+    assert finished(two_members([0.1, 0.9], [0.3, 0.7]), calibration).covering_mask is None
+
+
+# --- folders ---
+
+
+def opened(folder: Path, **settings: Any) -> EnsemblePredictor:
+    return EnsemblePredictor.from_model_folders(
+        folder, device="cpu", allow_tqdm=False, use_mirroring=False, **settings
+    )
+
+
+@pytest.fixture
+def folder(make_model_folder: Callable[..., Path]) -> Path:
+    """Two members; small logits, so that probabilities are not all 0 or 1."""
+    return make_model_folder(folds=(0, 1), logit_scale=3.0)
+
+
+@pytest.fixture
+def images(make_image: Callable[..., Path], tmp_path: Path) -> Path:
+    for number in range(2):
+        make_image(tmp_path / "images", f"c{number}", shape_zyx=(2, 20, 20), seed=number)
+    return tmp_path / "images"
+
+
+def voxels(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def table(output: Path) -> list[dict[str, str]]:
+    with (output / "cases.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_of_a_calibrated_prediction(folder, images, tmp_path):
+    """Held against the files of a plain one: p^(1/T) normalised, by NumPy."""
+    predictor = opened(folder)
+    predictor.predict_from_files(images, tmp_path / "plain", save_probabilities=True)
+    predictor.use_calibration(calibration_of(1.7, 1.7, 1.7, mask=0.25, settings=predictor.settings))
+    predictor.predict_from_files(images, tmp_path / "ours", save_probabilities=True)
+    plain, ours = (np.load(tmp_path / name / "c0.npz")["probabilities"] for name in ("plain", "ours"))
+    powers = plain.astype(np.float64) ** (1 / 1.7)
+    np.testing.assert_allclose(ours, powers / powers.sum(axis=0), atol=1e-5)
+    assert np.abs(ours - plain).max() > 0.02
+    for case in ("c0", "c1"):
+        np.testing.assert_array_equal(
+            voxels(tmp_path / "ours" / f"{case}.nii.gz"), voxels(tmp_path / "plain" / f"{case}.nii.gz")
+        )
+    shares = -(ours * np.log(np.maximum(ours, 1e-30))).sum(axis=0) / math.log(3)
+    np.testing.assert_allclose(voxels(tmp_path / "ours" / "maps" / "entropy" / "c0.nii.gz"), shares, atol=1e-4)
+    covering = voxels(tmp_path / "ours" / "covering_masks" / "c0.nii.gz")
+    np.testing.assert_array_equal(covering, plain[1:].sum(axis=0) >= 0.25)
+    assert covering[voxels(tmp_path / "ours" / "c0.nii.gz") > 0].all()  # the most likely of three has at least 1/3
+    for before, after in zip(table(tmp_path / "plain"), table(tmp_path / "ours"), strict=True):
+        assert {name: after[name] for name in before} == before
+        assert after["verdict"] in ("accept", "review", "reject")
+    assert not (tmp_path / "plain" / "covering_masks").exists()
+
+
+def test_continuing_asks_for_the_mask_as_well(folder, images, tmp_path):
+    predictor, output = opened(folder), tmp_path / "out"
+    assert predictor.predict_from_files(images, output).predicted == ["c0", "c1"]
+    calibration = calibration_of(1.7, 1.7, 1.7, settings=predictor.settings)
+    predictor.use_calibration(calibration)
+    assert predictor.predict_from_files(images, output, overwrite=False).predicted == ["c0", "c1"]  # none has a mask
+    (output / "covering_masks" / "c1.nii.gz").unlink()
+    report = predictor.predict_from_files(images, output, overwrite=False)
+    assert (report.skipped, report.predicted) == (["c0"], ["c1"])
+    (output / "covering_masks" / "c1.nii.gz").unlink()
+    predictor.use_calibration(replace(calibration, mask=None))
+    assert predictor.predict_from_files(images, output, overwrite=False).skipped == ["c0", "c1"]
+
+
+@pytest.mark.parametrize("other", [{"tile_step_size": 0.25}, {"average": "logits"}, {"tta_members": True}])
+def test_a_calibration_of_another_ensemble_is_refused(folder, other):
+    calibration = calibration_of(1.0, 1.0, 1.0, settings=opened(folder).settings)
+    with pytest.raises(CalibrationError, match="belongs to the ensemble that it was fitted for"):
+        opened(folder, **other).use_calibration(calibration)
+
+
+def test_members_that_were_trained_again_are_refused(folder):
+    predictor = opened(folder)
+    members = [{"name": member.name, "sha256": member.sha256} for member in predictor.models[0].members]
+    calibration = calibration_of(1.0, 1.0, 1.0, settings=predictor.settings, fitted_on={"members": members})
+    predictor.use_calibration(calibration)
+    members[1]["sha256"] = "of an earlier training"
+    with pytest.raises(CalibrationError, match="fold_1/checkpoint_final is another file now"):
+        predictor.use_calibration(calibration)
+
+
+def test_other_folds_are_the_same_ensemble(folder):
+    """A cross-validation judges each fold's members; the model that predicts has all of them."""
+    one = opened(folder, folds=[0])
+    opened(folder).use_calibration(calibration_of(1.0, 1.0, 1.0, settings=one.settings))
+
+
+def test_settings_come_back_from_a_file(folder, tmp_path):
+    predictor = opened(folder, weights=[2])
+    calibration_of(1.0, 1.0, 1.0, settings=predictor.settings).save(tmp_path / "calibration.json")
+    predictor.use_calibration(Calibration.load(tmp_path / "calibration.json"))
+
+
+# --- the command ---
+
+
+def predict(folder: Path, images: Path, output: Path, *flags: str) -> int:
+    return main(
+        ["predict", "-i", str(images), "-o", str(output), "-m", str(folder), "-device", "cpu", "--disable_tta",
+         "--disable_progress_bar", *flags]
+    )  # fmt: skip
+
+
+def test_the_command_takes_the_calibration_of_the_model_folder(folder, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("nnunet_ext.predict.usable_cores", lambda: 1)
+    calibration = calibration_of(1.7, 1.7, 1.7, settings=opened(folder).settings)
+    calibration.save(folder / "calibration.json")
+    assert predict(folder, images, tmp_path / "out", "--calibrated") == 0
+    assert all(row["verdict"] for row in table(tmp_path / "out"))
+    replace(calibration, mask=None).save(tmp_path / "other.json")
+    assert predict(folder, images, tmp_path / "other", "--calibrated", str(tmp_path / "other.json")) == 0
+    assert not (tmp_path / "other" / "covering_masks").exists()
+
+
+def test_the_command_refuses_a_calibration_that_is_missing_or_of_another_ensemble(
+    folder, images, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("nnunet_ext.predict.usable_cores", lambda: 1)
+    assert predict(folder, images, tmp_path / "out", "--calibrated") == 1
+    assert "calibration.json does not exist. Run nnunet_ext calibrate" in capsys.readouterr().err
+    calibration_of(1.0, 1.0, 1.0, settings=opened(folder).settings).save(folder / "calibration.json")
+    assert predict(folder, images, tmp_path / "out", "--calibrated", "-step_size", "0.25") == 1
+    assert "its step_size is 0.5, this ensemble's is 0.25" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
