@@ -14,7 +14,7 @@ install: .venv/installed
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.15.2
 	touch $@
 
-demo: install      ## phantom data, planning, training, prediction with uncertainty: under 6 minutes
+demo: install      ## phantom data, training, calibration, prediction, report: under 6 minutes
 	$(BIN)/nnunet_ext demo -o demo
 
 test: install      ## the whole test-suite, CPU only

@@ -26,6 +26,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder2
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
@@ -289,13 +290,23 @@ def seed_everything() -> None:
 
 
 @pytest.fixture(scope="session")
-def predict_here(variables: dict[str, str]) -> Callable[..., Path]:
+def run_here(variables: dict[str, str]) -> Callable[..., int]:
+    """`run_here(*arguments)`: the exit status of `nnunet_ext` in this process, without nnUNet_extTrainer."""
+
+    def run(*arguments: object) -> int:
+        with nnunet_in_this_process(variables, trainers=False):
+            return cli.main(list(map(str, arguments)))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def predict_here(run_here: Callable[..., int]) -> Callable[..., Path]:
     """`predict_here(images, output, *flags)`: `nnunet_ext predict` in this process, without nnUNet_extTrainer."""
 
     def predict(images: Path, output: Path, *flags: object, status: int = 0) -> Path:
-        with nnunet_in_this_process(variables, trainers=False):
-            arguments = ["predict", "-i", images, "-o", output, "-device", "cpu", "--disable_progress_bar", *flags]
-            assert cli.main(list(map(str, arguments))) == status
+        arguments = ["predict", "-i", images, "-o", output, "-device", "cpu", "--disable_progress_bar", *flags]
+        assert run_here(*arguments) == status
         return output
 
     return predict
@@ -345,6 +356,21 @@ def predict_with_stock(variables: dict[str, str]) -> Callable[..., Path]:
         return output
 
     return predict
+
+
+@pytest.fixture(scope="session")
+def evaluate_with_stock(variables: dict[str, str]) -> Callable[[Path, Path, Path], None]:
+    """`evaluate_with_stock(truths, predictions, file)`: what nnUNetv2_evaluate_folder does, in this process."""
+
+    def evaluate(truths: Path, predictions: Path, file: Path) -> None:
+        with nnunet_in_this_process(variables):
+            compute_metrics_on_folder2(
+                *(str(truths), str(predictions), str(predictions / "dataset.json"), str(predictions / "plans.json")),
+                output_file=str(file),
+                num_processes=1,
+            )
+
+    return evaluate
 
 
 def read_labels(folder: Path) -> dict[str, np.ndarray]:

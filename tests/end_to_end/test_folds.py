@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
+import nibabel
 import numpy as np
 import pytest
 
+from nnunet_ext.inference.case_table import read_cases
+
 CASES = ["tumour_006", "tumour_007"]
 FOLDS = (0, 1)
+QUIETLY = ("-np", 1, "--disable_progress_bar")
 
 
 def shortened(trainer):
@@ -103,3 +108,75 @@ def test_the_mean_of_the_folds_probabilities_is_the_default(
         np.testing.assert_allclose(found, mean, atol=1e-3)
         # and not the same as stock's softmax of mean logits
         assert np.abs(found - np.load(averaged_logits / f"{case}.npz")["probabilities"]).max() > 0.01
+
+
+# --- calibration, evaluation and the page ---
+
+
+@pytest.fixture(scope="module")
+def calibrated(stock_model, plain_dataset, run_here, predict_here, tmp_path_factory):
+    """Predictions with what `nnunet_ext calibrate` fitted to both folds: one held-out case each."""
+    assert run_here("calibrate", "-m", stock_model, "-device", "cpu", "--disable_progress_bar") == 0
+    return predict_here(
+        *(plain_dataset.images, tmp_path_factory.mktemp("calibrated"), "-m", stock_model, "--calibrated"),
+        *("--average", "probabilities", "--save_probabilities", "--maps", "entropy", "confidence"),
+    )
+
+
+def test_calibration_says_what_it_was_fitted_on(calibrated, stock_model, plain_dataset):
+    content = json.loads((stock_model / "calibration.json").read_text(encoding="utf-8"))
+    assert [case["case"] for case in content["cases"]] == ["tumour_000", "tumour_001"]
+    assert [member["name"] for member in content["fitted_on"]["members"]] == [
+        "fold_0/checkpoint_final",
+        "fold_1/checkpoint_final",
+    ]
+
+
+def test_calibrated_probabilities_leave_the_segmentation(calibrated, averaged_logits, labels_in):
+    """One temperature for all classes: the most likely class stays the most likely."""
+    for case, labels in labels_in(calibrated).items():
+        with np.load(calibrated / f"{case}.npz") as content:
+            probabilities = content["probabilities"]
+        assert probabilities.sum(axis=0) == pytest.approx(1, abs=1e-4)
+        assert np.array_equal(probabilities.argmax(axis=0).transpose(2, 1, 0), labels)  # (z, y, x) to (x, y, z)
+        confidence = nibabel.load(calibrated / "maps" / "confidence" / f"{case}.nii.gz").get_fdata()
+        assert probabilities.max(axis=0).transpose(2, 1, 0) == pytest.approx(confidence, abs=1e-5)
+
+
+def test_two_patients_are_too_few_to_accept_anything(calibrated):
+    """The interval of two patients is 0 to 1, so nothing is known about failures."""
+    rows = read_cases(calibrated / "cases.csv")
+    assert [row["verdict"] in ("review", "reject") for row in rows] == [True, True]
+    assert [(row["predicted_dice_low"], row["predicted_dice_high"]) for row in rows] == [("0", "1")] * 2
+
+
+def test_evaluation_has_the_keys_and_values_of_stock(
+    calibrated, plain_dataset, run_here, evaluate_with_stock, tmp_path
+):
+    truths = plain_dataset.raw / "labelsTs"
+    assert run_here("evaluate", truths, calibrated, "-o", tmp_path / "ours", *QUIETLY) == 0
+    evaluate_with_stock(truths, calibrated, tmp_path / "stock.json")
+    ours = json.loads((tmp_path / "ours" / "summary.json").read_text(encoding="utf-8"))
+    stock = json.loads((tmp_path / "stock.json").read_text(encoding="utf-8"))
+    assert {key: ours[key] for key in stock} == stock
+    assert ours["nnunet_ext"]["case_figures"]["ece"]["cases"] == 2
+
+
+def test_the_page_shows_both_cases(calibrated, plain_dataset, run_here, tmp_path):
+    page = tmp_path / "report.html"
+    truths = plain_dataset.raw / "labelsTs"
+    assert run_here("report", calibrated, "--gt", truths, "-o", page, *QUIETLY) == 0
+    text = page.read_text(encoding="utf-8")
+    assert all(case in text for case in CASES)
+    assert "data:image/png" in text
+
+
+def test_other_members_than_those_calibrated_are_refused(
+    calibrated, stock_model, plain_dataset, run_here, tmp_path, capsys
+):
+    status = run_here(
+        *("predict", "-i", plain_dataset.images, "-o", tmp_path, "-m", stock_model),
+        *("--members", "best", "--calibrated", "-device", "cpu"),
+    )
+    assert status == 1
+    assert "its members is 'final', this ensemble's is 'best'" in capsys.readouterr().err
