@@ -54,18 +54,20 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
     options = ensemble_options(arguments, folders)
     folds = chosen_folds(arguments.f) or trained_folds(folders[0], options["members"])
     dataset = TrainingData.open(folders[0], arguments.splits)
-    cases_of_fold = {
-        fold: held_out_cases(fold, dataset.splits, [folder / f"fold_{fold}" for folder in folders]) for fold in folds
-    }
+    cases_of_fold = {}
+    for fold in folds:
+        names = held_out_cases(fold, dataset.splits, [folder / f"fold_{fold}" for folder in folders])
+        cases_of_fold[fold] = [dataset.case(name, arguments.prev_stage_predictions) for name in names]
+        for name in names:
+            patient_of(name, arguments.patients)  # a pattern that does not fit is refused before hours of prediction
     collected: list[CalibrationCase] = []
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
-    for fold, names in cases_of_fold.items():
+    for fold, cases in cases_of_fold.items():
         predictor = EnsemblePredictor.from_model_folders(folders, folds=[fold], **options)
         settings = predictor.settings
         members += [describe(member) for model in predictor.models for member in model.members]
         sink = CaseCollector(dataset, str(fold), arguments.patients)
-        cases = [dataset.case(name, arguments.prev_stage_predictions) for name in names]
         report = predictor.predict_cases(cases, sink, maps=(), save_probabilities=True)
         if report.failed:
             raise CalibrationFailedError(

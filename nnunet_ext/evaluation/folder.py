@@ -19,7 +19,7 @@ from nnunet_ext.atomic import PARTIAL_PREFIX
 from nnunet_ext.evaluation.case_metrics import evaluate_case
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation, Region
-from nnunet_ext.inference.ensemble import voxel_volume_ml
+from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.float_maps import map_file_ending
 from nnunet_ext.inference.uncertainty import regions_of
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
 
 from nnunet_ext.evaluation.surface import require_masks
+
+FLAT_IMAGE_FACTOR = 999
+
+
+def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
+    """Volume of a voxel; a 2D image, to which nnU-Net gives 999 times its spacing as thickness, is 1 mm thick."""
+    thickness_mm, *in_plane_mm = spacing_mm
+    is_flat = thickness_mm >= FLAT_IMAGE_FACTOR * max(in_plane_mm)
+    return (1.0 if is_flat else thickness_mm) * math.prod(in_plane_mm) / 1000
 
 
 def volume_error_ml(prediction: np.ndarray, truth: np.ndarray, voxel_ml: float) -> float:

@@ -12,6 +12,7 @@ import torch
 from nnunet_ext.architectures.mirroring import Flip
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import foreground_probability
+from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import Member
@@ -30,8 +31,6 @@ from nnunet_ext.inference.resampling import (
 )
 from nnunet_ext.inference.sliding_window import TiledImage
 from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, regions_of, uncertainty_maps
-
-FLAT_IMAGE_FACTOR = 999
 
 
 @dataclass(frozen=True)
@@ -199,10 +198,3 @@ class CaseEnsemble:
         outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
         whole = tuple(slice(0, size) for size in self.shape)
         return place(probabilities, self.box, whole, outside).numpy()
-
-
-def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
-    """Volume of a voxel; a 2D image, to which nnU-Net gives 999 times its spacing as thickness, is 1 mm thick."""
-    thickness_mm, *in_plane_mm = spacing_mm
-    is_flat = thickness_mm >= FLAT_IMAGE_FACTOR * max(in_plane_mm)
-    return (1.0 if is_flat else thickness_mm) * math.prod(in_plane_mm) / 1000
