@@ -17,8 +17,10 @@ install: .venv/installed
 demo: install      ## phantom data, training, calibration, prediction, report: under 6 minutes
 	$(BIN)/nnunet_ext demo -o demo
 
+# Two workers with a thread each: tiny networks gain nothing from more. loadgroup keeps the end-to-end tests, which
+# share their trained models, in one of them.
 test: install      ## the whole test-suite, CPU only
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -39,13 +39,73 @@ def write_model_folder(folder: Path, members: int, *, features: tuple[int, ...],
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def write_images(folder: Path, *, cases: int, shape: tuple[int, int, int]) -> None:
-    """Writes noise images (z, y, x) with a spacing of 8 x 1 x 1 mm."""
+def write_folds(
+    folder: Path,
+    folds: int,
+    *,
+    features: tuple[int, ...],
+    patch: tuple[int, ...],
+    classes: int = 4,
+    spacing_mm: tuple[float, ...] | None = None,
+) -> None:
+    """Writes `fold_<k>/checkpoint_final.pth` for every fold, as a cross-validation leaves it.
+
+    Args:
+        folder: the model folder.
+        folds: how many.
+        features: of each stage.
+        patch: two or three axes, which decide between `2d` and `3d_fullres`.
+        classes: with background.
+        spacing_mm: that the network works at; 1 mm by default.
+    """
+    axes, stages = len(patch), len(features)
+    labels = {"background": 0, **{f"structure_{label}": label for label in range(1, classes)}}
+    plans, dataset_json = random_plans(features, patch), random_dataset_json() | {"labels": labels}
+    configuration = "2d" if axes == 2 else "3d_fullres"
+    if spacing_mm is not None:
+        plans["configurations"][configuration]["spacing"] = list(spacing_mm)
+    folder.mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    convolution = torch.nn.Conv2d if axes == 2 else torch.nn.Conv3d
+    normalisation = torch.nn.InstanceNorm2d if axes == 2 else torch.nn.InstanceNorm3d
+    for fold in range(folds):
+        torch.manual_seed(fold)
+        network = PlainConvUNet(
+            1, stages, list(features), convolution, 3, [1] + [2] * (stages - 1), 2, classes, [2] * (stages - 1),
+            True, normalisation, {"eps": 1e-5, "affine": True}, None, None, torch.nn.LeakyReLU, {"inplace": True},
+        )  # fmt: skip
+        (folder / f"fold_{fold}").mkdir()
+        torch.save(
+            {
+                "network_weights": network.state_dict(),
+                "trainer_name": "nnUNetTrainer",
+                "init_args": {
+                    "configuration": configuration,
+                    "plans": plans,
+                    "fold": fold,
+                    "dataset_json": dataset_json,
+                },
+                "inference_allowed_mirroring_axes": tuple(range(axes)),
+            },
+            folder / f"fold_{fold}" / "checkpoint_final.pth",
+        )
+
+
+def write_images(
+    folder: Path,
+    *,
+    cases: int,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float] = (8.0, 1.0, 1.0),
+) -> None:
+    """Writes noise images (z, y, x)."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
+    affine = np.diag([*spacing_mm[::-1], 1.0])  # (x, y, z)
     for index in range(cases):
         voxels = rng.normal(100, 20, shape).astype(np.float32)
-        image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), np.diag([1.0, 1.0, 8.0, 1.0]))
+        image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), affine)
         nibabel.save(image, folder / f"case_{index}_0000.nii.gz")
 
 

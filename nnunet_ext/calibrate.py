@@ -24,7 +24,7 @@ from nnunet_ext.inference.case_writer import describe
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import MemberRule, folders_with_members
-from nnunet_ext.predict import calibration_file, chosen_folds, ensemble_options, model_folders, use_threads_for
+from nnunet_ext.predict import calibration_file, chosen_folds, ensemble_options, model_folders, prepare_process_for
 
 SPLITS = "splits_final.json"
 
@@ -48,7 +48,7 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
         ValueError: if flags contradict each other, or there are too few cases.
     """
     fit = fit_options(arguments)
-    use_threads_for(arguments.device)
+    prepare_process_for(arguments.device)
     folders = model_folders(arguments)
     file = calibration_file(arguments.o, folders)
     options = ensemble_options(arguments, folders)

@@ -14,6 +14,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.inference.allocator import keep_freed_memory
 from nnunet_ext.inference.run import PredictionReport
 
 
@@ -26,7 +27,7 @@ def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
     Raises:
         ValueError: if the flags do not say which model, or contradict each other.
     """
-    use_threads_for(arguments.device)
+    prepare_process_for(arguments.device)
     folders = model_folders(arguments)
     predictor = EnsemblePredictor.from_model_folders(
         folders, folds=chosen_folds(arguments.f), **ensemble_options(arguments, folders)
@@ -151,11 +152,17 @@ def requested_maps(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "none"]
 
 
-def use_threads_for(device: str) -> None:
-    """All cores for a CPU; one for a GPU, where threads do not help nnU-Net (as stock sets it)."""
+def prepare_process_for(device: str) -> None:
+    """All cores and kept memory for a CPU; one core for a GPU, where threads do not help nnU-Net (as stock sets it).
+
+    Raises:
+        ValueError: if CUDA is asked for and torch finds none.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("-device cuda needs a CUDA device, and torch finds none. Use -device cpu.")
     torch.set_num_threads(usable_cores() if device == "cpu" else 1)
+    if device == "cpu":
+        keep_freed_memory()
 
 
 def usable_cores() -> int:

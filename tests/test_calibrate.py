@@ -57,7 +57,7 @@ def model(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model folder with two folds, and the splits of its training where nnU-Net keeps them."""
     monkeypatch.setenv("nnUNet_raw", str(raw))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nnUNet_preprocessed"))
-    monkeypatch.setattr(module, "use_threads_for", lambda device: None)
+    monkeypatch.setattr(module, "prepare_process_for", lambda device: None)
     halves = CASES[:10], CASES[10:]
     splits = [{"train": halves[1 - fold], "val": halves[fold]} for fold in (0, 1)]
     (tmp_path / "nnUNet_preprocessed" / NAME).mkdir(parents=True)

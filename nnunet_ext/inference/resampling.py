@@ -8,23 +8,29 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunet_ext.inference.linear_resampling import SEPARATION, is_linear, resample_linear
+
 Box = tuple[slice, ...]  # in the image's axes
 
 
 def resample_to_image(
     logits: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
 ) -> torch.Tensor:
-    """Resamples logits (C, *spatial) to the cropped image's shape with the function that the plans name.
+    """Resamples logits (C, *spatial) to the cropped image's shape as the plans say.
 
-    The result is in nnU-Net's transposed axes. As stock does, logits are resampled before the softmax.
+    nnU-Net's default runs in torch, any other function of the plans as it is. The result is in nnU-Net's transposed
+    axes. As stock does, logits are resampled before the softmax.
     """
     shape = properties["shape_after_cropping_and_before_resampling"]
     image_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     network_spacing = list(configuration.spacing)
     if len(network_spacing) < len(shape):
         network_spacing = [image_spacing[0], *network_spacing]  # 2D: slices keep their distance
-    resampled = configuration.resampling_fn_probabilities(logits, shape, network_spacing, image_spacing)
-    return torch.as_tensor(resampled)
+    resampling = configuration.resampling_fn_probabilities
+    if is_linear(resampling):
+        settings = {name: value for name, value in resampling.keywords.items() if name in SEPARATION}
+        return resample_linear(logits, shape, network_spacing, image_spacing, **settings)
+    return torch.as_tensor(resampling(logits, shape, network_spacing, image_spacing))
 
 
 def to_image_axes(volume: torch.Tensor, plans: PlansManager) -> torch.Tensor:

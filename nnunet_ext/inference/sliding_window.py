@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,7 +14,12 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import nn
 
-from nnunet_ext.architectures.mirroring import Flip, mean_over_flips
+from nnunet_ext.architectures.mirroring import Flip
+
+VOXELS_PER_BATCH_CPU = 1 << 19
+VOXELS_PER_BATCH_GPU = 1 << 23  # four patches of 128 x 128 x 128
+
+logger = logging.getLogger(__name__)
 
 Tile = tuple[slice | int, ...]  # over the spatial axes; a 2D configuration has a slice index in front
 
@@ -76,29 +83,75 @@ def tiles_of(shape: Sequence[int], patch_size: Sequence[int], step_size: float) 
 
 @torch.inference_mode()
 def sliding_window_logits(
-    network: nn.Module, tiled: TiledImage, flips: Sequence[Flip], *, device: torch.device
+    network: nn.Module,
+    tiled: TiledImage,
+    flips: Sequence[Flip],
+    *,
+    device: torch.device,
+    patches_per_batch: int | None = None,
 ) -> torch.Tensor:
     """Logits of a network, (C, *spatial) in fp32 on the CPU: mean over flips, blended over tiles as stock does.
 
+    Tiles and their mirrored copies go through the network together, several patches a batch. Where a batch does not
+    fit into the memory of a GPU, half of it is tried.
+
     Args:
-        network: in evaluation mode, on `device`.
+        network: in evaluation mode, on `device`; (B, channels, *patch) to (B, C, *patch).
         tiled: of one image.
         flips: mirrored copies to average, see `mirror_flips`.
         device: where the network runs. On CUDA it runs under autocast, as stock does.
+        patches_per_batch: how many; None takes what `batch_size_for` says.
+
+    Raises:
+        ValueError: if there are no tiles or no flips.
+        torch.OutOfMemoryError: if not even a single patch fits.
     """
+    pairs = list(product(tiled.tiles, flips))
+    if not pairs:
+        raise ValueError(f"At least one tile and one flip are needed; found {len(tiled.tiles)} and {len(flips)}.")
+    size = patches_per_batch or batch_size_for(tiled.window.shape, device)
     logits: torch.Tensor | None = None
-    window = tiled.window.to(device)
-    for tile in tiled.tiles:
-        all_channels = (slice(None), *tile)
-        patch = tiled.image[all_channels][None].to(device, non_blocking=True)  # (1, channels, *patch)
-        with torch.autocast(device.type) if device.type == "cuda" else nullcontext():
-            averaged = mean_over_flips(network, patch, flips)[0]  # (C, *patch)
-        blended = (averaged * window).cpu()
+    start = 0
+    while start < len(pairs):
+        batch = pairs[start : start + size]
+        try:
+            outputs = run_batch(network, tiled, batch, device)  # (B, C, *patch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            size = len(batch) // 2
+            logger.warning("A batch of %d patches does not fit into memory; going on with %d.", len(batch), size)
+            continue
         if logits is None:
-            logits = torch.zeros((len(blended), *tiled.image.shape[1:]))
-        logits[all_channels] += blended
-    if logits is None:
-        raise ValueError("An image has at least one tile; found none.")
-    logits /= tiled.weight
+            logits = torch.zeros((outputs.shape[1], *tiled.image.shape[1:]))
+        for (tile, flip), output in zip(batch, outputs, strict=True):
+            all_channels = (slice(None), *tile)
+            logits[all_channels].addcmul_(mirrored(output, flip), tiled.window)
+        start += len(batch)
+    assembled = torch.as_tensor(logits).div_(tiled.weight * len(flips))
     cropped = (slice(None), *tiled.crop)
-    return logits[cropped]
+    return assembled[cropped]
+
+
+def run_batch(
+    network: nn.Module, tiled: TiledImage, batch: Sequence[tuple[Tile, Flip]], device: torch.device
+) -> torch.Tensor:
+    """Logits of some tiles, (B, C, *patch) in fp32 on the CPU, mirrored as their patches were."""
+    regions = [((slice(None), *tile), flip) for tile, flip in batch]
+    patches = torch.stack([mirrored(tiled.image[region], flip) for region, flip in regions])
+    with torch.autocast(device.type) if device.type == "cuda" else nullcontext():
+        return network(patches.to(device, non_blocking=True)).float().cpu()
+
+
+def mirrored(patch: torch.Tensor, flip: Flip) -> torch.Tensor:
+    """(channels, *patch) mirrored along spatial axes; the patch itself if there are none."""
+    return torch.flip(patch, [axis + 1 for axis in flip]) if flip else patch  # behind the channels
+
+
+def batch_size_for(patch_size: Sequence[int], device: torch.device) -> int:
+    """How many patches to run at a time, at least 1: as many as have a certain number of voxels together.
+
+    On a CPU larger batches win nothing and take memory; on a GPU too large ones are halved when they do not fit.
+    """
+    voxels = VOXELS_PER_BATCH_CPU if device.type == "cpu" else VOXELS_PER_BATCH_GPU
+    return max(1, voxels // math.prod(patch_size))

@@ -41,6 +41,13 @@ SECONDS_PER_COMMAND = 500
 CPU = torch.device("cpu")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of this folder: they share datasets and models that take long to make."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("end_to_end"))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A raw dataset that was planned and preprocessed.

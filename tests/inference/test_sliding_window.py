@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nnunet_ext.architectures.mirroring import mirror_flips
-from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image, tiles_of
+from nnunet_ext.inference.sliding_window import batch_size_for, sliding_window_logits, tile_image, tiles_of
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ class Constant(nn.Module):
 
     def forward(self, patch: torch.Tensor) -> torch.Tensor:
         values = torch.tensor([-2.0, 0.5, 7.0]).reshape(1, 3, *[1] * (patch.ndim - 2))
-        return values.repeat(1, 1, *patch.shape[2:])
+        return values.repeat(len(patch), 1, *patch.shape[2:])
 
 
 class AddsRamp(nn.Module):
@@ -29,13 +29,18 @@ class AddsRamp(nn.Module):
 
 
 class Copies(nn.Module):
-    """Returns its input, in memory of its own as any network does, and counts how often it runs."""
+    """Returns its input, in memory of its own as any network does, and notes how many patches it is given."""
 
-    calls = 0
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__()
+        self.most = most
+        self.batches: list[int] = []
 
-    def forward(self, patch: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return patch.clone()
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        if len(patches) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        self.batches.append(len(patches))
+        return patches.clone()
 
 
 # --- tiles ---
@@ -73,7 +78,40 @@ def test_each_tile_is_looked_at_once_a_flip():
     network = Copies()
     tiled = tile_image(torch.zeros(1, 3, 24, 16), (16, 16))  # 2 tiles in each of 3 slices
     sliding_window_logits(network, tiled, [(), (0,), (1,), (0, 1)], device=CPU)
-    assert network.calls == 3 * 2 * 4
+    assert sum(network.batches) == 3 * 2 * 4
+
+
+# --- batches ---
+
+
+def test_tiles_and_flips_share_batches():
+    """3 tiles with 2 flips each in batches of 4: a tile's copies may be in different ones."""
+    network = Copies()
+    image = torch.arange(3.0 * 16 * 16).reshape(1, 3, 16, 16)
+    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [(), (1,)], device=CPU, patches_per_batch=4)
+    assert network.batches == [4, 2]
+    torch.testing.assert_close(logits, image)
+
+
+def test_batches_have_as_many_voxels_whatever_the_patch():
+    """2^19 voxels on a CPU: 8 patches of 256 x 256, and never less than one."""
+    assert batch_size_for((256, 256), CPU) == 8
+    assert batch_size_for((128, 128, 128), CPU) == 1
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(caplog):
+    """6 patches where 2 fit: 6 and 3 fail, and no patch is lost or counted twice."""
+    network = Copies(most=2)
+    image = torch.arange(6.0 * 16 * 16).reshape(1, 6, 16, 16)
+    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [()], device=CPU, patches_per_batch=6)
+    assert network.batches == [1] * 6
+    torch.testing.assert_close(logits, image)
+    assert "A batch of 6 patches does not fit into memory; going on with 3." in caplog.text
+
+
+def test_a_patch_that_does_not_fit_alone_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError):
+        sliding_window_logits(Copies(most=0), tile_image(torch.zeros(1, 1, 16, 16), (16, 16)), [()], device=CPU)
 
 
 # --- blending ---

@@ -1,0 +1,187 @@
+"""Prediction with uncertainty against the ways that stock nnU-Net offers, on the same weights and images.
+
+    python benchmarks/inference.py [--scenes hippocampus acdc] [--members 1 5] [--repeats 1] [--without-b]
+        [-o inference.json]
+
+- ours: `nnunet_ext predict`, segmentation, entropy map and table of cases
+- A: `nnUNetv2_predict` with the members as folds, segmentation only
+- B: `nnUNetv2_predict --save_probabilities` once a member, then a script that averages them and takes the entropy
+
+Each is whole processes from start to end, one after the other, ours and stock in turn. Wall time, CPU time of all
+processes and the largest resident set of a process are noted. Weights are random. Linux and macOS only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import nibabel
+import numpy as np
+import torch
+from random_model import write_folds, write_images
+
+KIBIBYTES = 1024 if sys.platform == "linux" else 1  # getrusage counts KiB on Linux and bytes on macOS
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A network and its images; spacings are along (z, y, x)."""
+
+    features: tuple[int, ...]
+    patch: tuple[int, ...]
+    shape: tuple[int, int, int]
+    classes: int
+    cases: int
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    network_spacing_mm: tuple[float, ...] | None = None
+
+
+SCENES = {
+    "hippocampus": Scene((32, 64, 128, 256), (40, 56, 40), (36, 50, 35), classes=3, cases=2),
+    "acdc": Scene(
+        (32, 64, 128, 256, 512, 512), (256, 224), (10, 256, 216), classes=4, cases=1, spacing_mm=(5.0, 1.0, 1.0)
+    ),
+    "ct": Scene(
+        (8, 16, 32), (64, 64, 64), (120, 256, 256), classes=25, cases=1, spacing_mm=(1.5, 0.8, 0.8),
+        network_spacing_mm=(3.0, 3.0, 3.0),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one way to predict: seconds by the clock, seconds of all processors, largest process in MiB."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--without-b", action="store_true", help="B takes as long as all else together")
+    parser.add_argument("-o", type=Path, default=Path("inference.json"))
+    options = parser.parse_args()
+    results = []
+    print(f"{'':14}{'members':>8}{'ours, s':>9}{'A, s':>8}{'B, s':>8}{'A/ours':>8}{'B/ours':>8}{'same labels':>13}")
+    for name in options.scenes:
+        for members in options.members:
+            found = measure(SCENES[name], members, options.repeats, with_b=not options.without_b)
+            results.append({"scene": name, "members": members, **found})
+            seconds = {way: median(cost["wall_s"] for cost in costs) for way, costs in found["costs"].items()}
+            ours, a, b = seconds["ours"], seconds["A"], seconds.get("B", float("nan"))
+            print(
+                f"{name:14}{members:8}{ours:9.1f}{a:8.1f}{b:8.1f}{a / ours:8.2f}{b / ours:8.2f}"
+                f"{found['same_labels']:13.4%}",
+                flush=True,
+            )
+    machine = {"cores": os.cpu_count(), "torch": torch.__version__, "results": results}
+    options.o.write_text(json.dumps(machine, indent=2))
+
+
+def measure(scene: Scene, members: int, repeats: int, *, with_b: bool) -> dict:
+    """Costs of every way, and the share of voxels with the same label by ours and by A."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_folds(
+            folder / "model", members, features=scene.features, patch=scene.patch, classes=scene.classes,
+            spacing_mm=scene.network_spacing_mm,
+        )  # fmt: skip
+        write_images(folder / "images", cases=scene.cases, shape=scene.shape, spacing_mm=scene.spacing_mm)
+        ways: dict[str, Callable[[Path], list[resource.struct_rusage]]] = {
+            "ours": lambda output: ours(folder, output, members),
+            "A": lambda output: stock(folder, output, range(members)),
+        }
+        if with_b:
+            ways["B"] = lambda output: stock_and_script(folder, output, members)
+        costs: dict[str, list[dict]] = {way: [] for way in ways}
+        for repeat in range(repeats):
+            for way, predict in ways.items():
+                costs[way].append(asdict(cost_of(predict, folder / f"{way}_{repeat}")))
+        return {"costs": costs, "same_labels": agreement(folder / "ours_0", folder / "A_0")}
+
+
+def cost_of(predict: Callable[[Path], list[resource.struct_rusage]], output: Path) -> Cost:
+    """Runs one way and asks the system what its processes, with their own children, took."""
+    start = time.perf_counter()
+    usages = predict(output)
+    return Cost(
+        wall_s=time.perf_counter() - start,
+        cpu_s=sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        peak_mib=max(usage.ru_maxrss for usage in usages) * KIBIBYTES / 2**20,
+    )
+
+
+def ours(folder: Path, output: Path, members: int) -> list[resource.struct_rusage]:
+    """`nnunet_ext predict`; logits are averaged as stock does, so that the labels can be compared."""
+    return run([sys.executable, "-m", "nnunet_ext", "predict", "-i", str(folder / "images"), "-o", str(output),
+         "-m", str(folder / "model"), "-f", *map(str, range(members)), "--average", "logits", "--maps", "entropy",
+         "-device", "cpu", "--disable_progress_bar"])  # fmt: skip
+
+
+def stock(folder: Path, output: Path, folds: Sequence[int], *more: str) -> list[resource.struct_rusage]:
+    """`nnUNetv2_predict` with its defaults."""
+    program = shutil.which("nnUNetv2_predict_from_modelfolder", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise RuntimeError("nnUNetv2_predict_from_modelfolder must be installed beside this Python; it is not.")
+    return run([program, "-i", str(folder / "images"), "-o", str(output), "-m", str(folder / "model"),
+         "-f", *map(str, folds), "-device", "cpu", *more])  # fmt: skip
+
+
+def stock_and_script(folder: Path, output: Path, members: int) -> list[resource.struct_rusage]:
+    """A run a member, and what a person writes to get an entropy from its files."""
+    usages = [usage for fold in range(members) for usage in stock(folder, output / str(fold), [fold], SAVE)]
+    return usages + run([sys.executable, "-c", ENTROPY_SCRIPT, str(output), str(members)])
+
+
+SAVE = "--save_probabilities"
+
+ENTROPY_SCRIPT = """
+import sys, numpy as np, pathlib
+output, members = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+for file in sorted((output / "0").glob("*.npz")):
+    files = [output / str(member) / file.name for member in range(members)]
+    mean = sum(np.load(file)["probabilities"].astype(np.float32) for file in files) / members
+    np.save(output / file.stem, -(mean * np.log(np.maximum(mean, 1e-12))).sum(0))
+    np.save(output / (file.stem + "_labels"), mean.argmax(0).astype(np.uint8))
+"""
+
+
+def run(arguments: Sequence[str]) -> list[resource.struct_rusage]:
+    """A process, quietly; what it and its children used."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        if os.waitstatus_to_exitcode(status):
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(arguments)} failed:\n{log.read().decode()[-2000:]}")
+    return [usage]
+
+
+def agreement(first: Path, second: Path) -> float:
+    """Share of voxels with the same label, over all cases."""
+    same = total = 0
+    for file in sorted(first.glob("*.nii.gz")):
+        one, other = (np.asarray(nibabel.load(folder / file.name).dataobj) for folder in (first, second))
+        same, total = same + int((one == other).sum()), total + one.size
+    return same / total
+
+
+if __name__ == "__main__":
+    main()
