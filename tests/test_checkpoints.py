@@ -149,7 +149,9 @@ def test_torchs_own_allow_list_is_as_before(tmp_path):
     before = torch.serialization.get_safe_globals()
     save_checkpoint({"value": np.float64(1)}, tmp_path / "c.pth")
     load_checkpoint(tmp_path / "c.pth")
-    assert torch.serialization.get_safe_globals() == before
+    after = torch.serialization.get_safe_globals()
+    assert len(after) == len(before)
+    assert all(allowed in before for allowed in after)  # torch keeps a set: their order is by chance
 
 
 def test_checkpoints_are_read_from_several_threads_at_once(tmp_path):

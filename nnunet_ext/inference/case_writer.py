@@ -9,7 +9,13 @@ from typing import Any
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.case_table import CaseTable, recorded_rows
 from nnunet_ext.inference.cases import Case
-from nnunet_ext.inference.export import CasePrediction, is_complete, write_case, write_run_description
+from nnunet_ext.inference.export import (
+    CasePrediction,
+    is_complete,
+    remove_leftovers,
+    write_case,
+    write_run_description,
+)
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
 
@@ -62,6 +68,11 @@ class CaseWriter:
             dataset_json=first.dataset_json,
             plans=first.plans.plans,
         )
+
+    def clear(self, cases: Sequence[Case]) -> None:
+        """Removes what a killed run left of these cases under temporary names; whole files stay."""
+        for case in cases:
+            remove_leftovers(case.name, self.output)
 
     def has(self, case: Case) -> bool:
         """Whether all files of the case are there and, with a calibration, its verdict."""

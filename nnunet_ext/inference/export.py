@@ -81,8 +81,8 @@ def write_case(
         ValueError: The reader/writer cannot hold maps, or two members have the same folder name.
     """
     folder = Path(output_folder)
-    staging = folder / f"{PARTIAL_PREFIX}{prediction.case}"
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    remove_leftovers(prediction.case, folder)
+    staging = _staging_path(folder, prediction.case)
     staging.mkdir(parents=True)
     try:
         _write_files(prediction, staging, file_ending, reader_writer)
@@ -93,6 +93,11 @@ def write_case(
         _publish(staging, folder, last=segmentation)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_leftovers(case: str, output_folder: str | os.PathLike[str]) -> None:
+    """Removes what a run that was killed while it wrote the case left of it, if there was one."""
+    shutil.rmtree(_staging_path(Path(output_folder), case), ignore_errors=True)
 
 
 def is_complete(
@@ -161,6 +166,10 @@ def member_folder_name(member: str) -> str:
     Characters that some file systems refuse become underscores.
     """
     return re.sub(r"[^\w.,=+-]", "_", re.sub(r"[/\\]", "__", member))
+
+
+def _staging_path(folder: Path, case: str) -> Path:
+    return folder / f"{PARTIAL_PREFIX}{case}"
 
 
 def _segmentation_path(folder: Path, case: str, file_ending: str) -> Path:

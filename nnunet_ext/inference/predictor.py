@@ -229,6 +229,7 @@ class EnsemblePredictor(nnUNetPredictor):
                 if arguments is not None
                 else {"members": self.member_rule, "average": self.average},
             )
+            writer.clear(wanted)
         complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
         report = self.predict_cases(
             [case for case in wanted if case.name not in complete],
