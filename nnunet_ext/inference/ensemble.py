@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.architectures.mirroring import Flip
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import foreground_probability
 from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
+from nnunet_ext.inference.decisions import decided_labels, label_type
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
 from nnunet_ext.inference.moments import Moments
 from nnunet_ext.inference.resampling import (
     Box,
+    box_shape,
     common_box,
     crop_box,
     embed,
     image_shape,
+    image_slabs,
     outside_probabilities,
     place,
-    resample_to_image,
-    to_image_axes,
 )
+from nnunet_ext.inference.slabs import Slab, assembled, slabs_of
 from nnunet_ext.inference.sliding_window import TiledImage
 from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, regions_of, uncertainty_maps
 
@@ -78,6 +81,7 @@ class CaseEnsemble:
         self.labels = models[0].labels
         self.boxes = [crop_box(case.properties, model.plans) for model, case in zip(models, prepared, strict=True)]
         self.box: Box = common_box(self.boxes)
+        self.box_shape = box_shape(self.box)
         self.shape = image_shape(prepared[0].properties, models[0].plans)
         self.moments = Moments(regions=self.labels.has_regions, with_variance=with_variance)
         self.logit_sums: list[torch.Tensor | None] | None = [None] * len(models) if average == "logits" else None
@@ -94,12 +98,16 @@ class CaseEnsemble:
             step: which member it is.
             logits: (C, *spatial) at the model's resolution; may be changed.
         """
-        probabilities = self._to_image(position, logits)
-        self.moments.add(probabilities, step.weight)
-        segmentation = self._segmentation(probabilities)
-        self.members.append(crop_to_foreground(segmentation))
+        segmentation = torch.empty(self.box_shape, dtype=label_type(self.labels))
+        self.moments.add_slabs(
+            (self.labels.num_segmentation_heads, *self.box_shape),
+            deciding(self._probability_slabs(position, logits), self.labels, into=segmentation),
+            step.weight,
+        )
+        member_labels = as_array(segmentation)
+        self.members.append(crop_to_foreground(member_labels))
         if self.keep_members:
-            self.member_segmentations[step.name] = embed(segmentation, self.box, self.shape)
+            self.member_segmentations[step.name] = embed(member_labels, self.box, self.shape)
         self.weights[position] += step.weight
         if self.logit_sums is not None:
             earlier = self.logit_sums[position]
@@ -152,49 +160,67 @@ class CaseEnsemble:
         covered = calibration.mask.mask(foreground).astype(np.uint8)
         return embed(covered, self.box, self.shape, fill=int(calibration.mask.threshold == 0))
 
-    def _to_image(self, position: int, logits: torch.Tensor) -> torch.Tensor:
-        """Logits at a model's resolution to probabilities (C, *box)."""
-        return self._place(position, self.labels.apply_inference_nonlin(self._resample(position, logits)))
+    def _probability_slabs(self, position: int, logits: torch.Tensor) -> Iterator[Slab]:
+        """Logits at a model's resolution to the slabs of the probabilities (C, *box)."""
+        slabs = (
+            Slab(slab.where, self.labels.apply_inference_nonlin(slab.values))
+            for slab in self._logit_slabs(position, logits)
+        )
+        if self.boxes[position] == self.box:
+            return slabs
+        outside = outside_probabilities(len(logits), regions=self.labels.has_regions)
+        return slabs_of(place(self._assembled(position, slabs), self.boxes[position], self.box, outside))
 
-    def _resample(self, position: int, logits: torch.Tensor) -> torch.Tensor:
+    def _logit_slabs(self, position: int, logits: torch.Tensor) -> Iterator[Slab]:
         model = self.models[position]
-        return resample_to_image(logits, self.prepared[position].properties, model.plans, model.configuration)
+        return image_slabs(logits, self.prepared[position].properties, model.plans, model.configuration)
 
-    def _place(self, position: int, probabilities: torch.Tensor) -> torch.Tensor:
-        outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
-        in_image_axes = to_image_axes(probabilities, self.models[position].plans)
-        return place(in_image_axes, self.boxes[position], self.box, outside)
+    def _assembled(self, position: int, slabs: Iterable[Slab]) -> torch.Tensor:
+        """(C, *box of the model)"""
+        shape = (self.labels.num_segmentation_heads, *box_shape(self.boxes[position]))
+        return assembled(slabs, shape, torch.device("cpu"))
 
     def _probabilities(self) -> torch.Tensor:
         """The ensemble's probabilities (C, *box), averaged as asked for."""
-        if self.logit_sums is None:
+        if self.logit_sums is None or self.moments.members == 1:  # of a single member both averages are the same
             return self.moments.mean()
         total: torch.Tensor | None = None
         for position, logit_sum in enumerate(self.logit_sums):
             if logit_sum is None:
                 continue
             # averaged before resampling, as stock does over folds
-            resampled = self._resample(position, logit_sum / self.weights[position])
+            mean = self._assembled(position, self._logit_slabs(position, logit_sum / self.weights[position]))
             share = self.weights[position] / sum(self.weights)
             # log-probabilities outside a model's own crop would be infinite; models crop the same image alike
-            placed = place(
-                to_image_axes(resampled, self.models[position].plans),
-                self.boxes[position],
-                self.box,
-                torch.logit(outside_probabilities(len(resampled), regions=self.labels.has_regions), eps=1e-7),
-            )
+            outside = torch.logit(outside_probabilities(len(mean), regions=self.labels.has_regions), eps=1e-7)
+            placed = place(mean, self.boxes[position], self.box, outside)
             total = placed * share if total is None else total.add_(placed, alpha=share)
         if total is None:
             raise RuntimeError("An ensemble has at least one member; none was added.")
         return self.labels.apply_inference_nonlin(total)
 
     def _segmentation(self, probabilities: torch.Tensor) -> np.ndarray:
-        """Label map (*box) as stock makes it: arg max, or the regions painted in their order."""
-        labels = self.labels.convert_probabilities_to_segmentation(probabilities.cpu())
-        return np.asarray(labels).astype(np.uint8 if len(self.labels.foreground_labels) < 255 else np.uint16)
+        """Label map (*box) of the ensemble's probabilities."""
+        segmentation = torch.empty(self.box_shape, dtype=label_type(self.labels))
+        for _ in deciding(slabs_of(probabilities), self.labels, into=segmentation):
+            pass
+        return as_array(segmentation)
 
     def _whole(self, probabilities: torch.Tensor) -> np.ndarray:
         """(C, *box) to (C, *image), with background outside of the box."""
         outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
         whole = tuple(slice(0, size) for size in self.shape)
         return place(probabilities, self.box, whole, outside).numpy()
+
+
+def deciding(slabs: Iterable[Slab], labels: LabelManager, *, into: torch.Tensor) -> Iterator[Slab]:
+    """Hands slabs of probabilities on, and leaves the labels that they decide on in `into` (*spatial)."""
+    for slab in slabs:
+        into[slab.where] = decided_labels(slab.values, labels).to(into.device)
+        yield slab
+
+
+def as_array(segmentation: torch.Tensor) -> np.ndarray:
+    """A label map as files hold it: uint8 or uint16."""
+    values = segmentation.numpy()
+    return values if values.dtype == np.uint8 else values.astype(np.uint16)

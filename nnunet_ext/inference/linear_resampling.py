@@ -1,12 +1,14 @@
 """nnU-Net's default resampling of logits, in torch: linear, and across thick slices the nearest one.
 
-nnU-Net resamples class by class with scikit-image in double precision. Here all classes go through torch's
-interpolation at once; the results differ by rounding.
+nnU-Net resamples class by class with scikit-image in double precision. Here all classes of a few slices go through
+torch's interpolation at once, so that what follows (softmax, sums over members) finds them in the cache and no volume
+of all classes is needed at the image's size. The results differ by rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +19,9 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from torch.nn import functional
 
+from nnunet_ext.inference.slabs import Slab, across, assembled, slabs_of, slices_per_slab
+
 SEPARATION = ("force_separate_z", "separate_z_anisotropy_threshold")  # settings about coarse axes
-MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def is_linear(resampling: Callable[..., Any]) -> bool:
@@ -36,11 +39,25 @@ def resample_linear(
     shape: Sequence[int],
     current_spacing_mm: Sequence[float],
     new_spacing_mm: Sequence[float],
+    **settings: Any,
+) -> torch.Tensor:
+    """What `resampled_slabs` yields as one volume, (C, *shape); the logits themselves if they have that shape."""
+    if list(logits.shape[1:]) == [int(size) for size in shape]:
+        return logits
+    slabs = resampled_slabs(logits, shape, current_spacing_mm, new_spacing_mm, **settings)
+    return assembled(slabs, (len(logits), *map(int, shape)), logits.device)
+
+
+def resampled_slabs(
+    logits: torch.Tensor,
+    shape: Sequence[int],
+    current_spacing_mm: Sequence[float],
+    new_spacing_mm: Sequence[float],
     *,
     force_separate_z: bool | None = None,
     **threshold: float,
-) -> torch.Tensor:
-    """What `resample_data_or_seg_to_shape` with order 1 returns.
+) -> Iterator[Slab]:
+    """What `resample_data_or_seg_to_shape` with order 1 returns, some slices at a time.
 
     Args:
         logits: (C, D, H, W).
@@ -51,28 +68,52 @@ def resample_linear(
         force_separate_z: decides it instead.
         threshold: `separate_z_anisotropy_threshold`, above which ratio of spacings an axis is coarse.
 
-    Returns:
-        (C, *shape) float32; the logits themselves if they have that shape.
+    Yields:
+        Slabs of (C, *shape); views of the logits if they have that shape.
     """
     target = [int(size) for size in shape]
     if list(logits.shape[1:]) == target:
-        return logits
-    separate, axis = determine_do_sep_z_and_axis(force_separate_z, current_spacing_mm, new_spacing_mm, **threshold)
-    if not separate:
-        return interpolated(logits[None], target)[0]
-    coarse = int(axis) + 1  # behind the classes
-    chosen = logits.index_select(coarse, nearest_slices(logits.shape[coarse], target[coarse - 1]))
-    slices = chosen.movedim(coarse, 0)  # (S, C, *in_plane)
-    in_plane = [size for position, size in enumerate(target) if position != coarse - 1]
-    return interpolated(slices, in_plane).movedim(0, coarse)
+        yield from slabs_of(logits)
+        return
+    separate, coarse = determine_do_sep_z_and_axis(force_separate_z, current_spacing_mm, new_spacing_mm, **threshold)
+    axis = int(coarse) if separate else 0
+    slices = logits.movedim(axis + 1, 0)  # (D, C, *in_plane)
+    in_plane = [size for other, size in enumerate(target) if other != axis]
+    neighbours = (nearest_slices if separate else adjacent_slices)(len(slices), target[axis])
+    thickness = slices_per_slab(len(logits) * math.prod(in_plane), logits.device)
+    planes: dict[int, torch.Tensor] = {}  # two at most, which are between the slices that come next
+    for start in range(0, target[axis], thickness):
+        part = slice(start, min(start + thickness, target[axis]))
+        values = torch.empty((len(logits), part.stop - start, *in_plane), device=logits.device)  # (C, S, *in_plane)
+        for position, (lower, upper, share) in enumerate(neighbours[part]):
+            planes = {index: planes[index] for index in (lower, upper) if index in planes}
+            for index in {lower, upper} - planes.keys():
+                planes[index] = in_plane_interpolated(slices[index], in_plane)
+            torch.lerp(planes[lower], planes[upper], share, out=values[:, position])
+        yield Slab(across(axis, part, target), values.movedim(1, axis + 1))
 
 
-def nearest_slices(count: int, wanted: int) -> torch.Tensor:
-    """(wanted): index of the slice whose centre is nearest to each new one's; halves go up."""
-    centres = (torch.arange(wanted, dtype=torch.float64) + 0.5) * (count / wanted)  # in units of the old slices
-    return centres.floor().long().clamp_(0, count - 1)
+Neighbours = tuple[int, int, float]  # indices of two slices, and how much the second counts
 
 
-def interpolated(volumes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """(N, C, *spatial) to (N, C, *shape), linearly between the centres of voxels; constant beyond the outer ones."""
-    return functional.interpolate(volumes.float(), size=tuple(shape), mode=MODES[len(shape)], align_corners=False)
+def adjacent_slices(count: int, wanted: int) -> list[Neighbours]:
+    """For each new slice the two whose centres it lies between; beyond the outer centres these count alone."""
+    found = []
+    for index in range(wanted):
+        place = min(max((index + 0.5) * count / wanted - 0.5, 0.0), count - 1.0)  # in units of the old slices
+        lower = int(place)
+        found.append((lower, min(lower + 1, count - 1), place - lower))
+    return found
+
+
+def nearest_slices(count: int, wanted: int) -> list[Neighbours]:
+    """For each new slice the one whose centre is nearest; of a tie the upper one."""
+    indices = [min(int((index + 0.5) * (count / wanted)), count - 1) for index in range(wanted)]
+    return [(index, index, 0.0) for index in indices]
+
+
+def in_plane_interpolated(plane: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """(C, H, W) to (C, *shape), linearly between the centres of pixels; constant beyond the outer ones."""
+    if list(plane.shape[1:]) == list(shape):
+        return plane.float()
+    return functional.interpolate(plane[None].float(), size=tuple(shape), mode="bilinear", align_corners=False)[0]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ext.inference.linear_resampling import SEPARATION, is_linear, resample_linear
+from nnunet_ext.inference.linear_resampling import SEPARATION, is_linear, resampled_slabs
+from nnunet_ext.inference.slabs import Slab, slabs_of
 
 Box = tuple[slice, ...]  # in the image's axes
 
 
-def resample_to_image(
+def image_slabs(
     logits: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
-) -> torch.Tensor:
-    """Resamples logits (C, *spatial) to the cropped image's shape as the plans say.
+) -> Iterator[Slab]:
+    """Resamples logits (C, *spatial) to the cropped image's shape as the plans say, and brings them into its axes.
 
-    nnU-Net's default runs in torch, any other function of the plans as it is. The result is in nnU-Net's transposed
-    axes. As stock does, logits are resampled before the softmax.
+    nnU-Net's default runs in torch, some slices at a time; any other function of the plans as it is. As stock does,
+    logits are resampled before the softmax.
     """
     shape = properties["shape_after_cropping_and_before_resampling"]
     image_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
@@ -29,13 +30,11 @@ def resample_to_image(
     resampling = configuration.resampling_fn_probabilities
     if is_linear(resampling):
         settings = {name: value for name, value in resampling.keywords.items() if name in SEPARATION}
-        return resample_linear(logits, shape, network_spacing, image_spacing, **settings)
-    return torch.as_tensor(resampling(logits, shape, network_spacing, image_spacing))
-
-
-def to_image_axes(volume: torch.Tensor, plans: PlansManager) -> torch.Tensor:
-    """(C, *transposed spatial) to (C, *image spatial); a view."""
-    return volume.permute(0, *(axis + 1 for axis in plans.transpose_backward))
+        slabs = resampled_slabs(logits, shape, network_spacing, image_spacing, **settings)
+    else:
+        whole = torch.as_tensor(resampling(logits.cpu(), shape, network_spacing, image_spacing))
+        slabs = slabs_of(whole.to(logits.device))
+    return (slab.transposed(plans.transpose_backward) for slab in slabs)
 
 
 def image_shape(properties: dict, plans: PlansManager) -> tuple[int, ...]:
@@ -50,6 +49,11 @@ def crop_box(properties: dict, plans: PlansManager) -> Box:
     return tuple(slice(int(bounds[axis][0]), int(bounds[axis][1])) for axis in plans.transpose_backward)
 
 
+def box_shape(box: Box) -> tuple[int, ...]:
+    """How many voxels a box has along each axis."""
+    return tuple(part.stop - part.start for part in box)
+
+
 def common_box(boxes: Sequence[Box]) -> Box:
     """The smallest box that holds all of the boxes; usually they are equal, because all see the same image."""
     return tuple(
@@ -61,7 +65,7 @@ def place(volume: torch.Tensor, box: Box, target: Box, outside: torch.Tensor) ->
     """Puts (C, *box) into (C, *target), with `outside` (C) where the box does not reach; no copy if they agree."""
     if box == target:
         return volume
-    shape = [part.stop - part.start for part in target]
+    shape = box_shape(target)
     placed = outside.reshape(-1, *[1] * len(shape)).repeat(1, *shape)  # (C, *target)
     inner = [
         slice(part.start - frame.start, part.stop - frame.start) for part, frame in zip(box, target, strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.inference.agreement import CroppedLabels, Region, pairwise_dice, region_sizes
+from nnunet_ext.inference.agreement import CroppedLabels, Region, overlaps, pairwise_dice
 from nnunet_ext.inference.moments import Moments, entropy, largest_entropy
 
 # Each map is (*spatial) in [0, 1]. Entropies are divided by their largest value, ln C.
@@ -100,17 +100,18 @@ def case_row(
     """
     foreground = segmentation > 0
     mean_entropy = float(entropy.sum(dtype=np.float64) / image_voxels)
+    overlap = overlaps(members, list(regions.values()))  # (R, M, M)
     row: dict[str, object] = {
         "members": len(members),
         "mean_entropy": mean_entropy,
         "foreground_entropy": float(entropy[foreground].mean(dtype=np.float64)) if foreground.any() else mean_entropy,
         "mutual_information": float(mutual_information.sum(dtype=np.float64) / image_voxels),
-        "pairwise_dice": pairwise_dice(members, list(regions.values())),
+        "pairwise_dice": pairwise_dice(overlap),
     }
-    member_sizes = np.array([region_sizes(member, list(regions.values())) for member in members])  # (M, R)
-    for column, (name, labels) in enumerate(regions.items()):
-        row[f"volume_ml_{name}"] = float(np.isin(segmentation, labels).sum() * voxel_volume_ml)
-        row[f"volume_cv_{name}"] = coefficient_of_variation(member_sizes[:, column])
+    voxels = np.bincount(segmentation.ravel(), minlength=1 + max(map(max, regions.values()), default=0))
+    for (name, labels), region_overlap in zip(regions.items(), overlap, strict=True):
+        row[f"volume_ml_{name}"] = float(voxels[list(labels)].sum() * voxel_volume_ml)
+        row[f"volume_cv_{name}"] = coefficient_of_variation(np.diagonal(region_overlap))
     row["flags"] = flags(foreground, members)
     return row
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_ext.inference.agreement import crop_to_foreground, intersection_sizes, pairwise_dice, region_sizes
+from nnunet_ext.inference.agreement import crop_to_foreground, overlaps, pairwise_dice
 
 
 def drawn(*rows: str) -> np.ndarray:
@@ -16,7 +16,7 @@ def drawn(*rows: str) -> np.ndarray:
 
 
 def dice_of(*maps: np.ndarray, regions: list[tuple[int, ...]]) -> float:
-    return pairwise_dice([crop_to_foreground(labels) for labels in maps], regions)
+    return pairwise_dice(overlaps([crop_to_foreground(labels) for labels in maps], regions))
 
 
 FIRST = drawn(
@@ -45,17 +45,14 @@ def test_the_crop_does_not_keep_the_whole_label_map_alive():
 def test_a_map_without_foreground_is_cropped_to_nothing():
     cropped = crop_to_foreground(np.zeros((3, 4, 5), np.uint8))
     assert cropped.labels.size == 0
-    assert region_sizes(cropped, [(1,), (1, 2)]).tolist() == [0, 0]
+    assert overlaps([cropped], [(1,), (1, 2)]).tolist() == [[[0]], [[0]]]
 
 
 def test_dice_of_two_drawn_masks():
     """Label 1: 4 and 3 voxels, shared 1 (row 1, column 2): 2·1/7. Label 2: 1 and 2, shared 1: 2·1/3."""
-    first, second = crop_to_foreground(FIRST), crop_to_foreground(SECOND)
-    regions = [(1,), (2,)]
-    assert region_sizes(first, regions).tolist() == [4, 1]
-    assert region_sizes(second, regions).tolist() == [3, 2]
-    assert intersection_sizes(first, second, regions).tolist() == [1, 1]
-    assert pairwise_dice([first, second], regions) == pytest.approx((2 / 7 + 2 / 3) / 2)
+    overlap = overlaps([crop_to_foreground(FIRST), crop_to_foreground(SECOND)], [(1,), (2,)])
+    assert overlap.tolist() == [[[4, 1], [1, 3]], [[1, 1], [1, 2]]]
+    assert pairwise_dice(overlap) == pytest.approx((2 / 7 + 2 / 3) / 2)
 
 
 def test_nested_regions_are_counted_by_all_their_labels():

@@ -10,7 +10,14 @@ import torch
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 
-from nnunet_ext.inference.linear_resampling import is_linear, nearest_slices, resample_linear
+from nnunet_ext.inference import slabs
+from nnunet_ext.inference.linear_resampling import (
+    adjacent_slices,
+    is_linear,
+    nearest_slices,
+    resample_linear,
+    resampled_slabs,
+)
 
 PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
 
@@ -58,9 +65,24 @@ def test_across_thick_slices_the_nearest_one_counts():
 
 def test_the_nearest_slice_of_a_tie_is_the_upper_one():
     """3 slices to 2: new centres at 0.75 and 2.25 of 3, in the first and the last. 2 to 1: at 1, a tie."""
-    assert nearest_slices(3, 2).tolist() == [0, 2]
-    assert nearest_slices(2, 1).tolist() == [1]
-    assert nearest_slices(2, 5).tolist() == [0, 0, 1, 1, 1]
+    assert nearest_slices(3, 2) == [(0, 0, 0), (2, 2, 0)]
+    assert nearest_slices(2, 1) == [(1, 1, 0)]
+    assert [lower for lower, _, _ in nearest_slices(2, 5)] == [0, 0, 1, 1, 1]
+
+
+def test_a_new_slice_lies_between_two_old_ones():
+    """2 slices to 4: centres at 0.25, 0.75, 1.25 and 1.75 of old centres 0.5 and 1.5."""
+    assert adjacent_slices(2, 4) == [(0, 1, 0), (0, 1, 0.25), (0, 1, 0.75), (1, 1, 0)]
+    assert adjacent_slices(1, 2) == [(0, 0, 0), (0, 0, 0)]
+
+
+def test_slabs_of_any_thickness_make_up_the_same_volume(monkeypatch):
+    logits = torch.randn((2, 7, 8, 9), generator=torch.Generator().manual_seed(0))
+    whole = resample_linear(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1))
+    monkeypatch.setattr(slabs, "VALUES_PER_SLAB_CPU", 3 * 2 * 10 * 9)  # three slices
+    pieces = list(resampled_slabs(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1)))
+    assert [piece.where[0] for piece in pieces] == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11)]
+    torch.testing.assert_close(torch.cat([piece.values for piece in pieces], 1), whole, rtol=0, atol=0)
 
 
 def test_the_same_shape_is_returned_as_it_is():

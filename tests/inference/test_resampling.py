@@ -14,15 +14,16 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.inference.resampling import (
+    box_shape,
     common_box,
     crop_box,
     embed,
     image_shape,
+    image_slabs,
     outside_probabilities,
     place,
-    resample_to_image,
-    to_image_axes,
 )
+from nnunet_ext.inference.slabs import assembled, slabs_of
 
 SHAPE = (6, 14, 10)  # (z, y, x)
 SPACING_MM = (4.0, 1.5, 0.8)
@@ -52,7 +53,8 @@ def test_transposing_and_cropping_are_undone(transpose_forward):
     transposed_box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
     seen = image.transpose(transpose_forward)[transposed_box]
 
-    restored = to_image_axes(torch.from_numpy(seen[None].copy()), plans)[0].numpy()
+    back = [slab.transposed(plans.transpose_backward) for slab in slabs_of(torch.from_numpy(seen[None].copy()))]
+    restored = assembled(back, (1, *box_shape(BOX)), torch.device("cpu"))[0].numpy()
     assert image_shape(properties, plans) == SHAPE
     assert crop_box(properties, plans) == BOX
     np.testing.assert_array_equal(restored, image[BOX])
@@ -97,6 +99,12 @@ def test_a_box_that_is_the_whole_is_not_copied():
 # --- resampling ---
 
 
+def in_image_axes(logits, properties, plans, configuration, box):
+    """Logits resampled to the image's box, (3, *box)."""
+    slabs = image_slabs(logits, properties, plans, configuration)
+    return assembled(slabs, (3, *box_shape(box)), torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("configuration", "spacing_mm", "transpose_forward", "network_shape"),
     [
@@ -127,11 +135,10 @@ def test_probabilities_in_the_image_are_those_that_stock_nnunet_exports(
         logits.clone(), plans, planned, labels, properties, return_probabilities=True, num_threads_torch=1
     )
 
-    resampled = resample_to_image(logits.clone(), properties, plans, planned)
-    assert resampled.shape[1:] == properties["shape_after_cropping_and_before_resampling"]
-    in_box = to_image_axes(torch.softmax(resampled.float(), 0), plans)
+    box = crop_box(properties, plans)
+    resampled = in_image_axes(logits.clone(), properties, plans, planned, box)
     whole = tuple(slice(0, size) for size in SHAPE)
-    placed = place(in_box, crop_box(properties, plans), whole, outside_probabilities(3, regions=False))
+    placed = place(torch.softmax(resampled, 0), box, whole, outside_probabilities(3, regions=False))
     np.testing.assert_allclose(placed, expected, atol=1e-6)
 
 
@@ -141,7 +148,9 @@ def test_logits_that_are_the_same_everywhere_stay_so(make_model_folder):
     )
     plans = PlansManager(str(folder / "plans.json"))
     logits = torch.tensor([-3.0, 0.25, 8.0]).reshape(3, 1, 1, 1).repeat(1, 4, 4, 18)
-    resampled = resample_to_image(logits, properties_of((2, 0, 1)), plans, plans.get_configuration("3d_fullres"))
+    properties = properties_of((2, 0, 1))
+    box = crop_box(properties, plans)
+    resampled = in_image_axes(logits, properties, plans, plans.get_configuration("3d_fullres"), box)
     torch.testing.assert_close(
-        resampled.float(), torch.tensor([-3.0, 0.25, 8.0]).reshape(3, 1, 1, 1).expand(3, 6, 5, 12)
+        resampled, torch.tensor([-3.0, 0.25, 8.0]).reshape(3, 1, 1, 1).expand(3, *box_shape(box))
     )
