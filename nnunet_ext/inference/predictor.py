@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,6 +204,7 @@ class EnsemblePredictor(nnUNetPredictor):
         Raises:
             ValueError: if a map is unknown or the part does not exist.
             FileNotFoundError: if the input folder holds no image.
+            OutputInUseError: if another run writes the output folder.
         """
         require_known_maps(maps)
         if not 0 <= part_id < num_parts:
@@ -229,20 +230,22 @@ class EnsemblePredictor(nnUNetPredictor):
                 if arguments is not None
                 else {"members": self.member_rule, "average": self.average},
             )
-            writer.clear(wanted)
-        complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
-        report = self.predict_cases(
-            [case for case in wanted if case.name not in complete],
-            writer,
-            maps=maps,
-            save_members=save_members,
-            save_probabilities=save_probabilities,
-            prepare_ahead=num_processes_preprocessing > 0,
-            write_behind=num_processes_segmentation_export > 0,
-        )
-        report.skipped = complete
-        if writer is not None:
-            writer.table.finish()
+        with writer or nullcontext():
+            if writer is not None:
+                writer.clear(wanted)
+            complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
+            report = self.predict_cases(
+                [case for case in wanted if case.name not in complete],
+                writer,
+                maps=maps,
+                save_members=save_members,
+                save_probabilities=save_probabilities,
+                prepare_ahead=num_processes_preprocessing > 0,
+                write_behind=num_processes_segmentation_export > 0,
+            )
+            report.skipped = complete
+            if writer is not None:
+                writer.table.finish()
         return report
 
     def predict_cases(
