@@ -23,6 +23,7 @@ from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.input_checks import require_good_case
 from nnunet_ext.inference.members import MemberError, MemberRule
+from nnunet_ext.inference.memory_estimate import require_memory_for
 from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
 from nnunet_ext.inference.moments import Moments
 from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
@@ -310,7 +311,11 @@ class EnsemblePredictor(nnUNetPredictor):
             save_members: keep every member's own segmentation.
             save_probabilities: keep the probabilities.
             progress: is advanced by one a member.
+
+        Raises:
+            CaseTooLargeError: if it cannot fit into the memory.
         """
+        require_memory_for(name, self.models, prepared, variance="variance" in maps)
         ensemble = CaseEnsemble(
             self.models, prepared, average=self.average, with_variance="variance" in maps, keep_members=save_members
         )
