@@ -18,10 +18,13 @@ from nnunet_ext.inference.export import (
 )
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
+from nnunet_ext.inference.output_lock import OutputLock
 
 
 class CaseWriter:
     """Writes cases into an output folder, with the files that describe the run.
+
+    It holds the folder from the beginning; as a context manager it gives it free at the end.
 
     Args:
         output: the folder; made if it is missing.
@@ -34,6 +37,10 @@ class CaseWriter:
         num_parts: how many there are.
         calibration: that the cases are predicted with, or None.
         arguments: what to record in `predict_args.json`.
+
+    Raises:
+        OutputInUseError: if another run writes the folder.
+        NotADirectoryError, PermissionError: if it is no folder or cannot be written.
     """
 
     def __init__(
@@ -59,15 +66,26 @@ class CaseWriter:
         self.member_names = member_names
         self.covering_mask = calibration is not None and calibration.mask is not None
         self.calibrated = calibration is not None
-        self.table = CaseTable(output, part_id=part_id, num_parts=num_parts, keep_existing=keep_existing)
-        self.judged = {row["case"] for row in recorded_rows(output) if row.get("verdict")}
-        write_run_description(
-            output,
-            arguments=arguments,
-            members=[describe(member) for model in models for member in model.members],
-            dataset_json=first.dataset_json,
-            plans=first.plans.plans,
-        )
+        self._lock = OutputLock(output, part_id=part_id, num_parts=num_parts)
+        try:
+            self.table = CaseTable(output, part_id=part_id, num_parts=num_parts, keep_existing=keep_existing)
+            self.judged = {row["case"] for row in recorded_rows(output) if row.get("verdict")}
+            write_run_description(
+                output,
+                arguments=arguments,
+                members=[describe(member) for model in models for member in model.members],
+                dataset_json=first.dataset_json,
+                plans=first.plans.plans,
+            )
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> CaseWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def clear(self, cases: Sequence[Case]) -> None:
         """Removes what a killed run left of these cases under temporary names; whole files stay."""

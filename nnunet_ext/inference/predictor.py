@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.input_checks import require_good_case
 from nnunet_ext.inference.members import MemberError, MemberRule
+from nnunet_ext.inference.memory_estimate import require_memory_for
 from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
 from nnunet_ext.inference.moments import Moments
 from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
@@ -204,6 +205,7 @@ class EnsemblePredictor(nnUNetPredictor):
         Raises:
             ValueError: if a map is unknown or the part does not exist.
             FileNotFoundError: if the input folder holds no image.
+            OutputInUseError: if another run writes the output folder.
         """
         require_known_maps(maps)
         if not 0 <= part_id < num_parts:
@@ -229,20 +231,22 @@ class EnsemblePredictor(nnUNetPredictor):
                 if arguments is not None
                 else {"members": self.member_rule, "average": self.average},
             )
-            writer.clear(wanted)
-        complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
-        report = self.predict_cases(
-            [case for case in wanted if case.name not in complete],
-            writer,
-            maps=maps,
-            save_members=save_members,
-            save_probabilities=save_probabilities,
-            prepare_ahead=num_processes_preprocessing > 0,
-            write_behind=num_processes_segmentation_export > 0,
-        )
-        report.skipped = complete
-        if writer is not None:
-            writer.table.finish()
+        with writer or nullcontext():
+            if writer is not None:
+                writer.clear(wanted)
+            complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
+            report = self.predict_cases(
+                [case for case in wanted if case.name not in complete],
+                writer,
+                maps=maps,
+                save_members=save_members,
+                save_probabilities=save_probabilities,
+                prepare_ahead=num_processes_preprocessing > 0,
+                write_behind=num_processes_segmentation_export > 0,
+            )
+            report.skipped = complete
+            if writer is not None:
+                writer.table.finish()
         return report
 
     def predict_cases(
@@ -307,7 +311,11 @@ class EnsemblePredictor(nnUNetPredictor):
             save_members: keep every member's own segmentation.
             save_probabilities: keep the probabilities.
             progress: is advanced by one a member.
+
+        Raises:
+            CaseTooLargeError: if it cannot fit into the memory.
         """
+        require_memory_for(name, self.models, prepared, variance="variance" in maps)
         ensemble = CaseEnsemble(
             self.models, prepared, average=self.average, with_variance="variance" in maps, keep_members=save_members
         )

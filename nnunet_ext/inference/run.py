@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.ensemble import PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.input_checks import BadInputError
+from nnunet_ext.inference.memory_estimate import CaseTooLargeError
 
 MOST_WAITING_FOR_DISK = 2  # cases that are predicted but not written: they hold memory
 
@@ -48,9 +50,9 @@ class PredictionReport:
     failed: dict[str, str] = field(default_factory=dict)
     predictions: list[CasePrediction] = field(default_factory=list)
 
-    def fail(self, case: str, error: Exception) -> None:
+    def fail(self, case: str, error: BaseException) -> None:
         """Records why a case has no result; an error that is not about the input goes to the log with its trace."""
-        if isinstance(error, BadInputError):
+        if isinstance(error, (BadInputError, CaseTooLargeError)):
             self.failed[case] = str(error)
         else:
             self.failed[case] = f"{type(error).__name__}: {error}"
@@ -106,9 +108,17 @@ def run_cases(
     return report
 
 
+def _result(prepared: Future[list[PreparedCase]]) -> list[PreparedCase]:
+    """What preparing returned or raised; a reader that ends its thread by sys.exit() must not end the run."""
+    error = prepared.exception()
+    if isinstance(error, SystemExit):
+        raise RuntimeError(f"Preparing the case ended with SystemExit: {error}.") from error
+    return prepared.result()
+
+
 def _collect(name: str, written: Future[None], report: PredictionReport) -> None:
     error = written.exception()  # waits
-    if isinstance(error, Exception):
+    if isinstance(error, (Exception, SystemExit)):
         report.fail(name, error)
     else:
         written.result()
@@ -127,6 +137,6 @@ def _prepared(
             following = cases[position + 1 : position + 2]
             if ahead:
                 upcoming = [thread.submit(prepare, next_case) for next_case in following]
-            yield case, current.result
+            yield case, partial(_result, current)
             if not ahead:
                 upcoming = [thread.submit(prepare, next_case) for next_case in following]

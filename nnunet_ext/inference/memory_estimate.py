@@ -1,0 +1,74 @@
+"""Whether a case fits into the main memory, asked before its first member runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnunet_ext.inference.available_memory import available_memory_bytes
+from nnunet_ext.inference.resampling import common_box, crop_box
+
+if TYPE_CHECKING:
+    from nnunet_ext.inference.ensemble import PreparedCase
+    from nnunet_ext.inference.model import Model
+
+BYTES_PER_VALUE = 4  # fp32
+GIBIBYTE = 1 << 30
+
+
+class CaseTooLargeError(ValueError):
+    """A case whose prediction cannot fit into the memory; the message gives both figures."""
+
+
+def prediction_bytes(
+    classes: int, box_shape: Sequence[int], network_shape: Sequence[int], *, with_variance: bool = False
+) -> int:
+    """A lower bound of what predicting a case holds at a time, whatever the number of members.
+
+    It counts the volumes of all classes: the logits of a member at the network's resolution and its probabilities at
+    the image's, and there the ensemble's mean and, if asked for, the variance. The rest is less than these: maps and
+    label maps have one volume each, and temporaries come and go.
+
+    Args:
+        classes: or regions.
+        box_shape: of the image, without the background that nnU-Net crops away.
+        network_shape: of the padded image at the network's resolution.
+        with_variance: the variance is tracked, too.
+    """
+    at_image = (3 if with_variance else 2) * math.prod(box_shape)
+    return BYTES_PER_VALUE * classes * (at_image + math.prod(network_shape))
+
+
+def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str) -> None:
+    """Refuses a case that needs more memory than there could be.
+
+    Args:
+        needed_bytes: see `prediction_bytes`.
+        available_bytes: see `available_memory_bytes`; None lets every case through.
+        case: its name.
+
+    Raises:
+        CaseTooLargeError: if it does not fit.
+    """
+    if available_bytes is not None and needed_bytes > available_bytes:
+        raise CaseTooLargeError(
+            f"A case must fit into the memory; {case} needs at least {needed_bytes / GIBIBYTE:.1f} GiB for the "
+            f"probabilities of its classes, and {available_bytes / GIBIBYTE:.1f} GiB are available. Use a machine or "
+            f"a job with more memory, leave out --maps variance, or crop the image. -num_parts and fewer members do "
+            f"not help: one case and one member are held at a time."
+        )
+
+
+def require_memory_for(
+    case: str, models: Sequence[Model], prepared: Sequence[PreparedCase], *, variance: bool
+) -> None:
+    """The same for a case as the models' preprocessing left it, with the memory of this machine."""
+    box = common_box([crop_box(each.properties, model.plans) for model, each in zip(models, prepared, strict=True)])
+    needed = prediction_bytes(
+        models[0].labels.num_segmentation_heads,
+        [side.stop - side.start for side in box],
+        max((tuple(each.tiled.image.shape[1:]) for each in prepared), key=math.prod),
+        with_variance=variance,
+    )
+    require_memory(needed, available_memory_bytes(), case=case)
