@@ -19,9 +19,9 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.evaluation.folder import Dataset, open_dataset
 from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.evaluation.patients import patient_of
-from nnunet_ext.inference import EnsemblePredictor
 from nnunet_ext.inference.case_writer import describe
 from nnunet_ext.inference.cases import Case
+from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import MemberRule, folders_with_members
 from nnunet_ext.predict import calibration_file, chosen_folds, ensemble_options, model_folders, prepare_process_for
@@ -64,7 +64,7 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
     for fold, cases in cases_of_fold.items():
-        predictor = EnsemblePredictor.from_model_folders(folders, folds=[fold], **options)
+        predictor = EnsembleEngine.from_model_folders(folders, folds=[fold], **options)
         settings = predictor.settings
         members += [describe(member) for model in predictor.models for member in model.members]
         sink = CaseCollector(dataset, str(fold), arguments.patients)

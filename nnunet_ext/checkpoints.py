@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import struct
+import sys
 import threading
 import zipfile
 import zlib
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.atomic import atomic_path
@@ -112,10 +112,16 @@ def plain_network(network: nn.Module) -> nn.Module:
     while True:
         if isinstance(network, DistributedDataParallel):
             network = network.module
-        elif isinstance(network, OptimizedModule):
-            network = network._orig_mod
+        elif is_compiled(network):
+            network = network._orig_mod  # type: ignore[assignment]
         else:
             return network
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Whether `torch.compile` wrapped it. Without its package, whose import takes 2 seconds, nothing can be."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(network, dynamo.OptimizedModule)
 
 
 def cast_weights(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

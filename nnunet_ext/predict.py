@@ -13,8 +13,8 @@ import torch
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
-from nnunet_ext.inference import EnsemblePredictor
 from nnunet_ext.inference.allocator import keep_freed_memory
+from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.run import PredictionReport
 
 
@@ -29,7 +29,7 @@ def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
     """
     prepare_process_for(arguments.device)
     folders = model_folders(arguments)
-    predictor = EnsemblePredictor.from_model_folders(
+    predictor = EnsembleEngine.from_model_folders(
         folders, folds=chosen_folds(arguments.f), **ensemble_options(arguments, folders)
     )
     if arguments.calibrated:
@@ -45,13 +45,14 @@ def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
         num_parts=arguments.num_parts,
         part_id=arguments.part_id,
         maps=requested_maps(arguments.maps),
+        map_type=arguments.map_dtype,
         save_members=arguments.save_members,
         arguments=recorded(arguments),
     )
 
 
 def ensemble_options(arguments: argparse.Namespace, folders: Sequence[Path]) -> dict[str, Any]:
-    """How the members are chosen, run and averaged, as `EnsemblePredictor.from_model_folders` takes it."""
+    """How the members are chosen, run and averaged, as `EnsembleEngine.from_model_folders` takes it."""
     return {
         "members": member_rule(arguments.members, arguments.chk),
         "device": arguments.device,
@@ -62,6 +63,8 @@ def ensemble_options(arguments: argparse.Namespace, folders: Sequence[Path]) -> 
         "tile_step_size": arguments.step_size,
         "use_mirroring": not arguments.disable_tta,
         "allow_tqdm": not arguments.disable_progress_bar,
+        "precision": arguments.precision,
+        "early_exit": arguments.early_exit,
     }
 
 

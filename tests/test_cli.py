@@ -16,10 +16,11 @@ import torch
 
 import nnunet_ext
 from nnunet_ext import discovery
-from nnunet_ext.cli import COMMANDS, build_parser, main
+from nnunet_ext.cli import COMMANDS, build_parser, ensemble_flags, main
 from nnunet_ext.cli.ensemble_flags import AVERAGES
-from nnunet_ext.cli.predict import MAP_NAMES
+from nnunet_ext.cli.predict import MAP_NAMES, MAP_TYPES
 from nnunet_ext.doctor import Finding
+from nnunet_ext.inference import early_exit, float_maps, precision
 from nnunet_ext.inference.run import PredictionReport
 from nnunet_ext.inference.uncertainty import MAPS
 from nnunet_ext.predict import member_rule, model_folders, model_weights, requested_maps
@@ -85,6 +86,9 @@ def test_the_choices_are_those_of_the_code_behind():
     """The parser repeats them, so that help comes without importing torch."""
     assert set(MAP_NAMES) == set(MAPS)
     assert AVERAGES == ("probabilities", "logits")
+    assert ensemble_flags.EARLY_EXITS == early_exit.EARLY_EXITS
+    assert ensemble_flags.PRECISIONS == precision.PRECISIONS
+    assert MAP_TYPES == float_maps.MAP_TYPES
 
 
 def test_importing_the_command_imports_no_torch():
@@ -223,7 +227,7 @@ def test_every_flag_reaches_the_predictor(monkeypatch):
             received.update(settings, source=source, output=output)
             return PredictionReport()
 
-    monkeypatch.setattr("nnunet_ext.predict.EnsemblePredictor", Recorder)
+    monkeypatch.setattr("nnunet_ext.predict.EnsembleEngine", Recorder)
     threads = torch.get_num_threads()
     try:
         assert main(flags("-m", "a", "-m", "b")) == 0
@@ -233,6 +237,7 @@ def test_every_flag_reaches_the_predictor(monkeypatch):
         )
         more += " --trust-checkpoints --maps variance --save_probabilities --save_members -npp 0 -nps 2"
         more += " --continue_prediction -prev_stage_predictions low -num_parts 3 -part_id 2 --disable_progress_bar"
+        more += " --precision fp32 --early-exit --map-dtype uint8"
         assert main(flags("-m", "a", "-m", "b", *more.split())) == 0
     finally:
         torch.set_num_threads(threads)
@@ -248,6 +253,9 @@ def test_every_flag_reaches_the_predictor(monkeypatch):
         "tile_step_size": (0.5, 0.75),
         "use_mirroring": (True, False),
         "allow_tqdm": (True, False),
+        "precision": (None, "fp32"),
+        "early_exit": (None, "label"),
+        "map_type": ("float32", "uint8"),
         "source": ("images", "images"),
         "output": ("out", "out"),
         "save_probabilities": (False, True),

@@ -33,7 +33,7 @@ class Calibration:
         quality: confidence to expected Dice.
         threshold: of the verdict.
         mask: of the mask that misses little; None if there were too few patients.
-        settings: of the ensemble, see `EnsemblePredictor.settings`.
+        settings: of the ensemble, see `EnsembleEngine.settings`.
         fitted_on: folds, numbers of cases and patients, files of the members.
         figures: what the fit changes, measured on cases that were left out of it.
         cases: rows of `cases.csv` of the cases it was fitted on, with their `dice` and `patient`.

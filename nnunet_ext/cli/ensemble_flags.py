@@ -7,6 +7,8 @@ import argparse
 from nnunet_ext.cli.model_flags import add_model_flags
 
 AVERAGES = ("probabilities", "logits")
+EARLY_EXITS = ("label", "information")
+PRECISIONS = ("fp32", "bf16", "auto")
 DEVICES = ("cuda", "cpu", "mps")
 
 
@@ -37,6 +39,14 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="one number a model folder, or a JSON file with a list of them or a table from folder to number",
     )
+    ensemble.add_argument(
+        "--early-exit",
+        nargs="?",
+        const="label",
+        choices=EARLY_EXITS,
+        help="leave out members where they cannot change the label (label), or where the mutual information has "
+        "settled (information); without a word: label",
+    )
     ensemble.add_argument("--tta-members", action="store_true", help="count every mirrored copy as a member")
     ensemble.add_argument("--disable_tta", action="store_true", help="do not mirror")
     ensemble.add_argument(
@@ -53,4 +63,10 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("-device", choices=DEVICES, default="cuda", help="where the networks run (default: cuda)")
+    machine.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="fp32, bf16, or auto: bf16 where a CPU has units for it (default: as stock, fp32 on CPUs and "
+        "half-precision autocast on CUDA)",
+    )
     machine.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")

@@ -9,6 +9,7 @@ from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags
 
 MAP_NAMES = ("entropy", "mutual_information", "expected_entropy", "variance", "confidence")
+MAP_TYPES = ("float32", "float16", "uint8")
 
 
 def predict_flags(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,12 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         choices=(*MAP_NAMES, "none"),
         metavar="MAP",
         help=f"of {', '.join(MAP_NAMES)}, or none (default: entropy)",
+    )
+    results.add_argument(
+        "--map-dtype",
+        choices=MAP_TYPES,
+        default="float32",
+        help="of the maps' files: float32 (default), float16 or uint8, which are smaller and faster to write",
     )
     results.add_argument("--save_probabilities", action="store_true", help="CASE.npz and CASE.pkl, as stock")
     results.add_argument("--save_members", action="store_true", help="each member's own segmentation")

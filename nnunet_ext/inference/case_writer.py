@@ -16,6 +16,7 @@ from nnunet_ext.inference.export import (
     write_case,
     write_run_description,
 )
+from nnunet_ext.inference.float_maps import MapType, map_file_ending, require_map_type
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
 from nnunet_ext.inference.output_lock import OutputLock
@@ -37,8 +38,10 @@ class CaseWriter:
         num_parts: how many there are.
         calibration: that the cases are predicted with, or None.
         arguments: what to record in `predict_args.json`.
+        map_type: of the maps' files, see `write_map`.
 
     Raises:
+        ValueError: if the dataset's format cannot hold maps of this type.
         OutputInUseError: if another run writes the folder.
         NotADirectoryError, PermissionError: if it is no folder or cannot be written.
     """
@@ -56,12 +59,16 @@ class CaseWriter:
         num_parts: int,
         calibration: Calibration | None,
         arguments: dict[str, Any],
+        map_type: MapType = "float32",
     ) -> None:
         first = models[0]
         self.output = output
         self.file_ending = first.dataset_json["file_ending"]
         self.reader_writer = first.plans.image_reader_writer_class()
         self.maps = maps
+        self.map_type = map_type
+        if maps:
+            require_map_type(map_type, f"*{map_file_ending(self.file_ending, self.reader_writer)}")
         self.save_probabilities = save_probabilities
         self.member_names = member_names
         self.covering_mask = calibration is not None and calibration.mask is not None
@@ -105,8 +112,9 @@ class CaseWriter:
     def write(self, prediction: CasePrediction) -> None:
         """Writes one case."""
         write_case(
-            prediction, self.output, file_ending=self.file_ending, reader_writer=self.reader_writer, table=self.table
-        )
+            prediction, self.output, file_ending=self.file_ending, reader_writer=self.reader_writer, table=self.table,
+            map_type=self.map_type,
+        )  # fmt: skip
 
 
 def describe(member: Member) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from nnunet_ext.calibration.risk_control import foreground_probability
 from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.decisions import decided_labels, label_type
+from nnunet_ext.inference.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
@@ -32,7 +33,7 @@ from nnunet_ext.inference.resampling import (
     place,
 )
 from nnunet_ext.inference.slabs import Slab, assembled, slabs_of
-from nnunet_ext.inference.sliding_window import TiledImage
+from nnunet_ext.inference.sliding_window import Tile, TiledImage
 from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, regions_of, uncertainty_maps
 
 
@@ -42,6 +43,10 @@ class PreparedCase:
 
     tiled: TiledImage
     properties: dict
+
+    def to(self, device: torch.device) -> PreparedCase:
+        """With the image where the members' results are to be summed up."""
+        return PreparedCase(self.tiled.to(device), self.properties)
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,11 @@ class CaseEnsemble:
     Args:
         models: of the ensemble.
         prepared: the case as each of them sees it.
-        average: "probabilities" or "logits"; see `EnsemblePredictor`.
+        average: "probabilities" or "logits"; see `EnsembleEngine`.
         with_variance: track the variance, too.
         keep_members: keep every member's own segmentation.
+        early_exit: says where no further member is needed; None lets all members run everywhere. Where a member did
+            not run, its segmentation counts as that of the members before it.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class CaseEnsemble:
         average: str,
         with_variance: bool,
         keep_members: bool,
+        early_exit: SettledRule | None = None,
     ) -> None:
         self.models = models
         self.prepared = prepared
@@ -89,6 +97,9 @@ class CaseEnsemble:
         self.members: list[CroppedLabels] = []
         self.keep_members = keep_members
         self.member_segmentations: dict[str, np.ndarray] = {}
+        self.early_exit = early_exit
+        self.open_voxels: torch.Tensor | None = None  # (*box) bool: where members still run; None is everywhere
+        self.settled_labels: torch.Tensor | None = None  # (*box), right where members do not run any more
 
     def add(self, position: int, step: Pass, logits: torch.Tensor) -> None:
         """Takes one member in.
@@ -102,8 +113,10 @@ class CaseEnsemble:
         self.moments.add_slabs(
             (self.labels.num_segmentation_heads, *self.box_shape),
             deciding(self._probability_slabs(position, logits), self.labels, into=segmentation),
-            step.weight,
+            step.weight if self.open_voxels is None else step.weight * self.open_voxels,
         )
+        if self.open_voxels is not None:
+            segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         member_labels = as_array(segmentation)
         self.members.append(crop_to_foreground(member_labels))
         if self.keep_members:
@@ -114,6 +127,29 @@ class CaseEnsemble:
             weighted = logits * step.weight
             self.logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
 
+    def add_settled(self) -> None:
+        """Takes a member in that need not run at all."""
+        self.members.append(crop_to_foreground(as_array(self._settled())))
+
+    def settle(self, weight_left: float) -> None:
+        """Closes the voxels where the members to come, of this weight together, are not needed."""
+        settled = self.early_exit.settled(self.moments, weight_left) if self.early_exit is not None else None
+        if settled is not None:
+            self.open_voxels = ~settled if self.open_voxels is None else self.open_voxels & ~settled
+            self.settled_labels = self._labels(self.moments.mean())
+
+    def tiles_needed(self, position: int) -> list[Tile] | None:
+        """The tiles that a model still has to look at; None stands for all of them."""
+        if self.open_voxels is None or self.boxes[position] != self.box:
+            return None
+        on_network_axes = self.open_voxels.permute(*self.models[position].plans.transpose_forward)
+        return tiles_with(on_network_axes, self.prepared[position].tiled)
+
+    def _settled(self) -> torch.Tensor:
+        if self.settled_labels is None:
+            raise RuntimeError("Nothing is settled yet. Call settle() between the members.")
+        return self.settled_labels
+
     def finish(
         self, name: str, *, maps: Sequence[str], save_probabilities: bool, calibration: Calibration | None = None
     ) -> CasePrediction:
@@ -123,7 +159,7 @@ class CaseEnsemble:
         mask. The segmentation and the row's other columns stay: they are what it was fitted on.
         """
         probabilities = self._probabilities()
-        segmentation = self._segmentation(probabilities)
+        segmentation = as_array(self._labels(probabilities))
         wanted = uncertainty_maps(self.moments, list(dict.fromkeys([*maps, "entropy", "mutual_information"])))
         row = case_row(
             segmentation=segmentation,
@@ -168,7 +204,7 @@ class CaseEnsemble:
         )
         if self.boxes[position] == self.box:
             return slabs
-        outside = outside_probabilities(len(logits), regions=self.labels.has_regions)
+        outside = outside_probabilities(len(logits), regions=self.labels.has_regions).to(logits.device)
         return slabs_of(place(self._assembled(position, slabs), self.boxes[position], self.box, outside))
 
     def _logit_slabs(self, position: int, logits: torch.Tensor) -> Iterator[Slab]:
@@ -178,7 +214,7 @@ class CaseEnsemble:
     def _assembled(self, position: int, slabs: Iterable[Slab]) -> torch.Tensor:
         """(C, *box of the model)"""
         shape = (self.labels.num_segmentation_heads, *box_shape(self.boxes[position]))
-        return assembled(slabs, shape, torch.device("cpu"))
+        return assembled(slabs, shape, self.prepared[position].tiled.image.device)
 
     def _probabilities(self) -> torch.Tensor:
         """The ensemble's probabilities (C, *box), averaged as asked for."""
@@ -193,24 +229,25 @@ class CaseEnsemble:
             share = self.weights[position] / sum(self.weights)
             # log-probabilities outside a model's own crop would be infinite; models crop the same image alike
             outside = torch.logit(outside_probabilities(len(mean), regions=self.labels.has_regions), eps=1e-7)
+            outside = outside.to(mean.device)
             placed = place(mean, self.boxes[position], self.box, outside)
             total = placed * share if total is None else total.add_(placed, alpha=share)
         if total is None:
             raise RuntimeError("An ensemble has at least one member; none was added.")
         return self.labels.apply_inference_nonlin(total)
 
-    def _segmentation(self, probabilities: torch.Tensor) -> np.ndarray:
+    def _labels(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Label map (*box) of the ensemble's probabilities."""
-        segmentation = torch.empty(self.box_shape, dtype=label_type(self.labels))
-        for _ in deciding(slabs_of(probabilities), self.labels, into=segmentation):
+        labels = torch.empty(self.box_shape, dtype=label_type(self.labels))
+        for _ in deciding(slabs_of(probabilities), self.labels, into=labels):
             pass
-        return as_array(segmentation)
+        return labels
 
     def _whole(self, probabilities: torch.Tensor) -> np.ndarray:
         """(C, *box) to (C, *image), with background outside of the box."""
         outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
         whole = tuple(slice(0, size) for size in self.shape)
-        return place(probabilities, self.box, whole, outside).numpy()
+        return place(probabilities.cpu(), self.box, whole, outside).numpy()
 
 
 def deciding(slabs: Iterable[Slab], labels: LabelManager, *, into: torch.Tensor) -> Iterator[Slab]:

@@ -26,7 +26,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 import nnunet_ext
 from nnunet_ext.atomic import PARTIAL_PREFIX, atomic_path
 from nnunet_ext.inference.case_table import CaseTable, write_text_shared
-from nnunet_ext.inference.float_maps import map_file_ending, write_map
+from nnunet_ext.inference.float_maps import MapType, map_file_ending, write_map
 
 UNCOMPRESSED_ENDINGS = (".nii", ".gipl")  # of those that SimpleITK may leave cut without an error
 
@@ -63,6 +63,7 @@ def write_case(
     file_ending: str,
     reader_writer: BaseReaderWriter,
     table: CaseTable,
+    map_type: MapType = "float32",
 ) -> None:
     """Writes a case's segmentation, maps, probabilities, member segmentations and its row of the table.
 
@@ -74,6 +75,7 @@ def write_case(
         file_ending: The dataset's `file_ending`.
         reader_writer: The dataset's reader/writer.
         table: The table of this run.
+        map_type: See `write_map`.
 
     Raises:
         OSError: A file could not be written whole. No partial file stays, here as on any other exception.
@@ -85,7 +87,7 @@ def write_case(
     staging = _staging_path(folder, prediction.case)
     staging.mkdir(parents=True)
     try:
-        _write_files(prediction, staging, file_ending, reader_writer)
+        _write_files(prediction, staging, file_ending, reader_writer, map_type)
         segmentation = _segmentation_path(folder, prediction.case, file_ending)
         # An earlier segmentation would mark the case as complete while its other files change.
         segmentation.unlink(missing_ok=True)
@@ -192,14 +194,16 @@ def _probability_paths(folder: Path, case: str) -> tuple[Path, Path]:
     return folder / f"{case}.npz", folder / f"{case}.pkl"
 
 
-def _write_files(prediction: CasePrediction, folder: Path, file_ending: str, reader_writer: BaseReaderWriter) -> None:
+def _write_files(
+    prediction: CasePrediction, folder: Path, file_ending: str, reader_writer: BaseReaderWriter, map_type: MapType
+) -> None:
     case, properties = prediction.case, prediction.properties
     _check_distinct_folders(prediction.member_segmentations)
     for name, values in prediction.maps.items():
         path = _map_path(folder, name, case, file_ending, reader_writer)
         path.parent.mkdir(parents=True)
-        write_map(values, path, properties, reader_writer)
-        _check_whole(path, least_bytes=4 * values.size)
+        write_map(values, path, properties, reader_writer, map_type)
+        _check_whole(path, least_bytes=values.size * (1 if map_type == "uint8" else 4))
     for name, segmentation in prediction.member_segmentations.items():
         path = _member_path(folder, name, case, file_ending)
         path.parent.mkdir(parents=True)

@@ -1,15 +1,18 @@
-"""Uncertainty maps as image files: float32, in the geometry that nnU-Net gives its segmentations.
+"""Uncertainty maps as image files in the geometry that nnU-Net gives its segmentations.
 
-nnU-Net's reader/writers cast what they write to integers, so each of them has a counterpart here.
+nnU-Net's reader/writers cast what they write to integers, so each of them has a counterpart here. Maps are float32
+unless smaller and faster files are asked for.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -23,6 +26,17 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 TIFF_ENDINGS = (".tif", ".tiff")
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+NIFTI_HEADER_BYTES = 348
+SLOPE_OFFSET = 112  # of scl_slope in a NIfTI-1 header; scl_inter follows
+COMPRESSION_LEVEL = 5  # twice as fast as 9 for files that are a hundredth larger
+
+
+MapWriter = Callable[[np.ndarray, Path, dict[str, Any]], None]
+MapType = Literal["float32", "float16", "uint8"]
+MAP_TYPES: tuple[MapType, ...] = ("float32", "float16", "uint8")
+
+LARGEST_UINT8 = 255
 
 
 def write_map(
@@ -30,8 +44,9 @@ def write_map(
     path: str | os.PathLike[str],
     properties: dict[str, Any],
     reader_writer: BaseReaderWriter,
+    map_type: MapType = "float32",
 ) -> None:
-    """Writes a map as float32 where `reader_writer.write_seg` would put a segmentation of the same case.
+    """Writes a map where `reader_writer.write_seg` would put a segmentation of the same case.
 
     Spacing, origin, direction or affine, and orientation are those of the segmentation. A 2D image, `(1, y, x)`,
     becomes a 2D file. A `Tiff3DIO` dataset gets `NAME.json` with the spacing beside `NAME.tif`, as in nnU-Net.
@@ -41,17 +56,53 @@ def write_map(
         path: The file to write; its ending is that of `map_file_ending`.
         properties: What the reader recorded about the image.
         reader_writer: The dataset's reader/writer.
+        map_type: "float32"; "float16", which rounds to half precision and is stored as float32, because no image
+            format has half precision, but compresses better; or "uint8", which rounds to multiples of 1/255 and
+            stores the numerators with that slope, so that every reader of NIfTI gives values in [0, 1].
 
     Raises:
-        ValueError: The reader/writer is unknown, or `values` is not three-dimensional.
+        ValueError: The reader/writer is unknown, `values` is not three-dimensional, or a format other than NIfTI is
+            to hold uint8.
     """
     writer = _map_writer(reader_writer)
+    require_map_type(map_type, Path(path).name)
     if values.ndim != 3:
         raise ValueError(
             f"A map has the axes (z, y, x), (1, y, x) for a 2D image; found the shape {values.shape}. "
             "Pass one map of one case."
         )
+    if map_type == "uint8":
+        _write_scaled(writer, values, Path(path), properties)
+        return
+    if map_type == "float16":
+        values = values.astype(np.float16)
     writer(np.ascontiguousarray(values, dtype=np.float32), Path(path), properties)
+
+
+def require_map_type(map_type: MapType, file_name: str) -> None:
+    """Refuses a type that does not exist, and uint8 in files that cannot hold its scale."""
+    if map_type not in MAP_TYPES:
+        raise ValueError(f"Maps are of the type {', '.join(MAP_TYPES)}; found {map_type!r}.")
+    if map_type == "uint8" and not file_name.lower().endswith(NIFTI_ENDINGS):
+        raise ValueError(
+            f"Maps in uint8 need a format that stores their scale, which is NIfTI; found {file_name}. "
+            "Use --map-dtype float16."
+        )
+
+
+def _write_scaled(writer: MapWriter, values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
+    """Writes round(255·value) with the slope 1/255; the writers know no slopes, so the header gets it afterwards."""
+    numerators = np.rint(np.clip(values, 0, 1) * LARGEST_UINT8).astype(np.uint8)
+    compressed = path.name.lower().endswith(".gz")
+    plain = path.with_name(path.name[: -len(".gz")]) if compressed else path
+    writer(np.ascontiguousarray(numerators), plain, properties)
+    with plain.open("r+b") as file:
+        byte_order = "<" if struct.unpack("<i", file.read(4))[0] == NIFTI_HEADER_BYTES else ">"
+        file.seek(SLOPE_OFFSET)
+        file.write(struct.pack(f"{byte_order}ff", 1 / LARGEST_UINT8, 0.0))  # scl_slope, scl_inter
+    if compressed:
+        path.write_bytes(gzip.compress(plain.read_bytes(), compresslevel=COMPRESSION_LEVEL, mtime=0))
+        plain.unlink()
 
 
 def map_file_ending(file_ending: str, reader_writer: BaseReaderWriter) -> str:
@@ -117,8 +168,6 @@ def _write_tiff_3d(values: np.ndarray, path: Path, properties: dict[str, Any]) -
 def _write_tiff_2d(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
     tifffile.imwrite(path, values[0], photometric="minisblack", compression="zlib")
 
-
-MapWriter = Callable[[np.ndarray, Path, dict[str, Any]], None]
 
 MAP_WRITERS: dict[type[BaseReaderWriter], MapWriter] = {
     SimpleITKIO: _write_simpleitk,

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import (
     LabelManager,
     convert_labelmap_to_one_hot,
@@ -25,7 +26,12 @@ from torch import nn
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.dropout_draws import dropout_layers
 from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
-from nnunet_ext.trainers.names import PREFIX, UnknownPartError, trainer_class
+from nnunet_ext.inference.weight_store import WeightStore, default_budget_bytes, point_at
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+PREFIX = "nnUNetTrainer"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Model:
         labels: classes or regions.
         network: the architecture, in evaluation mode; `load` gives it a member's weights.
         members: at least one.
+        weights: theirs.
     """
 
     folder: Path
@@ -49,20 +56,21 @@ class Model:
     labels: LabelManager
     network: nn.Module
     members: list[Member]
+    weights: WeightStore
 
     @property
     def mirror_axes(self) -> tuple[int, ...] | None:
         """Spatial axes that training mirrored."""
         return self.members[0].mirror_axes
 
-    def load(self, member: Member, device: torch.device) -> None:
-        """Gives the network a member's weights: on the CPU by pointing at the mapped file, else by copying.
+    def load(self, member: Member) -> None:
+        """Gives the network a member's weights.
 
         Raises:
             MemberError: if they do not fit the network.
         """
         try:
-            self.network.load_state_dict(member.weights(), assign=device.type == "cpu")
+            point_at(self.network, self.weights.of(member))
         except RuntimeError as error:
             raise MemberError(f"{member.path} does not fit the network of {self.folder}: {error}") from error
 
@@ -91,9 +99,23 @@ class Model:
 
 
 def load_model(
-    folder: Path, folds: Sequence[int | str] | None, rule: MemberRule, *, device: torch.device, trust: bool = False
+    folder: Path,
+    folds: Sequence[int | str] | None,
+    rule: MemberRule,
+    *,
+    device: torch.device,
+    trust: bool = False,
+    weights_dtype: torch.dtype = torch.float32,
 ) -> Model:
     """Opens a model folder that stock nnU-Net or one of our trainers wrote.
+
+    Args:
+        folder: `TRAINER__PLANS__CONFIGURATION`.
+        folds: see `find_members`.
+        rule: which checkpoints of a fold are members.
+        device: where the network will run.
+        trust: allow checkpoints that hold more than data.
+        weights_dtype: that it will run with.
 
     Raises:
         FileNotFoundError: if it is not a model folder.
@@ -112,11 +134,12 @@ def load_model(
     configuration = plans.get_configuration(members[0].configuration)
     labels = plans.get_label_manager(dataset_json)
     network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)
-    model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members)
+    store = WeightStore(device, weights_dtype, default_budget_bytes(device))
+    model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members, store)
     if rule.dropout_draws:
         require_dropout(model)
     for member in {member.path: member for member in members}.values():
-        model.load(member, device)
+        model.load(member)
     return model
 
 
@@ -138,11 +161,22 @@ def build_network(
 ) -> nn.Module:
     """The network that a trainer of this name builds, without deep supervision.
 
-    Trainers of the signature before nnU-Net 2.8 are served as stock nnU-Net serves them.
+    Trainers of the signature before nnU-Net 2.8 are served as stock nnU-Net serves them. nnU-Net's own trainer, which
+    builds what the plans say, is not imported for it: that would take 2 seconds.
     """
-    trainer = find_trainer(trainer_name)
     channels = determine_num_input_channels(plans, configuration, dataset_json)
     outputs = labels.num_segmentation_heads
+    if trainer_name == PREFIX:
+        return get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            channels,
+            outputs,
+            allow_init=False,
+            deep_supervision=False,
+        )
+    trainer = find_trainer(trainer_name)
     if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
         return trainer.build_network_architecture(plans, configuration, channels, outputs, False)
     return trainer.build_network_architecture(
@@ -157,6 +191,8 @@ def build_network(
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
     """Our class or stock's for a trainer's name; with `nnUNet_extTrainer` unset, too. Else nnU-Net searches."""
+    from nnunet_ext.trainers.names import UnknownPartError, trainer_class  # imports nnU-Net's trainer: 2 seconds
+
     if name.startswith(PREFIX):
         with suppress(UnknownPartError):
             return trainer_class(name)

@@ -91,6 +91,14 @@ class Moments:
             self._squares[channel][where].add_(difference)
         expected_entropy[where].lerp_(entropy(values, regions=self.regions), share)
 
+    def weight(self) -> float | torch.Tensor:
+        """The members' weights together; (*spatial) where they differ from voxel to voxel."""
+        return self._weight
+
+    def largest_weight(self) -> float:
+        """The same, where it is largest."""
+        return float(self._weight.max()) if isinstance(self._weight, torch.Tensor) else self._weight
+
     def mean(self) -> torch.Tensor:
         """p̄, (C, *spatial): the predictive distribution (arXiv 2212.06278, Eq. 2)."""
         return self._required(self._mean)

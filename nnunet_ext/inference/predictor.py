@@ -1,162 +1,41 @@
-"""The ensemble predictor: any set of nnU-Net members to one segmentation, with its uncertainty."""
+"""The ensemble predictor: the engine as one of nnU-Net's predictors, for those who call nnU-Net from Python."""
 
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from tqdm import tqdm
 
-from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
 from nnunet_ext.architectures.posterior import to_logits
-from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.inference.case_writer import CaseWriter, output_of
-from nnunet_ext.inference.cases import Case, case_of, find_cases
-from nnunet_ext.inference.dropout_draws import dropout_draw
-from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
-from nnunet_ext.inference.export import CasePrediction
-from nnunet_ext.inference.input_checks import require_good_case
+from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.members import MemberError, MemberRule
-from nnunet_ext.inference.memory_estimate import require_memory_for
-from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
+from nnunet_ext.inference.model import load_model
 from nnunet_ext.inference.moments import Moments
-from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
-from nnunet_ext.inference.sliding_window import tile_image
-from nnunet_ext.inference.uncertainty import require_known_maps
-from nnunet_ext.inference.volume_memory import network_logits
-
-Average = Literal["probabilities", "logits"]
-
-logger = logging.getLogger(__name__)
 
 
-class EnsemblePredictor(nnUNetPredictor):
+class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):
     """Predicts with all members of one or several model folders; made by `from_model_folders`.
 
     It is an `nnUNetPredictor`: where only one configuration is loaded, the inherited methods for arrays work, too,
     and return the ensemble's result.
     """
 
-    models: list[Model]
-    model_weights: list[float] | None
-    average: Average
-    tta_members: bool
-    member_rule: str = "models that were already open"
-    calibration: Calibration | None = None
-
-    @classmethod
-    def from_model_folders(
-        cls,
-        folders: str | Path | Sequence[str | Path],
-        folds: Sequence[int | str] | None = None,
-        members: str = "final",
-        device: torch.device | str = "cuda",
-        *,
-        average: Average = "probabilities",
-        weights: Sequence[float] | None = None,
-        tta_members: bool = False,
-        trust_checkpoints: bool = False,
-        tile_step_size: float = 0.5,
-        use_gaussian: bool = True,
-        use_mirroring: bool = True,
-        allow_tqdm: bool = True,
-    ) -> EnsemblePredictor:
-        """Opens model folders, which stock nnU-Net or our trainers wrote.
-
-        Args:
-            folders: one or several `TRAINER__PLANS__CONFIGURATION` folders; several make an ensemble in image space.
-            folds: of every folder; None takes those that have members.
-            members: "final", "best", "samples", "last-cycle" or a file pattern, each with an optional :COUNT.
-            device: where the networks run.
-            average: "probabilities" is the Bayesian model average; "logits" is what stock nnU-Net does over folds.
-                It decides on segmentation and probabilities; maps always describe the members' probabilities.
-            weights: one a folder, shared evenly by its members; None gives every member the same weight.
-            tta_members: every mirrored copy counts as a member of its own.
-            trust_checkpoints: allow checkpoints that hold more than data, which can run code.
-            tile_step_size: distance of tiles as a share of the patch.
-            use_gaussian: weigh the centre of tiles more.
-            use_mirroring: average over mirrored copies.
-            allow_tqdm: show a progress bar.
-
-        Raises:
-            FileNotFoundError: if a folder is not a model folder.
-            MemberError: if members are missing or do not belong together.
-            CheckpointError: if a checkpoint is damaged or holds more than data.
-        """
+    def __init__(self, **settings: Any) -> None:
         with redirect_stdout(io.StringIO()):  # nnU-Net's constructor prints a remark about every CPU
-            predictor = cls(
-                tile_step_size=tile_step_size,
-                use_gaussian=use_gaussian,
-                use_mirroring=use_mirroring,
-                device=torch.device(device),
-                allow_tqdm=allow_tqdm,
-            )
-        if not 0 < tile_step_size <= 1:
-            raise ValueError(f"The step of the tiles must be above 0 and at most 1 patch; found {tile_step_size}.")
-        paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
-        rule = MemberRule.parse(members)
-        models = [load_model(path, folds, rule, device=predictor.device, trust=trust_checkpoints) for path in paths]
-        predictor.use(models, average=average, weights=weights, tta_members=tta_members)
-        predictor.member_rule = members
-        for model in models:
-            logger.info("%s: %s", model.folder, ", ".join(member.name for member in model.members))
-        return predictor
-
-    def use(
-        self,
-        models: Sequence[Model],
-        *,
-        average: Average = "probabilities",
-        weights: Sequence[float] | None = None,
-        tta_members: bool = False,
-    ) -> None:
-        """Takes models that are already open; see `from_model_folders`.
-
-        Raises:
-            MemberError: if they do not segment the same labels, or there is not one positive weight for each.
-        """
-        if average not in ("probabilities", "logits"):
-            raise ValueError(f'average must be "probabilities" or "logits"; found {average!r}.')
-        self.models = list(models)
-        require_same_labels(self.models)
-        require_weights(weights, self.models)
-        self.model_weights = list(weights) if weights is not None else None
-        self.average = average
-        self.tta_members = tta_members
-        first = self.models[0]
-        self.plans_manager, self.configuration_manager = first.plans, first.configuration
-        self.dataset_json, self.label_manager, self.network = first.dataset_json, first.labels, first.network
-        self.trainer_name, self.allowed_mirroring_axes = first.members[0].trainer_name, first.mirror_axes
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How the ensemble is put together: what a calibration of it rests on. Folds are no part of it."""
-        return {
-            "models": [model.folder.name for model in self.models],
-            "weights": self.model_weights,
-            "members": self.member_rule,
-            "average": self.average,
-            "tta_members": self.tta_members,
-            "mirroring": self.use_mirroring,
-            "step_size": self.tile_step_size,
-        }
-
-    def use_calibration(self, calibration: Calibration) -> None:
-        """From now on predicts calibrated probabilities, expected Dice, verdict and covering mask.
-
-        Raises:
-            CalibrationError: if it was fitted for an ensemble that is put together in another way, or a member was
-                trained again since.
-        """
-        calibration.require_settings(self.settings)
-        calibration.require_members((member.name, member.sha256) for model in self.models for member in model.members)
-        self.calibration = calibration
+            nnUNetPredictor.__init__(self, **settings)
+        EnsembleEngine.__init__(
+            self,
+            tile_step_size=self.tile_step_size,
+            use_gaussian=self.use_gaussian,
+            use_mirroring=self.use_mirroring,
+            device=self.device,
+            allow_tqdm=self.allow_tqdm,
+        )
 
     def initialize_from_trained_model_folder(
         self,
@@ -168,195 +47,6 @@ class EnsemblePredictor(nnUNetPredictor):
         rule = MemberRule.parse(checkpoint_name)
         self.use([load_model(Path(model_training_output_dir), use_folds, rule, device=self.device)])
         self.member_rule = checkpoint_name
-
-    def predict_from_files(
-        self,
-        list_of_lists_or_source_folder: str | Path | Sequence[Sequence[str]],
-        output_folder_or_list_of_truncated_output_files: str | Path | Sequence[str] | None,
-        save_probabilities: bool = False,
-        overwrite: bool = True,
-        num_processes_preprocessing: int = 1,
-        num_processes_segmentation_export: int = 1,
-        folder_with_segs_from_prev_stage: str | Path | None = None,
-        num_parts: int = 1,
-        part_id: int = 0,
-        *,
-        maps: Sequence[str] = ("entropy",),
-        save_members: bool = False,
-        arguments: dict[str, Any] | None = None,
-    ) -> PredictionReport:
-        """Predicts cases one after the other; a case that cannot be predicted does not stop the others.
-
-        Args:
-            list_of_lists_or_source_folder: a folder with `CASE_0000<ending>` files, or the files of each case.
-            output_folder_or_list_of_truncated_output_files: a folder; a list of paths without ending, one a case, all
-                in one folder; or None, which returns the results in the report.
-            save_probabilities: also write `CASE.npz` and `CASE.pkl` as stock does.
-            overwrite: False skips cases whose files are complete.
-            num_processes_preprocessing: 0 preprocesses in line; otherwise the next case is prepared in a thread.
-            num_processes_segmentation_export: 0 writes in line; otherwise a thread writes.
-            folder_with_segs_from_prev_stage: of a cascade.
-            num_parts: into how many runs the cases are divided.
-            part_id: which of them this is, from 0.
-            maps: of "entropy", "mutual_information", "expected_entropy", "variance", "confidence".
-            save_members: also write each member's own segmentation.
-            arguments: what to record as the arguments in `predict_args.json`.
-
-        Raises:
-            ValueError: if a map is unknown or the part does not exist.
-            FileNotFoundError: if the input folder holds no image.
-            OutputInUseError: if another run writes the output folder.
-        """
-        require_known_maps(maps)
-        if not 0 <= part_id < num_parts:
-            raise ValueError(f"Parts count from 0 to num_parts - 1; found part {part_id} of {num_parts}.")
-        self._require_previous_stage(folder_with_segs_from_prev_stage)
-        cases = self._cases(list_of_lists_or_source_folder, folder_with_segs_from_prev_stage)
-        output, cases = output_of(output_folder_or_list_of_truncated_output_files, cases)
-        wanted = cases[part_id::num_parts]
-        writer = None
-        if output is not None:
-            names = [step.name for position in range(len(self.models)) for step in self.passes_of(position)]
-            writer = CaseWriter(
-                output,
-                self.models,
-                maps=maps,
-                save_probabilities=save_probabilities,
-                member_names=names if save_members else (),
-                keep_existing=not overwrite,
-                part_id=part_id,
-                num_parts=num_parts,
-                calibration=self.calibration,
-                arguments=arguments
-                if arguments is not None
-                else {"members": self.member_rule, "average": self.average},
-            )
-        with writer or nullcontext():
-            if writer is not None:
-                writer.clear(wanted)
-            complete = [case.name for case in wanted if writer is not None and not overwrite and writer.has(case)]
-            report = self.predict_cases(
-                [case for case in wanted if case.name not in complete],
-                writer,
-                maps=maps,
-                save_members=save_members,
-                save_probabilities=save_probabilities,
-                prepare_ahead=num_processes_preprocessing > 0,
-                write_behind=num_processes_segmentation_export > 0,
-            )
-            report.skipped = complete
-            if writer is not None:
-                writer.table.finish()
-        return report
-
-    def predict_cases(
-        self,
-        cases: Sequence[Case],
-        sink: CaseSink | None,
-        *,
-        maps: Sequence[str] = ("entropy",),
-        save_members: bool = False,
-        save_probabilities: bool = False,
-        prepare_ahead: bool = True,
-        write_behind: bool = True,
-    ) -> PredictionReport:
-        """Predicts cases into anything that takes them; None keeps the results in the report."""
-
-        def predict(case: Case, prepared: list[PreparedCase], progress: tqdm) -> CasePrediction:
-            return self.predict_case(
-                case.name,
-                prepared,
-                maps=maps,
-                save_members=save_members,
-                save_probabilities=save_probabilities,
-                progress=progress,
-            )
-
-        return run_cases(
-            cases,
-            self.prepare,
-            predict,
-            sink,
-            passes_per_case=self.passes_per_case,
-            prepare_ahead=prepare_ahead,
-            write_behind=write_behind,
-            show_progress=self.allow_tqdm,
-        )
-
-    def _cases(
-        self, source: str | Path | Sequence[Sequence[str]], previous_stage_folder: str | Path | None
-    ) -> list[Case]:
-        file_ending = self.dataset_json["file_ending"]
-        previous = Path(previous_stage_folder) if previous_stage_folder else None
-        if isinstance(source, (str, Path)):
-            return find_cases(Path(source), file_ending, previous)
-        return [case_of([Path(file) for file in files], file_ending, previous) for files in source]
-
-    def predict_case(
-        self,
-        name: str,
-        prepared: Sequence[PreparedCase],
-        *,
-        maps: Sequence[str] = ("entropy",),
-        save_members: bool = False,
-        save_probabilities: bool = False,
-        progress: tqdm | None = None,
-    ) -> CasePrediction:
-        """Runs all members over one case.
-
-        Args:
-            name: of the case.
-            prepared: the case as each model's preprocessing left it, in the models' order.
-            maps: see `predict_from_files`.
-            save_members: keep every member's own segmentation.
-            save_probabilities: keep the probabilities.
-            progress: is advanced by one a member.
-
-        Raises:
-            CaseTooLargeError: if it cannot fit into the memory.
-        """
-        require_memory_for(name, self.models, prepared, variance="variance" in maps)
-        ensemble = CaseEnsemble(
-            self.models, prepared, average=self.average, with_variance="variance" in maps, keep_members=save_members
-        )
-        for position, model in enumerate(self.models):
-            for step in self.passes_of(position):
-                logits = self._logits(model, step, prepared[position])
-                ensemble.add(position, step, logits)
-                if progress is not None:
-                    progress.update()
-        return ensemble.finish(name, maps=maps, save_probabilities=save_probabilities, calibration=self.calibration)
-
-    def passes_of(self, position: int) -> list[Pass]:
-        """The runs of the network of one model: one a member, or one a member and flip."""
-        model = self.models[position]
-        flips = mirror_flips(model.mirror_axes, enabled=self.use_mirroring)
-        groups: list[list[Flip]] = [[flip] for flip in flips] if self.tta_members else [flips]
-        count = len(model.members) * len(groups)
-        weight = self.model_weights[position] / count if self.model_weights else 1.0
-        prefix = self._model_name(position)
-        return [
-            Pass(
-                name=prefix + member.name + (f"+{flip_name(group[0])}" if self.tta_members else ""),
-                member=member,
-                flips=tuple(group),
-                weight=weight,
-            )
-            for member in model.members
-            for group in groups
-        ]
-
-    def _model_name(self, position: int) -> str:
-        """What tells the members of one model folder from those of another, as the beginning of their names."""
-        names = [model.folder.name for model in self.models]
-        if len(names) == 1:
-            return ""
-        return f"{names[position]}/" if len(set(names)) == len(names) else f"{position}_{names[position]}/"
-
-    @property
-    def passes_per_case(self) -> int:
-        """How many members a case is predicted with, flips counted where they are members."""
-        return sum(len(self.passes_of(position)) for position in range(len(self.models)))
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
@@ -378,44 +68,9 @@ class EnsemblePredictor(nnUNetPredictor):
         passes = self.passes_of(0)
         prepared = self._prepare_image(self.models[0], data)
         for step in passes:
-            logits = self._logits(self.models[0], step, prepared)
+            logits = self._logits(0, step, prepared)
             if self.average == "logits":
                 total = total + logits
             else:
                 moments.add(self.label_manager.apply_inference_nonlin(logits))
         return total / len(passes) if self.average == "logits" else to_logits(moments.mean(), regions=regions)
-
-    def _logits(self, model: Model, step: Pass, prepared: PreparedCase) -> torch.Tensor:
-        model.load(step.member, self.device)
-        with dropout_draw(model.network, step.member.dropout_seed, self.device):
-            return network_logits(model.network, prepared.tiled, step.flips, device=self.device)
-
-    def _prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
-        tiled = tile_image(
-            image, model.configuration.patch_size, step_size=self.tile_step_size, gaussian=self.use_gaussian
-        )
-        return PreparedCase(tiled, properties or {})
-
-    def prepare(self, case: Case) -> list[PreparedCase]:
-        """Checks a case's files and preprocesses them for every model.
-
-        Raises:
-            BadInputError: if a file is damaged or the files do not belong together.
-        """
-        require_good_case(
-            case.files,
-            file_ending=self.dataset_json["file_ending"],
-            channels=len(channel_names(self.models[0])),
-            reader=self.plans_manager.plans["image_reader_writer"],
-            previous_stage=case.previous_stage if any(model.is_cascaded for model in self.models) else None,
-        )
-        return [self._prepare_image(model, *model.preprocess(case)) for model in self.models]
-
-    def _require_previous_stage(self, folder: str | Path | None) -> None:
-        cascaded = next((model for model in self.models if model.is_cascaded), None)
-        if cascaded is not None and folder is None:
-            raise ValueError(
-                f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
-                f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
-                f"-prev_stage_predictions."
-            )

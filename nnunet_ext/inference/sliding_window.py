@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -15,11 +12,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import nn
 
 from nnunet_ext.architectures.mirroring import Flip
-
-VOXELS_PER_BATCH_CPU = 1 << 19
-VOXELS_PER_BATCH_GPU = 1 << 23  # four patches of 128 x 128 x 128
-
-logger = logging.getLogger(__name__)
+from nnunet_ext.inference.batch_size import BatchSize, batch_size_for
+from nnunet_ext.inference.precision import Arithmetic
 
 Tile = tuple[slice | int, ...]  # over the spatial axes; a 2D configuration has a slice index in front
 
@@ -43,6 +37,15 @@ class TiledImage:
     window: torch.Tensor
     weight: torch.Tensor
     crop: tuple[slice, ...]
+
+    def to(self, device: torch.device) -> TiledImage:
+        """With image, window and weight on a device, where the logits are then summed up, too."""
+        return replace(
+            self,
+            image=self.image.to(device, non_blocking=True),
+            window=self.window.to(device),
+            weight=self.weight.to(device),
+        )
 
 
 def tile_image(
@@ -88,9 +91,11 @@ def sliding_window_logits(
     flips: Sequence[Flip],
     *,
     device: torch.device,
-    patches_per_batch: int | None = None,
+    arithmetic: Arithmetic | None = None,
+    batch_size: BatchSize | None = None,
+    tiles: Sequence[Tile] | None = None,
 ) -> torch.Tensor:
-    """Logits of a network, (C, *spatial) in fp32 on the CPU: mean over flips, blended over tiles as stock does.
+    """Logits of a network: mean over flips, blended over tiles as stock does; (C, *spatial) fp32, where the image is.
 
     Tiles and their mirrored copies go through the network together, several patches a batch. Where a batch does not
     fit into the memory of a GPU, half of it is tried.
@@ -99,31 +104,35 @@ def sliding_window_logits(
         network: in evaluation mode, on `device`; (B, channels, *patch) to (B, C, *patch).
         tiled: of one image.
         flips: mirrored copies to average, see `mirror_flips`.
-        device: where the network runs. On CUDA it runs under autocast, as stock does.
-        patches_per_batch: how many; None takes what `batch_size_for` says.
+        device: where the network runs.
+        arithmetic: in which precision; None is single precision.
+        batch_size: patches at a time; None takes what `batch_size_for` says. Is halved where memory asks for it.
+        tiles: only these ones of the image's, at least one; the logits are then right only where no other tile
+            reaches. None takes all.
 
     Raises:
         ValueError: if there are no tiles or no flips.
         torch.OutOfMemoryError: if not even a single patch fits.
     """
-    pairs = list(product(tiled.tiles, flips))
+    pairs = list(product(tiled.tiles if tiles is None else tiles, flips))
     if not pairs:
         raise ValueError(f"At least one tile and one flip are needed; found {len(tiled.tiles)} and {len(flips)}.")
-    size = patches_per_batch or batch_size_for(tiled.window.shape, device)
+    batch_size = batch_size or batch_size_for(tiled.window.shape, device)
+    arithmetic = arithmetic or Arithmetic()
     logits: torch.Tensor | None = None
     start = 0
     while start < len(pairs):
-        batch = pairs[start : start + size]
+        batch = pairs[start : start + batch_size.patches]
         try:
-            outputs = run_batch(network, tiled, batch, device)  # (B, C, *patch)
+            outputs = run_batch(network, tiled, batch, device, arithmetic)  # (B, C, *patch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-            size = len(batch) // 2
-            logger.warning("A batch of %d patches does not fit into memory; going on with %d.", len(batch), size)
+            batch_size.patches = len(batch)
+            batch_size.halve()
             continue
         if logits is None:
-            logits = torch.zeros((outputs.shape[1], *tiled.image.shape[1:]))
+            logits = torch.zeros((outputs.shape[1], *tiled.image.shape[1:]), device=outputs.device)
         for (tile, flip), output in zip(batch, outputs, strict=True):
             all_channels = (slice(None), *tile)
             logits[all_channels].addcmul_(mirrored(output, flip), tiled.window)
@@ -133,25 +142,24 @@ def sliding_window_logits(
     return assembled[cropped]
 
 
+@torch.inference_mode()
 def run_batch(
-    network: nn.Module, tiled: TiledImage, batch: Sequence[tuple[Tile, Flip]], device: torch.device
+    network: nn.Module,
+    tiled: TiledImage,
+    batch: Sequence[tuple[Tile, Flip]],
+    device: torch.device,
+    arithmetic: Arithmetic,
 ) -> torch.Tensor:
-    """Logits of some tiles, (B, C, *patch) in fp32 on the CPU, mirrored as their patches were."""
+    """Logits of some tiles, (B, C, *patch) in fp32 where the image is, mirrored as their patches were."""
     regions = [((slice(None), *tile), flip) for tile, flip in batch]
     patches = torch.stack([mirrored(tiled.image[region], flip) for region, flip in regions])
-    with torch.autocast(device.type) if device.type == "cuda" else nullcontext():
-        return network(patches.to(device, non_blocking=True)).float().cpu()
+    if device.type == "cuda" and patches.device.type == "cpu":
+        patches = patches.pin_memory()  # only then the copy runs beside the network
+    with arithmetic.context(device):
+        outputs = network(patches.to(device, arithmetic.weights, non_blocking=True))
+    return outputs.to(tiled.image.device).float()
 
 
 def mirrored(patch: torch.Tensor, flip: Flip) -> torch.Tensor:
     """(channels, *patch) mirrored along spatial axes; the patch itself if there are none."""
     return torch.flip(patch, [axis + 1 for axis in flip]) if flip else patch  # behind the channels
-
-
-def batch_size_for(patch_size: Sequence[int], device: torch.device) -> int:
-    """How many patches to run at a time, at least 1: as many as have a certain number of voxels together.
-
-    On a CPU larger batches win nothing and take memory; on a GPU too large ones are halved when they do not fit.
-    """
-    voxels = VOXELS_PER_BATCH_CPU if device.type == "cpu" else VOXELS_PER_BATCH_GPU
-    return max(1, voxels // math.prod(patch_size))

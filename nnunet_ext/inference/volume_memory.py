@@ -8,6 +8,7 @@ mixing comes last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,17 +19,17 @@ from nnunet_ext.inference.sliding_window import TiledImage, sliding_window_logit
 
 
 def network_logits(
-    network: nn.Module, tiled: TiledImage, flips: Sequence[Flip], *, device: torch.device
+    network: nn.Module, tiled: TiledImage, flips: Sequence[Flip], *, device: torch.device, **options: Any
 ) -> torch.Tensor:
-    """Logits of any network over an image, (C, *spatial) in fp32 on the CPU; arguments as `sliding_window_logits`."""
+    """Logits of any network over an image, (C, *spatial) in fp32; arguments as `sliding_window_logits`."""
     if isinstance(network, StreamingNetwork):
-        return mixture_logits(network, tiled, flips, device=device)
-    return sliding_window_logits(network, tiled, flips, device=device)
+        return mixture_logits(network, tiled, flips, device=device, **options)
+    return sliding_window_logits(network, tiled, flips, device=device, **options)
 
 
 @torch.inference_mode()
 def mixture_logits(
-    network: StreamingNetwork, tiled: TiledImage, flips: Sequence[Flip], *, device: torch.device
+    network: StreamingNetwork, tiled: TiledImage, flips: Sequence[Flip], *, device: torch.device, **options: Any
 ) -> torch.Tensor:
     """What a mixture returns for a volume, (C, D, *in_plane): its classifiers' probabilities with its own memory.
 
@@ -36,7 +37,10 @@ def mixture_logits(
     logits of one network are. Blank slices do not enter the memory.
     """
     logits = torch.stack(
-        [sliding_window_logits(classifier, tiled, flips, device=device) for classifier in network.classifiers]
+        [
+            sliding_window_logits(classifier, tiled, flips, device=device, **options)
+            for classifier in network.classifiers
+        ]
     )  # (K, C, D, *in_plane)
     without_padding = (slice(None), *tiled.crop)
     image = tiled.image[without_padding]  # (channels, D, *in_plane)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from nnunet_ext.architectures.mirroring import mirror_flips
-from nnunet_ext.inference.sliding_window import batch_size_for, sliding_window_logits, tile_image, tiles_of
+from nnunet_ext.inference.batch_size import BatchSize, batch_size_for
+from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image, tiles_of
 
 CPU = torch.device("cpu")
 
@@ -88,23 +89,27 @@ def test_tiles_and_flips_share_batches():
     """3 tiles with 2 flips each in batches of 4: a tile's copies may be in different ones."""
     network = Copies()
     image = torch.arange(3.0 * 16 * 16).reshape(1, 3, 16, 16)
-    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [(), (1,)], device=CPU, patches_per_batch=4)
+    logits = sliding_window_logits(
+        network, tile_image(image, (16, 16)), [(), (1,)], device=CPU, batch_size=BatchSize(4)
+    )
     assert network.batches == [4, 2]
     torch.testing.assert_close(logits, image)
 
 
 def test_batches_have_as_many_voxels_whatever_the_patch():
     """2^19 voxels on a CPU: 8 patches of 256 x 256, and never less than one."""
-    assert batch_size_for((256, 256), CPU) == 8
-    assert batch_size_for((128, 128, 128), CPU) == 1
+    assert batch_size_for((256, 256), CPU) == BatchSize(8)
+    assert batch_size_for((128, 128, 128), CPU) == BatchSize(1)
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(caplog):
     """6 patches where 2 fit: 6 and 3 fail, and no patch is lost or counted twice."""
     network = Copies(most=2)
     image = torch.arange(6.0 * 16 * 16).reshape(1, 6, 16, 16)
-    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [()], device=CPU, patches_per_batch=6)
+    size = BatchSize(6)
+    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [()], device=CPU, batch_size=size)
     assert network.batches == [1] * 6
+    assert size.patches == 1, "the next member must not try again what did not fit"
     torch.testing.assert_close(logits, image)
     assert "A batch of 6 patches does not fit into memory; going on with 3." in caplog.text
 
