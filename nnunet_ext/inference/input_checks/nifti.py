@@ -21,6 +21,8 @@ from nnunet_ext.inference.input_checks.stored_image import StoredImage, in_words
 _HEADER_CLASSES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _FIRST_VOXEL_BYTE = {348: 352, 540: 544}
 _MAGIC = {348: (344, b"n+1\x00"), 540: (4, b"n+2\x00\r\n\x1a\n")}
+_EXTENSION_HEADER_BYTES = 8
+_LEAST_EXTENSION_BYTES = 16
 _POSITION_CODES = range(6)
 _SMALLEST_SLOPE_OF_ITK = 2.0**-52
 _SPACING_TOLERANCE = 0.01
@@ -40,6 +42,8 @@ def read_nifti(image: StoredImage) -> None:
     data = _uncompressed(image)
     header = _parse_header(data)
     dtype, first_byte = _voxel_type(header), _first_byte(header)
+    _refuse_voxels_of_another_file(image, data)
+    _refuse_broken_extensions(image, header, data)
     _take_axes(image, header)
     if dtype.fields is not None:
         image.components = len(dtype.fields)
@@ -92,6 +96,29 @@ def _first_byte(header: nibabel.Nifti1Header) -> int:
     if not (math.isfinite(first) and first >= least):  # below `least` nibabel and SimpleITK disagree
         raise UnreadableFile(f"vox_offset = {first:g} in the header", f"{least} or more", _REPAIR_HEADER)
     return int(first)
+
+
+def _refuse_voxels_of_another_file(image: StoredImage, data: bytes | bytearray) -> None:
+    # Of CASE.nii.gz beside a CASE.nii SimpleITK takes the header, but the voxels of the other file.
+    other = image.path.with_suffix("")
+    if image.reader.startswith("SimpleITK") and image.path.name.endswith(".nii.gz") and other.is_file():
+        if other.read_bytes() == data:
+            return
+        found = f"another image under the name {other.name} beside it, from which SimpleITK would take the voxels"
+        raise UnreadableFile(found, "one of the two", f"Move {other.name} to another folder, or delete it.")
+
+
+def _refuse_broken_extensions(image: StoredImage, header: nibabel.Nifti1Header, data: bytes | bytearray) -> None:
+    size, first_byte = int(header["sizeof_hdr"]), _first_byte(header)
+    position = _FIRST_VOXEL_BYTE[size]
+    if not image.reader.startswith("Nibabel") or data[size : size + 1] in (b"", b"\x00"):
+        return  # SimpleITK goes by vox_offset alone
+    while first_byte - position >= _LEAST_EXTENSION_BYTES:
+        length = int.from_bytes(data[position : position + 4], "little" if header.endianness == "<" else "big")
+        if not _EXTENSION_HEADER_BYTES <= length <= first_byte - position:
+            found = f"a header extension of {length} bytes where there is room for {first_byte - position}"
+            raise UnreadableFile(found, "extensions that end before the voxels", _REPAIR_HEADER)
+        position += length
 
 
 def _scaling(image: StoredImage, header: nibabel.Nifti1Header) -> tuple[float, float]:
