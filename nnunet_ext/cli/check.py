@@ -12,7 +12,7 @@ def check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("FOLDER", help="images, named CASE_0000<ending>")
     model = add_model_flags(parser)
     model.description = (
-        "The model needs no checkpoints. If none is trained, -d alone takes dataset.json from nnUNet_raw or "
+        "The model needs no checkpoints. If there is none yet, -d alone takes dataset.json from nnUNet_raw or "
         "nnUNet_preprocessed."
     )
     parser.add_argument(

@@ -773,7 +773,7 @@ def nifti_that_calls_its_numbers_vectors(folder: Path) -> Arguments:
 
 @bad_input("found a header extension of 4096 bytes where there is room for 16")
 def nifti_extension_that_reaches_into_the_voxels(folder: Path) -> Arguments:
-    # Stock: refuses ("failed to read extension content"). Byte 348 announces extensions, 352 is the first one's length.
+    # Stock: refuses ("failed to read extension content"). Byte 348 announces extensions, 352 the first one's length.
     path = edit(write_nifti(folder / "a_0000.nii"), lambda data: data.__setitem__(slice(352, 352), bytes(16)))
     changes = ((VOX_OFFSET, "<f", 368), (348, "<i", 1), (352, "<i", 4096))
     return case(edit(path, lambda data: [struct.pack_into(code, data, at, value) for at, code, value in changes]))
@@ -789,14 +789,14 @@ def nrrd_of_an_unknown_type(folder: Path) -> Arguments:
     return case(itk_with(folder, "a_0000.nrrd", b"type: float", b"type: flaat"))
 
 
-@bad_input("a_0000.nrrd: found ")
+@bad_input("a header that SimpleITK refuses ([nrrd] nrrdIoStateDataFileIterNext: couldn't open")
 def nrrd_whose_voxels_are_in_a_file_that_is_gone(folder: Path) -> Arguments:
     header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nendian: little\n"
     (folder / "a_0000.nrrd").write_text(header + "data file: elsewhere.raw\n\n")
     return case(folder / "a_0000.nrrd")
 
 
-@bad_input("a_0000.mha: found ")
+@bad_input("voxel data that SimpleITK cannot read (Reason: No such file or directory)")
 def mha_whose_voxels_are_in_a_file_that_is_gone(folder: Path) -> Arguments:
     return case(itk_with(folder, "a_0000.mha", b"ElementDataFile = LOCAL", b"ElementDataFile = a.raw"))
 
