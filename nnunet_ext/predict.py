@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.inference.allocator import keep_freed_memory
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.run import PredictionReport
+from nnunet_ext.model_folders import model_folders
 
 
 def predict_folder(arguments: argparse.Namespace) -> PredictionReport:
@@ -82,23 +82,6 @@ def calibration_file(chosen: str | bool | None, folders: Sequence[Path]) -> Path
             f"folders and no file. Give one: calibrate -o FILE.json, then predict --calibrated FILE.json."
         )
     return folders[0] / FILE_NAME
-
-
-def model_folders(arguments: argparse.Namespace) -> list[Path]:
-    """The model folders that -m names, or -d with -tr, -p and -c.
-
-    Raises:
-        ValueError: if both or neither are given.
-    """
-    by_dataset = arguments.d is not None or arguments.c is not None
-    if bool(arguments.m) == by_dataset or (by_dataset and None in (arguments.d, arguments.c)):
-        raise ValueError(
-            f"The model is named either by -m FOLDER or by -d DATASET and -c CONFIGURATION (with -tr and -p); found "
-            f"-m {arguments.m}, -d {arguments.d}, -c {arguments.c}. Give one of the two."
-        )
-    if arguments.m:
-        return [Path(folder) for folder in arguments.m]
-    return [Path(get_output_folder(arguments.d, arguments.tr, arguments.p, arguments.c))]
 
 
 def chosen_folds(texts: Sequence[str] | None) -> list[int | str] | None:

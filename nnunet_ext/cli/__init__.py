@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 
 import nnunet_ext
-from nnunet_ext.cli import calibrate, demo, doctor, env, evaluate, export, predict, report, train, trainers
+from nnunet_ext.cli import calibrate, check, demo, doctor, env, evaluate, export, predict, report, train, trainers
 
 COMMANDS = tuple(
-    module.COMMAND for module in (env, doctor, trainers, train, calibrate, predict, evaluate, report, export, demo)
+    module.COMMAND
+    for module in (env, doctor, trainers, check, train, calibrate, predict, evaluate, report, export, demo)
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import struct
 import zlib
@@ -18,6 +19,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 import SimpleITK as sitk
 import skimage.io
@@ -33,8 +35,8 @@ NAN, INF = float("nan"), float("inf")
 Arguments = dict[str, Any]  # of check_case
 
 # Byte positions in a NIfTI-1 header, from the standard (nifti1.h).
-DIM, DATATYPE, PIXDIM, VOX_OFFSET, SCL_SLOPE = 40, 70, 76, 108, 112
-QFORM_CODE, QUATERN_B, QOFFSET_X, SROW_X, SROW_Y, MAGIC = 252, 256, 268, 280, 296, 344
+DIM, INTENT_CODE, DATATYPE, PIXDIM, VOX_OFFSET, SCL_SLOPE = 40, 68, 70, 76, 108, 112
+QFORM_CODE, SFORM_CODE, QUATERN_B, QOFFSET_X, SROW_X, SROW_Y, MAGIC = 252, 254, 256, 268, 280, 296, 344
 
 
 # ---- good files to start from -------------------------------------------------------------------------------------
@@ -163,6 +165,64 @@ def nifti_that_is_a_text(folder: Path) -> Arguments:
 def nifti_header_without_magic_number(folder: Path) -> Arguments:
     # Stock: silent. SimpleITK takes it for an Analyze file and ignores the orientation.
     return case(nifti_with(folder, MAGIC, "4s", b"xxxx"))
+
+
+@bad_input("found no such file")
+def link_to_a_file_that_is_gone(folder: Path) -> Arguments:
+    (folder / "a_0000.nii.gz").symlink_to(folder / "elsewhere.nii.gz")
+    return case(folder / "a_0000.nii.gz")
+
+
+@bad_input("a file that cannot be opened")
+def file_that_may_not_be_read(folder: Path) -> Arguments:
+    path = write_nifti(folder / "a_0000.nii.gz")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("the administrator may read every file")
+    return case(path)
+
+
+@bad_input("a header that SimpleITK refuses")
+def mha_without_a_byte(folder: Path) -> Arguments:
+    (folder / "a_0000.mha").write_bytes(b"")
+    return case(folder / "a_0000.mha")
+
+
+@bad_input("a header that SimpleITK refuses")
+def nrrd_without_a_byte(folder: Path) -> Arguments:
+    (folder / "a_0000.nrrd").write_bytes(b"")
+    return case(folder / "a_0000.nrrd")
+
+
+@bad_input("found a file without the PNG signature")
+def png_without_a_byte(folder: Path) -> Arguments:
+    (folder / "a_0000.png").write_bytes(b"")
+    return case(folder / "a_0000.png")
+
+
+@bad_input("a file that cannot be decoded")
+def tiff_without_a_byte(folder: Path) -> Arguments:
+    (folder / "a_0000.tiff").write_bytes(b"")
+    return case(folder / "a_0000.tiff")
+
+
+@bad_input("a header that SimpleITK refuses")
+def nrrd_that_is_a_text(folder: Path) -> Arguments:
+    (folder / "a_0000.nrrd").write_text("<html>404 not found</html>\n" * 20)
+    return case(folder / "a_0000.nrrd")
+
+
+@bad_input("a file that cannot be decoded")
+def tiff_that_is_a_text(folder: Path) -> Arguments:
+    (folder / "a_0000.tiff").write_text("<html>404 not found</html>\n" * 20)
+    return case(folder / "a_0000.tiff")
+
+
+@bad_input("found another image under the name a_0000.nii beside it, from which SimpleITK would take the voxels")
+def nifti_gz_beside_another_image_of_its_name(folder: Path) -> Arguments:
+    # Stock: silent. The NIfTI library of ITK takes the header of a_0000.nii.gz and the voxels of a_0000.nii.
+    write_nifti(folder / "a_0000.nii", volume() + 50)
+    return case(write_nifti(folder / "a_0000.nii.gz"))
 
 
 @bad_input("found gzip-compressed content; expected a plain file under the name .nii")
@@ -375,6 +435,24 @@ def nifti_with_nan_intercept(folder: Path) -> Arguments:
     return case(nifti_with(folder, SCL_SLOPE, "2f", 1, NAN))
 
 
+@bad_input("found scl_slope inf and scl_inter 0")
+def nifti_with_infinite_slope(folder: Path) -> Arguments:
+    # Stock: silent. Both readers leave the scaling out.
+    return case(nifti_with(folder, SCL_SLOPE, "2f", INF, 0))
+
+
+@bad_input("found scl_slope 0 and scl_inter 5 in the header, for which SimpleITK takes slope 1")
+def nifti_with_an_intercept_but_no_slope(folder: Path) -> Arguments:
+    # Stock: silent. SimpleITK adds 5, nibabel and the standard do not.
+    return case(nifti_with(folder, SCL_SLOPE, "2f", 0, 5))
+
+
+@bad_input("found scl_slope 1e-20 and scl_inter 0 in the header, for which SimpleITK takes slope 1")
+def nifti_with_a_tiny_slope(folder: Path) -> Arguments:
+    # Stock: silent. SimpleITK leaves a slope below 2^-52 out, nibabel does not.
+    return case(nifti_with(folder, SCL_SLOPE, "2f", 1e-20, 0))
+
+
 @bad_input("found 0 NaN and 1 infinite voxels")
 def mha_with_inf(folder: Path) -> Arguments:
     # Stock: silent, and Inf stays: in .mha, .nrrd and .gipl SimpleITK replaces nothing.
@@ -553,6 +631,68 @@ def nifti_with_a_sheared_grid(folder: Path) -> Arguments:
     return case(nifti_with(folder, SROW_X, "4f", 1, 0.5, 0, 0))
 
 
+@bad_input("found a spacing of (1, 2, 4) by pixdim and of (1, 2, 3) by the sform in the header")
+def nifti_with_two_spacings(folder: Path) -> Arguments:
+    # Stock: silent but for a printed warning of ITK. Both readers take pixdim.
+    return case(nifti_with(folder, PIXDIM + 12, "f", 4))
+
+
+@bad_input("found sform_code = 258 in the header; expected 0 to 5")
+def nifti_with_an_unknown_sform_code(folder: Path) -> Arguments:
+    # Stock: silent. nibabel forgets the sform, and with it where the image lies; SimpleITK takes it. 258 is 2 with a
+    # bit too many.
+    return case(nifti_with(folder, SFORM_CODE, "h", 258, name="a_0000.nii"))
+
+
+@bad_input("found qform_code = -1 in the header; expected 0 to 5")
+def nifti_with_a_negative_qform_code(folder: Path) -> Arguments:
+    # Stock: silent.
+    return case(nifti_with(folder, QFORM_CODE, "h", -1))
+
+
+@bad_input("found pixdim[0] = -3 in the header, which says whether z is mirrored; expected 1 or -1")
+def nifti_with_an_ambiguous_qfac(folder: Path) -> Arguments:
+    # Stock: silent. SimpleITK mirrors z, nibabel does not.
+    path = nifti_with(folder, QFORM_CODE, "2h", 1, 0)
+    return case(edit(path, lambda data: struct.pack_into("<f", data, PIXDIM, -3)))
+
+
+@bad_input("a quaternion in the header that is no rotation")
+def nifti_with_a_broken_qform_beside_its_sform(folder: Path) -> Arguments:
+    # Stock: silent. SimpleITK prefers a qform of the scanner to an sform of a template, and takes this one for 1.
+    path = nifti_with(folder, QFORM_CODE, "2h", 1, 4)
+    return case(edit(path, lambda data: struct.pack_into("<3f", data, QUATERN_B, 2, 2, 2)))
+
+
+@bad_input("found a qform in the header that is NaN or infinite, beside an sform; expected finite numbers in both")
+def nifti_with_nan_in_the_qform_beside_its_sform(folder: Path) -> Arguments:
+    # Stock: silent. SimpleITK prefers the qform here, and makes 0 of NaN.
+    path = nifti_with(folder, QFORM_CODE, "2h", 1, 4)
+    return case(edit(path, lambda data: struct.pack_into("<f", data, QOFFSET_X, NAN)))
+
+
+@bad_input("no usable spacing in a.json (JSONDecodeError")
+def tiff_stack_with_a_cut_spacing_file(folder: Path) -> Arguments:
+    tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17))
+    (folder / "a.json").write_text('{"spacing": [3, 0.')
+    return case(folder / "a_0000.tiff")
+
+
+@bad_input("no usable spacing in a.json (KeyError")
+def tiff_stack_with_a_spacing_file_of_something_else(folder: Path) -> Arguments:
+    tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17))
+    (folder / "a.json").write_text('{"voxel_size": [3, 0.5, 0.5]}')
+    return case(folder / "a_0000.tiff")
+
+
+@bad_input("found a spacing of (0.5, nan, 3)")
+def tiff_stack_with_nan_spacing(folder: Path) -> Arguments:
+    # Stock: silent in the image.
+    tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17))
+    (folder / "a.json").write_text('{"spacing": [3, NaN, 0.5]}')
+    return case(folder / "a_0000.tiff")
+
+
 @bad_input('found "Offset = nan 6 7" in the header')
 def mha_with_nan_origin(folder: Path) -> Arguments:
     # Stock: silent. MetaIO stops at the word and the origin becomes (0, 0, 0).
@@ -623,6 +763,62 @@ def nifti_with_voxels_in_the_header(folder: Path) -> Arguments:
 def nifti_with_voxels_behind_the_end(folder: Path) -> Arguments:
     # Stock: silent under SimpleITK: all voxels are 0.
     return case(nifti_with(folder, VOX_OFFSET, "f", 1e6))
+
+
+@bad_input("found intent_code 1007 in the header, for which SimpleITK makes vectors of voxels")
+def nifti_that_calls_its_numbers_vectors(folder: Path) -> Arguments:
+    # Stock: silent. The array gets a fourth axis, and SimpleITKIO takes z for channels.
+    return case(nifti_with(folder, INTENT_CODE, "h", 1007))
+
+
+@bad_input("found a header extension of 4096 bytes where there is room for 16")
+def nifti_extension_that_reaches_into_the_voxels(folder: Path) -> Arguments:
+    # Stock: refuses ("failed to read extension content"). Byte 348 announces extensions, 352 the first one's length.
+    path = edit(write_nifti(folder / "a_0000.nii"), lambda data: data.__setitem__(slice(352, 352), bytes(16)))
+    changes = ((VOX_OFFSET, "<f", 368), (348, "<i", 1), (352, "<i", 4096))
+    return case(edit(path, lambda data: [struct.pack_into(code, data, at, value) for at, code, value in changes]))
+
+
+@bad_input("a header that SimpleITK refuses")
+def mha_of_an_unknown_type(folder: Path) -> Arguments:
+    return case(itk_with(folder, "a_0000.mha", b"MET_FLOAT", b"MET_FLOAP"))
+
+
+@bad_input("a header that SimpleITK refuses")
+def nrrd_of_an_unknown_type(folder: Path) -> Arguments:
+    return case(itk_with(folder, "a_0000.nrrd", b"type: float", b"type: flaat"))
+
+
+@bad_input("a header that SimpleITK refuses ([nrrd] nrrdIoStateDataFileIterNext: couldn't open")
+def nrrd_whose_voxels_are_in_a_file_that_is_gone(folder: Path) -> Arguments:
+    header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nendian: little\n"
+    (folder / "a_0000.nrrd").write_text(header + "data file: elsewhere.raw\n\n")
+    return case(folder / "a_0000.nrrd")
+
+
+@bad_input("voxel data that SimpleITK cannot read (Reason: No such file or directory)")
+def mha_whose_voxels_are_in_a_file_that_is_gone(folder: Path) -> Arguments:
+    return case(itk_with(folder, "a_0000.mha", b"ElementDataFile = LOCAL", b"ElementDataFile = a.raw"))
+
+
+@bad_input("found 2 numbers for each voxel")
+def tiff_stack_of_complex_numbers(folder: Path) -> Arguments:
+    # Stock: silent. The conversion to float32 drops the imaginary part.
+    tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17).astype(np.complex64))
+    return case(folder / "a_0000.tiff")
+
+
+@bad_input("found a 4D image of shape (5, 16, 17, 3); expected 3D, which the reader Tiff3DIO takes")
+def tiff_stack_in_colour(folder: Path) -> Arguments:
+    tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17, 3, dtype="uint8"), photometric="rgb")
+    return case(folder / "a_0000.tiff")
+
+
+@bad_input("found 3 channels in 1 files, a_0000.png holds 3; expected 1 channels")
+def png_with_a_palette_for_a_grey_dataset(folder: Path) -> Arguments:
+    # The reader looks the colours up in the palette.
+    PIL.Image.fromarray(colour_picture()).quantize(16).save(folder / "a_0000.png")
+    return case(folder / "a_0000.png")
 
 
 @bad_input("found a 1D image of shape (336,); expected 2D or 3D or 4D, which the reader SimpleITKIO takes")
@@ -913,6 +1109,17 @@ def good_opaque_png(folder: Path) -> list[Path]:
     return good_picture(folder, "a_0000.png", array)
 
 
+def good_png_with_a_palette(folder: Path) -> list[Path]:
+    PIL.Image.fromarray(colour_picture()).quantize(16).save(folder / "a_0000.png")
+    return [folder / "a_0000.png"]
+
+
+def good_nifti_gz_beside_its_own_copy(folder: Path) -> list[Path]:
+    path = write_nifti(folder / "a_0000.nii.gz")
+    (folder / "a_0000.nii").write_bytes(gzip.decompress(path.read_bytes()))
+    return [path]
+
+
 def good_image_with_a_blank_channel(folder: Path) -> list[Path]:
     # a sequence that was not taken: stock predicts such a case, and datasets hold them
     blank = np.zeros((6, 7, 8), np.float32)
@@ -943,6 +1150,7 @@ GOOD_INPUTS = {
     "nii.gz, big endian": (good_nifti_of_big_endian, SimpleITKIO, 1),
     "nii.gz, NIfTI-2": (nifti_2, NibabelIO, 1),
     "nii.gz, qform only": (good_nifti_with_qform_only, SimpleITKIO, 1),
+    "nii.gz, beside its own .nii": (good_nifti_gz_beside_its_own_copy, SimpleITKIO, 1),
     "nii.gz, not compressed": (plain_nifti_under_the_name_nii_gz, SimpleITKIO, 1),
     "mha": (lambda folder: good_itk(folder, "a_0000.mha"), SimpleITKIO, 1),
     "mha, compressed": (lambda folder: good_itk(folder, "a_0000.mha", compress=True), SimpleITKIO, 1),
@@ -958,6 +1166,12 @@ GOOD_INPUTS = {
     "gipl": (lambda folder: good_itk(folder, "a_0000.gipl"), SimpleITKIO, 1),
     "png, grey": (lambda folder: good_picture(folder, "a_0000.png", grey_picture()), NaturalImage2DIO, 1),
     "png, colour": (lambda folder: good_picture(folder, "a_0000.png", colour_picture()), NaturalImage2DIO, 3),
+    "png, 16 bit": (
+        lambda folder: good_picture(folder, "a_0000.png", volume(16, 17, dtype="uint16")),
+        NaturalImage2DIO,
+        1,
+    ),
+    "png, palette": (good_png_with_a_palette, NaturalImage2DIO, 3),
     "png, opaque": (good_opaque_png, NaturalImage2DIO, 4),
     "bmp, grey": (lambda folder: good_picture(folder, "a_0000.bmp", grey_picture()), NaturalImage2DIO, 1),
     "bmp, colour": (lambda folder: good_picture(folder, "a_0000.bmp", colour_picture()), NaturalImage2DIO, 3),

@@ -12,6 +12,19 @@ from numpy.typing import NDArray
 from nnunet_ext.inference.input_checks.findings import UnreadableFile
 from nnunet_ext.inference.input_checks.stored_image import StoredImage
 
+_VECTORS = (
+    sitk.sitkVectorUInt8,
+    sitk.sitkVectorInt8,
+    sitk.sitkVectorUInt16,
+    sitk.sitkVectorInt16,
+    sitk.sitkVectorUInt32,
+    sitk.sitkVectorInt32,
+    sitk.sitkVectorUInt64,
+    sitk.sitkVectorInt64,
+    sitk.sitkVectorFloat32,
+    sitk.sitkVectorFloat64,
+)
+
 
 @dataclass(frozen=True)
 class ItkHeader:
@@ -23,6 +36,11 @@ class ItkHeader:
     spacing_mm: tuple[float, ...]
     origin_mm: tuple[float, ...]
     direction: NDArray[np.float64]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether each voxel is a vector, be it of one number, so that the array has one more axis."""
+        return self.pixel_id in _VECTORS
 
     def give_geometry_to(self, image: StoredImage) -> None:
         """Sets spacing, origin and direction of the spatial axes of `image`."""
