@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.architectures.mirroring import Flip
 from nnunet_ext.calibration.model_calibration import Calibration
@@ -28,11 +27,12 @@ from nnunet_ext.inference.resampling import (
     crop_box,
     embed,
     image_shape,
-    image_slabs,
+    in_image,
+    outside_logits,
     outside_probabilities,
     place,
 )
-from nnunet_ext.inference.slabs import Slab, assembled, slabs_of
+from nnunet_ext.inference.slabs import Slab, SlicedVolume, WholeVolume, assembled, for_each_slab
 from nnunet_ext.inference.sliding_window import Tile, TiledImage
 from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, regions_of, uncertainty_maps
 
@@ -109,12 +109,17 @@ class CaseEnsemble:
             step: which member it is.
             logits: (C, *spatial) at the model's resolution; may be changed.
         """
+        shape = (self.labels.num_segmentation_heads, *self.box_shape)
+        weight = step.weight if self.open_voxels is None else step.weight * self.open_voxels
         segmentation = torch.empty(self.box_shape, dtype=label_type(self.labels))
-        self.moments.add_slabs(
-            (self.labels.num_segmentation_heads, *self.box_shape),
-            deciding(self._probability_slabs(position, logits), self.labels, into=segmentation),
-            step.weight if self.open_voxels is None else step.weight * self.open_voxels,
-        )
+        self.moments.begin_member(shape, weight, device=logits.device)
+
+        def take_in(slab: Slab) -> None:
+            probabilities = self.labels.apply_inference_nonlin(slab.values)
+            segmentation[slab.where] = decided_labels(probabilities, self.labels).cpu()
+            self.moments.add_slab(Slab(slab.where, probabilities))
+
+        for_each_slab(self._in_box(position, logits), take_in)
         if self.open_voxels is not None:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         member_labels = as_array(segmentation)
@@ -196,25 +201,15 @@ class CaseEnsemble:
         covered = calibration.mask.mask(foreground).astype(np.uint8)
         return embed(covered, self.box, self.shape, fill=int(calibration.mask.threshold == 0))
 
-    def _probability_slabs(self, position: int, logits: torch.Tensor) -> Iterator[Slab]:
-        """Logits at a model's resolution to the slabs of the probabilities (C, *box)."""
-        slabs = (
-            Slab(slab.where, self.labels.apply_inference_nonlin(slab.values))
-            for slab in self._logit_slabs(position, logits)
-        )
-        if self.boxes[position] == self.box:
-            return slabs
-        outside = outside_probabilities(len(logits), regions=self.labels.has_regions).to(logits.device)
-        return slabs_of(place(self._assembled(position, slabs), self.boxes[position], self.box, outside))
-
-    def _logit_slabs(self, position: int, logits: torch.Tensor) -> Iterator[Slab]:
-        model = self.models[position]
-        return image_slabs(logits, self.prepared[position].properties, model.plans, model.configuration)
-
-    def _assembled(self, position: int, slabs: Iterable[Slab]) -> torch.Tensor:
-        """(C, *box of the model)"""
-        shape = (self.labels.num_segmentation_heads, *box_shape(self.boxes[position]))
-        return assembled(slabs, shape, self.prepared[position].tiled.image.device)
+    def _in_box(self, position: int, logits: torch.Tensor) -> SlicedVolume:
+        """Logits at a model's resolution as a volume (C, *box) of the image."""
+        model, box = self.models[position], self.boxes[position]
+        volume = in_image(logits, self.prepared[position].properties, model.plans, model.configuration)
+        if box == self.box:
+            return volume
+        whole = assembled(volume, (len(logits), *box_shape(box)))
+        outside = outside_logits(len(logits), regions=self.labels.has_regions).to(logits.device)
+        return WholeVolume(place(whole, box, self.box, outside))
 
     def _probabilities(self) -> torch.Tensor:
         """The ensemble's probabilities (C, *box), averaged as asked for."""
@@ -225,13 +220,10 @@ class CaseEnsemble:
             if logit_sum is None:
                 continue
             # averaged before resampling, as stock does over folds
-            mean = self._assembled(position, self._logit_slabs(position, logit_sum / self.weights[position]))
             share = self.weights[position] / sum(self.weights)
-            # log-probabilities outside a model's own crop would be infinite; models crop the same image alike
-            outside = torch.logit(outside_probabilities(len(mean), regions=self.labels.has_regions), eps=1e-7)
-            outside = outside.to(mean.device)
-            placed = place(mean, self.boxes[position], self.box, outside)
-            total = placed * share if total is None else total.add_(placed, alpha=share)
+            volume = self._in_box(position, logit_sum / self.weights[position] * share)
+            placed = assembled(volume, (len(logit_sum), *self.box_shape))
+            total = placed if total is None else total.add_(placed)
         if total is None:
             raise RuntimeError("An ensemble has at least one member; none was added.")
         return self.labels.apply_inference_nonlin(total)
@@ -239,8 +231,11 @@ class CaseEnsemble:
     def _labels(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Label map (*box) of the ensemble's probabilities."""
         labels = torch.empty(self.box_shape, dtype=label_type(self.labels))
-        for _ in deciding(slabs_of(probabilities), self.labels, into=labels):
-            pass
+
+        def decide(slab: Slab) -> None:
+            labels[slab.where] = decided_labels(slab.values, self.labels).cpu()
+
+        for_each_slab(WholeVolume(probabilities), decide)
         return labels
 
     def _whole(self, probabilities: torch.Tensor) -> np.ndarray:
@@ -248,13 +243,6 @@ class CaseEnsemble:
         outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
         whole = tuple(slice(0, size) for size in self.shape)
         return place(probabilities.cpu(), self.box, whole, outside).numpy()
-
-
-def deciding(slabs: Iterable[Slab], labels: LabelManager, *, into: torch.Tensor) -> Iterator[Slab]:
-    """Hands slabs of probabilities on, and leaves the labels that they decide on in `into` (*spatial)."""
-    for slab in slabs:
-        into[slab.where] = decided_labels(slab.values, labels).to(into.device)
-        yield slab
 
 
 def as_array(segmentation: torch.Tensor) -> np.ndarray:

@@ -19,7 +19,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from torch.nn import functional
 
-from nnunet_ext.inference.slabs import Slab, across, assembled, slabs_of, slices_per_slab
+from nnunet_ext.inference.slabs import Slab, SlicedVolume, WholeVolume, across, pieces
 
 SEPARATION = ("force_separate_z", "separate_z_anisotropy_threshold")  # settings about coarse axes
 
@@ -34,29 +34,7 @@ def is_linear(resampling: Callable[..., Any]) -> bool:
     return only_known and all(settings[name] == value for name, value in known.items())
 
 
-def resample_linear(
-    logits: torch.Tensor,
-    shape: Sequence[int],
-    current_spacing_mm: Sequence[float],
-    new_spacing_mm: Sequence[float],
-    **settings: Any,
-) -> torch.Tensor:
-    """What `resampled_slabs` yields as one volume, (C, *shape); the logits themselves if they have that shape."""
-    if list(logits.shape[1:]) == [int(size) for size in shape]:
-        return logits
-    slabs = resampled_slabs(logits, shape, current_spacing_mm, new_spacing_mm, **settings)
-    return assembled(slabs, (len(logits), *map(int, shape)), logits.device)
-
-
-def resampled_slabs(
-    logits: torch.Tensor,
-    shape: Sequence[int],
-    current_spacing_mm: Sequence[float],
-    new_spacing_mm: Sequence[float],
-    *,
-    force_separate_z: bool | None = None,
-    **threshold: float,
-) -> Iterator[Slab]:
+class LinearlyResampled:
     """What `resample_data_or_seg_to_shape` with order 1 returns, some slices at a time.
 
     Args:
@@ -67,30 +45,50 @@ def resampled_slabs(
             nearest slice.
         force_separate_z: decides it instead.
         threshold: `separate_z_anisotropy_threshold`, above which ratio of spacings an axis is coarse.
-
-    Yields:
-        Slabs of (C, *shape); views of the logits if they have that shape.
     """
-    target = [int(size) for size in shape]
-    if list(logits.shape[1:]) == target:
-        yield from slabs_of(logits)
-        return
-    separate, coarse = determine_do_sep_z_and_axis(force_separate_z, current_spacing_mm, new_spacing_mm, **threshold)
-    axis = int(coarse) if separate else 0
-    slices = logits.movedim(axis + 1, 0)  # (D, C, *in_plane)
-    in_plane = [size for other, size in enumerate(target) if other != axis]
-    neighbours = (nearest_slices if separate else adjacent_slices)(len(slices), target[axis])
-    thickness = slices_per_slab(len(logits) * math.prod(in_plane), logits.device)
-    planes: dict[int, torch.Tensor] = {}  # two at most, which are between the slices that come next
-    for start in range(0, target[axis], thickness):
-        part = slice(start, min(start + thickness, target[axis]))
-        values = torch.empty((len(logits), part.stop - start, *in_plane), device=logits.device)  # (C, S, *in_plane)
-        for position, (lower, upper, share) in enumerate(neighbours[part]):
-            planes = {index: planes[index] for index in (lower, upper) if index in planes}
-            for index in {lower, upper} - planes.keys():
-                planes[index] = in_plane_interpolated(slices[index], in_plane)
-            torch.lerp(planes[lower], planes[upper], share, out=values[:, position])
-        yield Slab(across(axis, part, target), values.movedim(1, axis + 1))
+
+    def __init__(
+        self,
+        logits: torch.Tensor,
+        shape: Sequence[int],
+        current_spacing_mm: Sequence[float],
+        new_spacing_mm: Sequence[float],
+        *,
+        force_separate_z: bool | None = None,
+        **threshold: float,
+    ) -> None:
+        separate, coarse = determine_do_sep_z_and_axis(
+            force_separate_z, current_spacing_mm, new_spacing_mm, **threshold
+        )
+        self.axis = int(coarse) if separate else 0
+        self.shape = [int(size) for size in shape]
+        self.in_plane = [size for axis, size in enumerate(self.shape) if axis != self.axis]
+        self.planes = logits.movedim(self.axis + 1, 0)  # (D, C, *in_plane)
+        self.slices = self.shape[self.axis]
+        self.device = logits.device
+        self.neighbours = (nearest_slices if separate else adjacent_slices)(len(self.planes), self.slices)
+
+    def slabs(self, part: slice) -> Iterator[Slab]:
+        """See `SlicedVolume`; slabs of (C, *shape)."""
+        classes = self.planes.shape[1]
+        planes: dict[int, torch.Tensor] = {}  # two at most: those that the next slice lies between
+        for piece in pieces(part, classes * math.prod(self.in_plane), self.device):
+            values = torch.empty((classes, piece.stop - piece.start, *self.in_plane), device=self.device)
+            for position, (lower, upper, share) in enumerate(self.neighbours[piece]):
+                planes = {index: planes[index] for index in (lower, upper) if index in planes}
+                for index in {lower, upper} - planes.keys():
+                    planes[index] = in_plane_interpolated(self.planes[index], self.in_plane)
+                torch.lerp(planes[lower], planes[upper], share, out=values[:, position])
+            yield Slab(across(self.axis, piece, self.shape), values.movedim(1, self.axis + 1))
+
+
+def resampled(
+    logits: torch.Tensor, shape: Sequence[int], *spacings: Sequence[float], **settings: Any
+) -> SlicedVolume:
+    """Logits (C, D, H, W) resampled to (C, *shape), see `LinearlyResampled`; themselves if they have that shape."""
+    if list(logits.shape[1:]) == [int(size) for size in shape]:
+        return WholeVolume(logits)
+    return LinearlyResampled(logits, shape, *spacings, **settings)
 
 
 Neighbours = tuple[int, int, float]  # indices of two slices, and how much the second counts

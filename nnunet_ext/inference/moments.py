@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from nnunet_ext.inference.slabs import Slab, slabs_of
-
-Where = tuple[slice, ...]
+from nnunet_ext.inference.slabs import Slab, Where
 
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
-VOXELS_PER_PIECE = 1 << 16  # of one class: their temporaries stay in the cache
 
 
 class Moments:
@@ -32,6 +29,7 @@ class Moments:
         self.with_variance = with_variance
         self.members = 0
         self._weight: float | torch.Tensor = 0.0
+        self._member_weight: float | torch.Tensor = 0.0
         self._mean: torch.Tensor | None = None
         self._expected_entropy: torch.Tensor | None = None
         self._squares: torch.Tensor | None = None
@@ -47,37 +45,42 @@ class Moments:
         Raises:
             ValueError: if the shape differs from the first member's, or a number is not positive.
         """
-        self.add_slabs(tuple(probabilities.shape), slabs_of(probabilities), weight)
+        self.begin_member(tuple(probabilities.shape), weight, device=probabilities.device)
+        whole = tuple(slice(0, size) for size in probabilities.shape[1:])
+        self.add_slab(Slab(whole, probabilities))
 
-    def add_slabs(self, shape: Sequence[int], slabs: Iterable[Slab], weight: float | torch.Tensor = 1.0) -> None:
-        """Takes one member in that comes in pieces.
+    def begin_member(
+        self, shape: Sequence[int], weight: float | torch.Tensor = 1.0, *, device: torch.device | None = None
+    ) -> None:
+        """Announces a member whose probabilities come in slabs, which together must be the whole.
 
         Args:
             shape: (C, *spatial) of the whole.
-            slabs: of its probabilities; together they are the whole.
             weight: as for `add`.
+            device: where the sums are kept; that of the first member counts.
 
         Raises:
             ValueError: as `add`.
         """
         if not isinstance(weight, torch.Tensor) and not 0 < weight < math.inf:
             raise ValueError(f"A member's weight must be positive; found {weight}.")
-        if self._mean is not None and tuple(shape) != tuple(self._mean.shape):
+        if self._mean is None:
+            self._mean = torch.zeros(tuple(shape), device=device)
+            self._expected_entropy = torch.zeros(tuple(shape[1:]), device=device)
+            self._squares = torch.zeros_like(self._mean) if self.with_variance else None
+        if tuple(shape) != tuple(self._mean.shape):
             raise ValueError(
                 f"All members must have the shape of the first, {tuple(self._mean.shape)}; found {tuple(shape)}."
             )
         self.members += 1
         self._weight = self._weight + weight
-        for slab in slabs:
-            values = slab.values.detach().float()
-            if self._mean is None or self._expected_entropy is None:
-                self._mean = torch.zeros(tuple(shape), device=values.device)
-                self._expected_entropy = torch.zeros(tuple(shape[1:]), device=values.device)
-                self._squares = torch.zeros_like(self._mean) if self.with_variance else None
-            self._add_slab(slab.where, values, weight)
+        self._member_weight = weight
 
-    def _add_slab(self, where: Where, values: torch.Tensor, weight: float | torch.Tensor) -> None:
-        share = _part(weight, where) / _part(self._weight, where)
+    def add_slab(self, slab: Slab) -> None:
+        """Takes a part of the member in that `begin_member` announced; several threads may do so at a time."""
+        where, values = slab.where, slab.values.detach().float()
+        weight = _part(self._member_weight, where)
+        share = weight / _part(self._weight, where)
         mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
         for channel, value in enumerate(values):  # one class at a time: temporaries cost as much as the sums
             channel_mean = mean[channel][where]
@@ -87,9 +90,19 @@ class Moments:
             difference = value - channel_mean
             channel_mean.lerp_(value, share)
             # Welford's update; sums of squares would go negative
-            difference.mul_(value - channel_mean).mul_(_part(weight, where))
-            self._squares[channel][where].add_(difference)
+            self._squares[channel][where].add_(difference.mul_(value - channel_mean).mul_(weight))
         expected_entropy[where].lerp_(entropy(values, regions=self.regions), share)
+
+    def part(self, where: Where) -> Moments:
+        """The moments of some of the voxels; views."""
+        all_channels = (slice(None), *where)
+        part = Moments(regions=self.regions, with_variance=self.with_variance)
+        part.members = self.members
+        part._weight = _part(self._weight, where)
+        part._mean = self.mean()[all_channels]
+        part._expected_entropy = self.expected_entropy()[where]
+        part._squares = None if self._squares is None else self._squares[all_channels]
+        return part
 
     def weight(self) -> float | torch.Tensor:
         """The members' weights together; (*spatial) where they differ from voxel to voxel."""
@@ -141,13 +154,11 @@ def entropy(probabilities: torch.Tensor, *, regions: bool = False) -> torch.Tens
 
     For regions it is the sum over the regions of the binary entropy.
     """
-    total = torch.zeros_like(probabilities[0], memory_format=torch.contiguous_format)
-    pieces = total.view(-1).split(VOXELS_PER_PIECE) if total.device.type == "cpu" else (total.view(-1),)
+    total = torch.zeros_like(probabilities[0])
     for channel in probabilities:  # one class at a time: no temporary of the size of all classes
-        for piece, values in zip(pieces, channel.reshape(-1).split(len(pieces[0])), strict=True):
-            subtract_p_log_p(piece, values)
-            if regions:
-                subtract_p_log_p(piece, 1 - values)
+        subtract_p_log_p(total, channel)
+        if regions:
+            subtract_p_log_p(total, 1 - channel)
     return total
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ext.inference.linear_resampling import SEPARATION, is_linear, resampled_slabs
-from nnunet_ext.inference.slabs import Slab, slabs_of
+from nnunet_ext.inference.linear_resampling import SEPARATION, is_linear, resampled
+from nnunet_ext.inference.slabs import SlicedVolume, TransposedVolume, WholeVolume
 
 Box = tuple[slice, ...]  # in the image's axes
 
+CERTAIN_LOGIT = 40.0
 
-def image_slabs(
+
+def in_image(
     logits: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
-) -> Iterator[Slab]:
-    """Resamples logits (C, *spatial) to the cropped image's shape as the plans say, and brings them into its axes.
+) -> SlicedVolume:
+    """Logits (C, *spatial) at the cropped image's shape, resampled as the plans say, and on the image's axes.
 
-    nnU-Net's default runs in torch, some slices at a time; any other function of the plans as it is. As stock does,
-    logits are resampled before the softmax.
+    nnU-Net's default is computed in torch when slices are asked for; any other function of the plans as it is, now.
+    As stock does, logits are resampled before the softmax.
     """
     shape = properties["shape_after_cropping_and_before_resampling"]
     image_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
@@ -30,11 +32,11 @@ def image_slabs(
     resampling = configuration.resampling_fn_probabilities
     if is_linear(resampling):
         settings = {name: value for name, value in resampling.keywords.items() if name in SEPARATION}
-        slabs = resampled_slabs(logits, shape, network_spacing, image_spacing, **settings)
+        volume = resampled(logits, shape, network_spacing, image_spacing, **settings)
     else:
         whole = torch.as_tensor(resampling(logits.cpu(), shape, network_spacing, image_spacing))
-        slabs = slabs_of(whole.to(logits.device))
-    return (slab.transposed(plans.transpose_backward) for slab in slabs)
+        volume = WholeVolume(whole.to(logits.device))
+    return TransposedVolume(volume, plans.transpose_backward)
 
 
 def image_shape(properties: dict, plans: PlansManager) -> tuple[int, ...]:
@@ -80,6 +82,11 @@ def embed(volume: np.ndarray, box: Box, shape: Sequence[int], fill: float = 0) -
     full = np.full(tuple(shape), fill, dtype=volume.dtype)
     full[box] = volume
     return full
+
+
+def outside_logits(channels: int, *, regions: bool) -> torch.Tensor:
+    """(C): finite logits of the same, certain to the last bit of a probability."""
+    return torch.where(outside_probabilities(channels, regions=regions) > 0, CERTAIN_LOGIT, -CERTAIN_LOGIT)
 
 
 def outside_probabilities(channels: int, *, regions: bool) -> torch.Tensor:

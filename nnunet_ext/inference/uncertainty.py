@@ -10,6 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.inference.agreement import CroppedLabels, Region, overlaps, pairwise_dice
 from nnunet_ext.inference.moments import Moments, entropy, largest_entropy
+from nnunet_ext.inference.slabs import Slab, WholeVolume, for_each_slab
 
 # Each map is (*spatial) in [0, 1]. Entropies are divided by their largest value, ln C.
 MAPS: dict[str, Callable[[Moments], torch.Tensor]] = {
@@ -44,7 +45,16 @@ def require_known_maps(names: Iterable[str]) -> None:
 
 def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The maps of these names, (*spatial) float32, in [0, 1] to the last bit."""
-    return {name: as_map(MAPS[name](moments)) for name in names}
+    mean = moments.mean()
+    maps = {name: np.empty(tuple(mean.shape[1:]), dtype=np.float32) for name in names}
+
+    def fill(slab: Slab) -> None:
+        part = moments.part(slab.where)
+        for name, values in maps.items():
+            values[slab.where] = as_map(MAPS[name](part))
+
+    for_each_slab(WholeVolume(mean), fill)
+    return maps
 
 
 def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, regions: bool) -> dict[str, np.ndarray]:

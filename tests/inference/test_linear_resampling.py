@@ -15,9 +15,14 @@ from nnunet_ext.inference.linear_resampling import (
     adjacent_slices,
     is_linear,
     nearest_slices,
-    resample_linear,
-    resampled_slabs,
+    resampled,
 )
+from nnunet_ext.inference.slabs import assembled
+
+
+def resampled_whole(logits, shape, *spacings, **settings):
+    return assembled(resampled(logits, shape, *spacings, **settings), (len(logits), *shape))
+
 
 PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
 
@@ -52,15 +57,15 @@ def test_anything_else_is_left_to_nnunet(other):
 def test_between_the_centres_of_voxels_values_are_linear_and_beyond_them_constant():
     """0 and 4 at the centres 0.5 and 1.5; four new voxels at 0.25, 0.75, 1.25 and 1.75."""
     logits = torch.tensor([0.0, 4.0]).reshape(1, 1, 1, 2)
-    assert resample_linear(logits, (1, 1, 4), (1, 1, 1), (1, 1, 0.5)).flatten().tolist() == [0, 1, 3, 4]
+    assert resampled_whole(logits, (1, 1, 4), (1, 1, 1), (1, 1, 0.5)).flatten().tolist() == [0, 1, 3, 4]
 
 
 def test_across_thick_slices_the_nearest_one_counts():
     """Slices 10 mm apart: values 0 and 4 are repeated, not mixed; columns are mixed as before."""
     logits = torch.tensor([[0.0, 2.0], [4.0, 6.0]]).reshape(1, 2, 1, 2)  # (C, slices, rows, columns)
-    resampled = resample_linear(logits, (4, 1, 2), (10, 1, 1), (5, 1, 1))
-    assert resampled[0, :, 0, 0].tolist() == [0, 0, 4, 4]
-    assert resampled[0, :, 0, 1].tolist() == [2, 2, 6, 6]
+    repeated = resampled_whole(logits, (4, 1, 2), (10, 1, 1), (5, 1, 1))
+    assert repeated[0, :, 0, 0].tolist() == [0, 0, 4, 4]
+    assert repeated[0, :, 0, 1].tolist() == [2, 2, 6, 6]
 
 
 def test_the_nearest_slice_of_a_tie_is_the_upper_one():
@@ -78,16 +83,18 @@ def test_a_new_slice_lies_between_two_old_ones():
 
 def test_slabs_of_any_thickness_make_up_the_same_volume(monkeypatch):
     logits = torch.randn((2, 7, 8, 9), generator=torch.Generator().manual_seed(0))
-    whole = resample_linear(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1))
+    volume = resampled(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1))
+    whole = assembled(volume, (2, 11, 10, 9))
     monkeypatch.setattr(slabs, "VALUES_PER_SLAB_CPU", 3 * 2 * 10 * 9)  # three slices
-    pieces = list(resampled_slabs(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1)))
+    pieces = list(volume.slabs(slice(0, 11)))
     assert [piece.where[0] for piece in pieces] == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11)]
     torch.testing.assert_close(torch.cat([piece.values for piece in pieces], 1), whole, rtol=0, atol=0)
 
 
-def test_the_same_shape_is_returned_as_it_is():
+def test_logits_of_the_same_shape_are_not_copied():
     logits = torch.zeros(2, 3, 4, 5)
-    assert resample_linear(logits, (3, 4, 5), (1, 1, 1), (1, 1, 1)) is logits
+    (slab,) = resampled(logits, (3, 4, 5), (1, 1, 1), (1, 1, 1)).slabs(slice(0, 3))
+    assert slab.values.data_ptr() == logits.data_ptr()
 
 
 # --- against nnU-Net ---
@@ -111,5 +118,5 @@ def test_it_is_nnunets_resampling_to_rounding(before, after, spacing_mm, new_spa
     logits = torch.randn((3, *before), generator=torch.Generator().manual_seed(0)) * 10
     settings = {**PLANNED, "force_separate_z": force_separate_z}
     stock = resample_data_or_seg_to_shape(logits.numpy().copy(), after, spacing_mm, new_spacing_mm, **settings)
-    ours = resample_linear(logits, after, spacing_mm, new_spacing_mm, force_separate_z=force_separate_z)
+    ours = resampled_whole(logits, after, spacing_mm, new_spacing_mm, force_separate_z=force_separate_z)
     np.testing.assert_allclose(ours, stock, atol=2e-4)

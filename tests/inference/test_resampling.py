@@ -19,11 +19,11 @@ from nnunet_ext.inference.resampling import (
     crop_box,
     embed,
     image_shape,
-    image_slabs,
+    in_image,
     outside_probabilities,
     place,
 )
-from nnunet_ext.inference.slabs import assembled, slabs_of
+from nnunet_ext.inference.slabs import TransposedVolume, WholeVolume, assembled
 
 SHAPE = (6, 14, 10)  # (z, y, x)
 SPACING_MM = (4.0, 1.5, 0.8)
@@ -53,8 +53,8 @@ def test_transposing_and_cropping_are_undone(transpose_forward):
     transposed_box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
     seen = image.transpose(transpose_forward)[transposed_box]
 
-    back = [slab.transposed(plans.transpose_backward) for slab in slabs_of(torch.from_numpy(seen[None].copy()))]
-    restored = assembled(back, (1, *box_shape(BOX)), torch.device("cpu"))[0].numpy()
+    back = TransposedVolume(WholeVolume(torch.from_numpy(seen[None].copy())), plans.transpose_backward)
+    restored = assembled(back, (1, *box_shape(BOX)))[0].numpy()
     assert image_shape(properties, plans) == SHAPE
     assert crop_box(properties, plans) == BOX
     np.testing.assert_array_equal(restored, image[BOX])
@@ -101,8 +101,7 @@ def test_a_box_that_is_the_whole_is_not_copied():
 
 def in_image_axes(logits, properties, plans, configuration, box):
     """Logits resampled to the image's box, (3, *box)."""
-    slabs = image_slabs(logits, properties, plans, configuration)
-    return assembled(slabs, (3, *box_shape(box)), torch.device("cpu"))
+    return assembled(in_image(logits, properties, plans, configuration), (3, *box_shape(box)))
 
 
 @pytest.mark.parametrize(
