@@ -65,6 +65,15 @@ def add_to_manifest(folder: Path, sample: Sample) -> None:
     write_json({"samples": [asdict(known) for known in samples]}, folder / MANIFEST)
 
 
+def changed_message(file: Path) -> str:
+    """What to say about a sample whose bytes are not those that the manifest records."""
+    return (
+        f"A sample must be the file that the training wrote; the SHA-256 of {file} is not that in {MANIFEST}. It was "
+        f"damaged or exchanged, or the training was killed while it made the sample anew. Copy it again, continue "
+        f"the training with --c, or, if it was changed on purpose, choose by a pattern: 'checkpoint_c*.pth'."
+    )
+
+
 def remove_samples(folder: Path) -> None:
     """Removes the samples of an earlier training from a fold folder, the manifest first."""
     (folder / MANIFEST).unlink(missing_ok=True)

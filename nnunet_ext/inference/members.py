@@ -5,13 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunet_ext.checkpoints import CheckpointError, cast_weights, file_sha256, load_checkpoint
-from nnunet_ext.posterior_samples import MANIFEST, read_manifest, select_all_modes, select_last_cycle
+from nnunet_ext.inference.training_facts import differing, facts_of_checkpoint
+from nnunet_ext.posterior_samples import (
+    MANIFEST,
+    changed_message,
+    read_manifest,
+    select_all_modes,
+    select_last_cycle,
+)
 
 FIXED_RULES = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
 SAMPLE_RULES = {"samples": select_all_modes, "last-cycle": select_last_cycle}
@@ -94,6 +102,7 @@ class Member:
         mirror_axes: spatial axes that training mirrored, or None.
         trust: the file may hold any Python object.
         dropout_seed: of a draw with dropout on; None is the network as it is.
+        facts: what it was trained with, see `training_facts`.
     """
 
     name: str
@@ -104,6 +113,7 @@ class Member:
     mirror_axes: tuple[int, ...] | None
     trust: bool = False
     dropout_seed: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights in fp32, mapped from the file rather than read: they take no memory of their own."""
@@ -124,7 +134,8 @@ def find_members(
 
     Raises:
         MemberError: if a fold or all folds have no members, or the members do not belong together.
-        CheckpointError: if a file is damaged, is no nnU-Net checkpoint, or its weights are not finite.
+        CheckpointError: if a file is damaged, is no nnU-Net checkpoint, its weights are not finite, or a sample is
+            not the file that the training wrote.
     """
     if folds is None:
         fold_folders = folders_with_members(model_folder, rule)
@@ -142,6 +153,8 @@ def find_members(
             )
         files += found
     members = [read_member(path, trust=trust) for path in files]
+    if rule.name in SAMPLE_RULES:
+        require_recorded_files(members)
     require_same_model(members)
     return [draw for member in members for draw in dropout_members(member, rule.dropout_draws)] or members
 
@@ -193,7 +206,20 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
         configuration=checkpoint["init_args"]["configuration"],
         mirror_axes=None if axes is None else tuple(axes),
         trust=trust,
+        facts=facts_of_checkpoint(checkpoint),
     )
+
+
+def require_recorded_files(samples: Iterable[Member]) -> None:
+    """Refuses samples whose bytes are not those that samples.json records."""
+    recorded = {}
+    for member in samples:
+        folder = member.path.parent
+        if folder not in recorded:
+            recorded[folder] = {sample.file: sample.sha256 for sample in read_manifest(folder)}
+        expected = recorded[folder][member.path.name]
+        if expected and member.sha256 != expected:
+            raise CheckpointError(changed_message(member.path))
 
 
 def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -207,7 +233,7 @@ def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def require_same_model(members: Iterable[Member]) -> None:
-    """Refuses members of different trainers, configurations or mirror axes, and the same file twice.
+    """Refuses members of different trainers, configurations, mirror axes or plans; warns of the same file twice.
 
     Stock nnU-Net takes these from the first fold and says nothing.
     """
@@ -226,6 +252,14 @@ def require_same_model(members: Iterable[Member]) -> None:
                     f"{member.path} has {found}. Choose members of one training with --members and -f, or give "
                     f"several model folders with -m."
                 )
+    for member in members:
+        unlike = differing(first.facts, member.facts)
+        if unlike:
+            raise MemberError(
+                f"All members of a model folder must be trained with the same plans and labels; {first.path} and "
+                f"{member.path} differ in {', '.join(unlike)}. Choose folds of one planning with -f, or train the "
+                f"others again."
+            )
     seen: dict[str, Member] = {}
     for member in members:
         if member.sha256 in seen:
