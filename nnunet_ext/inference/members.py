@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
             f"{path} is not an nnU-Net checkpoint: it lacks {', '.join(missing)}. "
             "Choose a file that a training wrote."
         )
+    require_form(checkpoint, path)
     require_finite(checkpoint["network_weights"], path)
     axes = checkpoint.get("inference_allowed_mirroring_axes")
     return Member(
@@ -208,6 +210,26 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
         trust=trust,
         facts=facts_of_checkpoint(checkpoint),
     )
+
+
+def require_form(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuses a checkpoint whose parts are not what nnU-Net stores: a file made by something else, or by hand."""
+    weights, init_args = checkpoint["network_weights"], checkpoint["init_args"]
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    expected = {
+        "network_weights must be tensors by name": isinstance(weights, Mapping)
+        and all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()),
+        "init_args must name the configuration": isinstance(init_args, Mapping)
+        and isinstance(init_args.get("configuration"), str),
+        "trainer_name must be a name": isinstance(checkpoint["trainer_name"], str),
+        "inference_allowed_mirroring_axes must be numbers or None": axes is None
+        or (isinstance(axes, (list, tuple)) and all(isinstance(axis, Integral) for axis in axes)),
+    }
+    for rule, holds in expected.items():
+        if not holds:
+            raise CheckpointError(
+                f"{path} is not an nnU-Net checkpoint: its {rule}. Choose a file that a training wrote."
+            )
 
 
 def require_recorded_files(samples: Iterable[Member]) -> None:

@@ -59,12 +59,15 @@ def _used_intensities(plans: Mapping[str, Any], configuration: Mapping[str, Any]
 
 
 def facts_of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that a checkpoint stores; empty where it stores none."""
+    """The facts that a checkpoint stores; empty where it stores none, or plans that nnU-Net does not understand."""
     stored = checkpoint["init_args"]
     plans, dataset_json = stored.get("plans"), stored.get("dataset_json")
     if not isinstance(plans, Mapping) or not isinstance(dataset_json, Mapping):
         return {}
-    return training_facts(plans, dataset_json, stored["configuration"])
+    try:
+        return training_facts(plans, dataset_json, stored["configuration"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):  # the folder's own plans count
+        return {}
 
 
 def differing(facts: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:

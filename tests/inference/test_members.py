@@ -276,6 +276,34 @@ def test_a_file_of_another_kind_is_refused_with_what_it_lacks(make_model_folder,
     assert str(path) in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "rule"),
+    [
+        ({"network_weights": [1, 2]}, "network_weights must be tensors by name"),
+        ({"network_weights": {"stem.weight": "heavy"}}, "network_weights must be tensors by name"),
+        ({"init_args": "2d"}, "init_args must name the configuration"),
+        ({"init_args": {"plans": {}}}, "init_args must name the configuration"),
+        ({"trainer_name": 7}, "trainer_name must be a name"),
+        ({"inference_allowed_mirroring_axes": "xy"}, "inference_allowed_mirroring_axes must be numbers or None"),
+    ],
+)
+def test_a_file_whose_parts_have_another_form_is_refused(make_model_folder, write_checkpoint, part, rule):
+    folder = make_model_folder(folds=())
+    path = write_checkpoint(folder, 0, edit=lambda checkpoint: checkpoint.update(part))
+    with pytest.raises(CheckpointError, match=f"its {rule}") as refusal:
+        find_members(folder, None, FINAL)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "plans", [{}, {"configurations": {"2d": {"inherits_from": "2d"}}}, {"configurations": []}, 3]
+)
+def test_plans_of_a_checkpoint_that_nobody_understands_are_not_compared(make_model_folder, write_checkpoint, plans):
+    folder = make_model_folder(folds=(0,))
+    write_checkpoint(folder, 1, edit=lambda checkpoint: checkpoint["init_args"].update(plans=plans))
+    assert len(find_members(folder, None, FINAL)) == 2
+
+
 def test_a_damaged_file_is_refused_by_name(make_model_folder):
     folder = make_model_folder(folds=(0, 1))
     path = folder / "fold_1" / "checkpoint_final.pth"
