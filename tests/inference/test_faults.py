@@ -315,6 +315,21 @@ def test_a_run_that_is_interrupted_frees_the_folder(predictor, images, tmp_path,
     assert set(content(tmp_path / "out")) == {"dataset.json", "plans.json"}
 
 
+@pytest.mark.parametrize(("parts", "left"), [(1, set()), (2, {".partial-x7k2"})])
+def test_what_killed_runs_left_is_removed_by_a_run_that_has_the_folder_alone(
+    predictor, images, tmp_path, parts, left
+):
+    # .partial-x7k2 is what a run leaves that is killed while it writes a table; another part may be writing just now
+    output = tmp_path / "out"
+    for name in (".partial-x7k2", ".partial-c0", ".partial-a case of another run"):
+        (output / name).mkdir(parents=True)
+        (output / name / "cases.csv").touch()
+    (output / ".partial-metrics.csv").touch()  # of nnunet_ext evaluate, which may be running
+    predictor.predict_from_files(images, output, num_parts=parts)
+    found = {path.name for path in output.glob(".*")}
+    assert found == {".partial-metrics.csv"} | left | ({".partial-a case of another run"} if left else set())
+
+
 # --- threads ---
 
 
