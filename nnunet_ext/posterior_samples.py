@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nnunet_ext.atomic import write_json
+from nnunet_ext.atomic import PARTIAL_PREFIX, write_json
 
 MANIFEST = "samples.json"
 
@@ -50,12 +50,22 @@ def is_sample_file(name: str) -> bool:
 
 
 def read_manifest(folder: Path) -> list[Sample]:
-    """The samples of a fold folder, by epoch; empty where there is no manifest."""
+    """The samples of a fold folder, by epoch; empty where there is no manifest.
+
+    Raises:
+        ValueError: if the manifest is not one that a training wrote.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         return []
-    entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
-    return sorted((Sample(**entry) for entry in entries), key=lambda sample: sample.epoch)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
+        return sorted((Sample(**entry) for entry in entries), key=lambda sample: sample.epoch)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(
+            f"{path} must list samples as the training wrote them; found something else ({error}). Copy it again, or "
+            f"choose members by a file pattern: 'checkpoint_c*.pth'."
+        ) from error
 
 
 def add_to_manifest(folder: Path, sample: Sample) -> None:
@@ -65,11 +75,20 @@ def add_to_manifest(folder: Path, sample: Sample) -> None:
     write_json({"samples": [asdict(known) for known in samples]}, folder / MANIFEST)
 
 
+def changed_message(file: Path) -> str:
+    """What to say about a sample whose bytes are not those that the manifest records."""
+    return (
+        f"A sample must be the file that the training wrote; the SHA-256 of {file} is not that in {MANIFEST}. It was "
+        f"damaged or exchanged, or the training was killed while it made the sample anew. Copy it again, continue "
+        f"the training with --c, or, if it was changed on purpose, choose by a pattern: 'checkpoint_c*.pth'."
+    )
+
+
 def remove_samples(folder: Path) -> None:
-    """Removes the samples of an earlier training from a fold folder, the manifest first."""
+    """Removes the samples of an earlier training from a fold folder, the manifest first, and half-written ones."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    for path in folder.glob("checkpoint_c*_e*.pth"):
-        if is_sample_file(path.name):
+    for path in folder.iterdir():
+        if is_sample_file(path.name.removeprefix(PARTIAL_PREFIX)):
             path.unlink()
 
 

@@ -6,6 +6,7 @@ Heavy modules are imported inside the functions that need them, so that help com
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ COMMANDS = tuple(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status, 0 only if all that was asked for was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # paths may hold characters that a console of Windows lacks
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if arguments[:1] == ["train"]:  # all flags are nnUNetv2_train's own
         return train.train(arguments[1:])

@@ -12,6 +12,7 @@ from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.export import (
     CasePrediction,
     is_complete,
+    remove_abandoned,
     remove_leftovers,
     write_case,
     write_run_description,
@@ -73,6 +74,7 @@ class CaseWriter:
         self.member_names = member_names
         self.covering_mask = calibration is not None and calibration.mask is not None
         self.calibrated = calibration is not None
+        self._alone = num_parts == 1
         self._lock = OutputLock(output, part_id=part_id, num_parts=num_parts)
         try:
             self.table = CaseTable(output, part_id=part_id, num_parts=num_parts, keep_existing=keep_existing)
@@ -95,7 +97,9 @@ class CaseWriter:
         self._lock.release()
 
     def clear(self, cases: Sequence[Case]) -> None:
-        """Removes what a killed run left of these cases under temporary names; whole files stay."""
+        """Removes what killed runs left under temporary names, a part only what is of its cases; whole files stay."""
+        if self._alone:
+            remove_abandoned(self.output)
         for case in cases:
             remove_leftovers(case.name, self.output)
 

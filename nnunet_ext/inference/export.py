@@ -102,6 +102,13 @@ def remove_leftovers(case: str, output_folder: str | os.PathLike[str]) -> None:
     shutil.rmtree(_staging_path(Path(output_folder), case), ignore_errors=True)
 
 
+def remove_abandoned(output_folder: str | os.PathLike[str]) -> None:
+    """Removes all that killed runs left under temporary names; only for the one run that holds the whole folder."""
+    for path in Path(output_folder).glob(f"{PARTIAL_PREFIX}*"):
+        if path.is_dir():  # files of this name belong to other commands, which may be running
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def is_complete(
     case: str,
     output_folder: str | os.PathLike[str],

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunet_ext.checkpoints import CheckpointError, cast_weights, file_sha256, load_checkpoint
-from nnunet_ext.posterior_samples import MANIFEST, read_manifest, select_all_modes, select_last_cycle
+from nnunet_ext.inference.training_facts import differing, facts_of_checkpoint
+from nnunet_ext.posterior_samples import (
+    MANIFEST,
+    changed_message,
+    read_manifest,
+    select_all_modes,
+    select_last_cycle,
+)
 
 FIXED_RULES = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
 SAMPLE_RULES = {"samples": select_all_modes, "last-cycle": select_last_cycle}
@@ -94,6 +103,7 @@ class Member:
         mirror_axes: spatial axes that training mirrored, or None.
         trust: the file may hold any Python object.
         dropout_seed: of a draw with dropout on; None is the network as it is.
+        facts: what it was trained with, see `training_facts`.
     """
 
     name: str
@@ -104,6 +114,7 @@ class Member:
     mirror_axes: tuple[int, ...] | None
     trust: bool = False
     dropout_seed: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights in fp32, mapped from the file rather than read: they take no memory of their own."""
@@ -124,7 +135,8 @@ def find_members(
 
     Raises:
         MemberError: if a fold or all folds have no members, or the members do not belong together.
-        CheckpointError: if a file is damaged, is no nnU-Net checkpoint, or its weights are not finite.
+        CheckpointError: if a file is damaged, is no nnU-Net checkpoint, its weights are not finite, or a sample is
+            not the file that the training wrote.
     """
     if folds is None:
         fold_folders = folders_with_members(model_folder, rule)
@@ -142,6 +154,8 @@ def find_members(
             )
         files += found
     members = [read_member(path, trust=trust) for path in files]
+    if rule.name in SAMPLE_RULES:
+        require_recorded_files(members)
     require_same_model(members)
     return [draw for member in members for draw in dropout_members(member, rule.dropout_draws)] or members
 
@@ -183,6 +197,7 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
             f"{path} is not an nnU-Net checkpoint: it lacks {', '.join(missing)}. "
             "Choose a file that a training wrote."
         )
+    require_form(checkpoint, path)
     require_finite(checkpoint["network_weights"], path)
     axes = checkpoint.get("inference_allowed_mirroring_axes")
     return Member(
@@ -193,7 +208,40 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
         configuration=checkpoint["init_args"]["configuration"],
         mirror_axes=None if axes is None else tuple(axes),
         trust=trust,
+        facts=facts_of_checkpoint(checkpoint),
     )
+
+
+def require_form(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuses a checkpoint whose parts are not what nnU-Net stores: a file made by something else, or by hand."""
+    weights, init_args = checkpoint["network_weights"], checkpoint["init_args"]
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    expected = {
+        "network_weights must be tensors by name": isinstance(weights, Mapping)
+        and all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()),
+        "init_args must name the configuration": isinstance(init_args, Mapping)
+        and isinstance(init_args.get("configuration"), str),
+        "trainer_name must be a name": isinstance(checkpoint["trainer_name"], str),
+        "inference_allowed_mirroring_axes must be numbers or None": axes is None
+        or (isinstance(axes, (list, tuple)) and all(isinstance(axis, Integral) for axis in axes)),
+    }
+    for rule, holds in expected.items():
+        if not holds:
+            raise CheckpointError(
+                f"{path} is not an nnU-Net checkpoint: its {rule}. Choose a file that a training wrote."
+            )
+
+
+def require_recorded_files(samples: Iterable[Member]) -> None:
+    """Refuses samples whose bytes are not those that samples.json records."""
+    recorded = {}
+    for member in samples:
+        folder = member.path.parent
+        if folder not in recorded:
+            recorded[folder] = {sample.file: sample.sha256 for sample in read_manifest(folder)}
+        expected = recorded[folder][member.path.name]
+        if expected and member.sha256 != expected:
+            raise CheckpointError(changed_message(member.path))
 
 
 def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -207,7 +255,7 @@ def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def require_same_model(members: Iterable[Member]) -> None:
-    """Refuses members of different trainers, configurations or mirror axes, and the same file twice.
+    """Refuses members of different trainers, configurations, mirror axes or plans; warns of the same file twice.
 
     Stock nnU-Net takes these from the first fold and says nothing.
     """
@@ -226,6 +274,14 @@ def require_same_model(members: Iterable[Member]) -> None:
                     f"{member.path} has {found}. Choose members of one training with --members and -f, or give "
                     f"several model folders with -m."
                 )
+    for member in members:
+        unlike = differing(first.facts, member.facts)
+        if unlike:
+            raise MemberError(
+                f"All members of a model folder must be trained with the same plans and labels; {first.path} and "
+                f"{member.path} differ in {', '.join(unlike)}. Choose folds of one planning with -f, or train the "
+                f"others again."
+            )
     seen: dict[str, Member] = {}
     for member in members:
         if member.sha256 in seen:

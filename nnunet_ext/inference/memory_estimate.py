@@ -26,9 +26,9 @@ def prediction_bytes(
 ) -> int:
     """A lower bound of what predicting a case holds at a time, whatever the number of members.
 
-    It counts the volumes of all classes: the logits of a member at the network's resolution and its probabilities at
-    the image's, and there the ensemble's mean and, if asked for, the variance. The rest is less than these: maps and
-    label maps have one volume each, and temporaries come and go.
+    It counts the volumes of all classes: the logits of a member at the network's resolution, and at the image's the
+    ensemble's mean and, if asked for, the variance. The rest is less than these: maps and label maps have one volume
+    each, and a member's probabilities at the image's resolution exist some slices at a time.
 
     Args:
         classes: or regions.
@@ -36,7 +36,7 @@ def prediction_bytes(
         network_shape: of the padded image at the network's resolution.
         with_variance: the variance is tracked, too.
     """
-    at_image = (3 if with_variance else 2) * math.prod(box_shape)
+    at_image = (2 if with_variance else 1) * math.prod(box_shape)
     return BYTES_PER_VALUE * classes * (at_image + math.prod(network_shape))
 
 

@@ -26,6 +26,7 @@ from torch import nn
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.dropout_draws import dropout_layers
 from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
+from nnunet_ext.inference.training_facts import training_facts, warn_of_other_plans
 from nnunet_ext.inference.weight_store import WeightStore, default_budget_bytes, point_at
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def load_model(
     plans = PlansManager(json.loads(plans_file.read_text(encoding="utf-8")))
     dataset_json = json.loads(dataset_file.read_text(encoding="utf-8"))
     members = find_members(folder, folds, rule, trust=trust)
+    warn_of_other_plans(members, folder, training_facts(plans.plans, dataset_json, members[0].configuration))
     configuration = plans.get_configuration(members[0].configuration)
     labels = plans.get_label_manager(dataset_json)
     network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)

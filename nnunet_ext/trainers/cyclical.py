@@ -10,10 +10,11 @@ import torch
 from torch import distributed
 
 from nnunet_ext.architectures.posterior import posterior_weights
-from nnunet_ext.checkpoints import cast_weights, file_sha256, load_checkpoint, save_checkpoint
+from nnunet_ext.checkpoints import CheckpointError, cast_weights, file_sha256, load_checkpoint, save_checkpoint
 from nnunet_ext.posterior_samples import (
     Sample,
     add_to_manifest,
+    changed_message,
     read_manifest,
     remove_samples,
     sample_file_name,
@@ -136,6 +137,9 @@ class Cyclical(ExtTrainer):
             min(self.posterior_members, len(read_manifest(folder))),
             stride=self.posterior_stride,
         )
+        for sample in samples:
+            if file_sha256(folder / sample.file) != sample.sha256:  # a mapped file is not checked when it is read
+                raise CheckpointError(changed_message(folder / sample.file))
         members = [load_checkpoint(folder / sample.file, mmap=True)["network_weights"] for sample in samples]
         weights = posterior_weights(
             members, regions=self.label_manager.has_regions, mirror_axes=self.inference_allowed_mirroring_axes

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from nnunet_ext.checkpoints import CheckpointError
 from nnunet_ext.inference.members import MemberError, MemberRule, find_members
+from nnunet_ext.inference.model import load_model
 
 FINAL = MemberRule.parse("final")
 SAMPLES = [(0, 7), (0, 8), (0, 9), (1, 17), (1, 18), (1, 19)]  # (cycle, epoch): two cycles of ten epochs
@@ -274,6 +276,34 @@ def test_a_file_of_another_kind_is_refused_with_what_it_lacks(make_model_folder,
     assert str(path) in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "rule"),
+    [
+        ({"network_weights": [1, 2]}, "network_weights must be tensors by name"),
+        ({"network_weights": {"stem.weight": "heavy"}}, "network_weights must be tensors by name"),
+        ({"init_args": "2d"}, "init_args must name the configuration"),
+        ({"init_args": {"plans": {}}}, "init_args must name the configuration"),
+        ({"trainer_name": 7}, "trainer_name must be a name"),
+        ({"inference_allowed_mirroring_axes": "xy"}, "inference_allowed_mirroring_axes must be numbers or None"),
+    ],
+)
+def test_a_file_whose_parts_have_another_form_is_refused(make_model_folder, write_checkpoint, part, rule):
+    folder = make_model_folder(folds=())
+    path = write_checkpoint(folder, 0, edit=lambda checkpoint: checkpoint.update(part))
+    with pytest.raises(CheckpointError, match=f"its {rule}") as refusal:
+        find_members(folder, None, FINAL)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "plans", [{}, {"configurations": {"2d": {"inherits_from": "2d"}}}, {"configurations": []}, 3]
+)
+def test_plans_of_a_checkpoint_that_nobody_understands_are_not_compared(make_model_folder, write_checkpoint, plans):
+    folder = make_model_folder(folds=(0,))
+    write_checkpoint(folder, 1, edit=lambda checkpoint: checkpoint["init_args"].update(plans=plans))
+    assert len(find_members(folder, None, FINAL)) == 2
+
+
 def test_a_damaged_file_is_refused_by_name(make_model_folder):
     folder = make_model_folder(folds=(0, 1))
     path = folder / "fold_1" / "checkpoint_final.pth"
@@ -281,3 +311,138 @@ def test_a_damaged_file_is_refused_by_name(make_model_folder):
     with pytest.raises(CheckpointError, match="not a readable checkpoint") as refusal:
         find_members(folder, None, FINAL)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
+def test_a_flipped_bit_is_noticed_by_the_checksum(make_model_folder, position):
+    folder = make_model_folder(folds=(0, 1))
+    path = folder / "fold_1" / "checkpoint_final.pth"
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:  # a part with weights; between the parts there is padding
+        part = max(archive.infolist(), key=lambda info: info.file_size)
+    start = part.header_offset + 200  # behind the part's header, which torch pads to 64 bytes
+    content[start + int(position * (part.file_size - 200))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a readable checkpoint \(wrong checksum of its part") as refusal:
+        find_members(folder, None, FINAL)
+    assert str(path) in str(refusal.value)
+
+
+# --- samples and their manifest ---
+
+
+@pytest.fixture
+def recorded_sample(make_model_folder, write_checkpoint) -> Callable[..., Path]:
+    """`recorded_sample()`: a model folder with one sample, as its manifest records it."""
+
+    def make() -> Path:
+        folder = make_model_folder(folds=())
+        path = write_checkpoint(folder, 0, sample_name(0, 9))
+        entry = {"cycle": 0, "epoch": 9, "epoch_in_cycle": 9, "learning_rate": 0.01, "pseudo_dice": 0.5}
+        entry |= {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        (path.parent / "samples.json").write_text(json.dumps({"samples": [entry]}), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def test_a_sample_that_was_exchanged_is_refused(recorded_sample, write_checkpoint):
+    folder = recorded_sample()
+    assert len(find_members(folder, None, MemberRule.parse("samples"))) == 1
+    path = write_checkpoint(folder, 0, sample_name(0, 9), seed=1)  # whole, but not what the training wrote
+    for rule in ("samples", "last-cycle"):
+        with pytest.raises(CheckpointError, match=r"SHA-256 of .* is not that in samples\.json") as refusal:
+            find_members(folder, None, MemberRule.parse(rule))
+        assert str(path) in str(refusal.value)
+    assert (
+        len(find_members(folder, None, MemberRule.parse("checkpoint_c*.pth"))) == 1
+    )  # the way that the message names
+
+
+# --- what the members were trained with ---
+
+
+def set_plan(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(checkpoint: dict[str, Any]) -> None:
+        checkpoint["init_args"]["plans"]["configurations"]["2d"][name] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (set_plan("spacing", [0.5, 0.5]), "spacing"),
+        (set_plan("normalization_schemes", ["CTNormalization"]), "normalization_schemes"),
+        (
+            lambda checkpoint: checkpoint["init_args"]["plans"].update(transpose_forward=[0, 2, 1]),
+            "transpose_forward",
+        ),
+        (
+            lambda checkpoint: checkpoint["init_args"]["dataset_json"].update(
+                labels={"background": 0, "left": 2, "right": 1}
+            ),
+            "labels",
+        ),
+    ],
+)
+def test_folds_of_other_plans_or_labels_are_refused_with_what_differs(
+    make_model_folder, write_checkpoint, edit, named
+):
+    folder = make_model_folder(folds=(0, 1))
+    path = write_checkpoint(folder, 2, edit=edit)
+    with pytest.raises(
+        MemberError, match=rf"trained with the same plans and labels; .* differ in .*{named}"
+    ) as refusal:
+        find_members(folder, None, FINAL)
+    assert str(path) in str(refusal.value)
+
+
+def test_plans_that_do_not_change_what_the_network_sees_may_differ(make_model_folder, write_checkpoint):
+    def edit(checkpoint: dict[str, Any]) -> None:
+        plans = checkpoint["init_args"]["plans"]
+        plans["dataset_name"] = "Dataset999_Renamed"
+        plans["configurations"]["2d"] |= {"batch_size": 7, "patch_size": [32, 32]}
+        plans["foreground_intensity_properties_per_channel"] = {"0": {"mean": 7.0}}  # the z-score does without
+
+    folder = make_model_folder(folds=(0,))
+    write_checkpoint(folder, 1, edit=edit)
+    assert len(find_members(folder, None, FINAL)) == 2
+
+
+def test_the_intensities_of_a_ct_dataset_must_be_the_same(make_model_folder, write_checkpoint):
+    def trained_with(mean: float) -> Callable[[dict[str, Any]], None]:
+        def edit(checkpoint: dict[str, Any]) -> None:
+            set_plan("normalization_schemes", ["CTNormalization"])(checkpoint)
+            plans = checkpoint["init_args"]["plans"]
+            plans["foreground_intensity_properties_per_channel"] = {"0": {"mean": mean, "std": 1.0}}
+
+        return edit
+
+    folder = make_model_folder(folds=())
+    write_checkpoint(folder, 0, edit=trained_with(40.0))
+    write_checkpoint(folder, 1, edit=trained_with(55.0))
+    with pytest.raises(MemberError, match="differ in foreground_intensity_properties_per_channel"):
+        find_members(folder, None, FINAL)
+
+
+def test_a_folder_whose_plans_changed_since_the_training_is_warned_about(make_model_folder, caplog):
+    folder = make_model_folder(folds=(0, 1))
+    load_model(folder, None, FINAL, device=torch.device("cpu"))
+    assert "other plans" not in caplog.text
+    plans = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
+    plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
+    (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    load_model(folder, None, FINAL, device=torch.device("cpu"))
+    assert caplog.text.count("was trained with other plans than those in") == 1
+    assert f"{folder}, which are used: spacing differ" in caplog.text
+
+
+def test_a_model_of_another_number_of_classes_does_not_fit(make_model_folder):
+    folder = make_model_folder(folds=(0,))
+    dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json["labels"]["third"] = 3
+    (folder / "dataset.json").write_text(json.dumps(dataset_json), encoding="utf-8")
+    with pytest.raises(MemberError, match=r"(?s)does not fit the network of .*size mismatch for decoder") as refusal:
+        load_model(folder, None, FINAL, device=torch.device("cpu"))
+    assert str(folder / "fold_0" / "checkpoint_final.pth") in str(refusal.value)

@@ -783,7 +783,8 @@ def test_trainers_of_the_signature_before_nnunet_2_8_are_served(make_model_folde
 def test_weights_that_do_not_fit_the_network_are_refused_by_name(make_model_folder, write_checkpoint):
     folder = make_model_folder(folds=(0,))
     other = make_model_folder("other", channels=2, folds=())
-    path = write_checkpoint(other, 0)
+    own = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    path = write_checkpoint(other, 0, edit=lambda checkpoint: checkpoint.update(init_args=own["init_args"]))
     (folder / "fold_1").mkdir()
     shutil.copy(path, folder / "fold_1" / "checkpoint_final.pth")
     with pytest.raises(MemberError, match="does not fit the network") as refusal:
