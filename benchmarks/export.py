@@ -1,61 +1,155 @@
-"""Resampling of logits to the image: ours in torch against nnU-Net's, both on the same volume in one process.
+"""What comes after the network, for one member: resampling, uncertainty and files, ours against nnU-Net's.
 
-    python benchmarks/export.py [--classes 25] [--before 80 128 128] [--after 160 256 256] [--repeats 3]
-        [-o export.json]
+    python benchmarks/export.py [--classes 25] [--shape 160 256 256] [--repeats 3] [-o export.json]
 
-Prints the median times, their ratio and the largest difference.
+- resampling alone, isotropic and with thick slices: torch in slabs against nnU-Net's function
+- the whole export of one member's logits: segmentation, entropy map and row of the table, with maps in float32 and in
+  uint8, against nnU-Net's export of the segmentation (A) and of the segmentation with probabilities (B)
+
+All in one process and in turn; medians. The logits are smooth noise at half the image's resolution.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+from random_model import write_folds, write_images
+from torch.nn import functional
 
-from nnunet_ext.inference.linear_resampling import resample_linear
+from nnunet_ext.inference.allocator import keep_freed_memory
+from nnunet_ext.inference.case_table import CaseTable
+from nnunet_ext.inference.cases import find_cases
+from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.export import write_case
+from nnunet_ext.inference.linear_resampling import resampled
+from nnunet_ext.inference.members import MemberRule
+from nnunet_ext.inference.model import load_model
+from nnunet_ext.inference.slabs import assembled
+from nnunet_ext.inference.sliding_window import tile_image
 
 PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}  # by nnU-Net's planner
 ISOTROPIC, THICK_SLICES = (1.0, 1.0, 1.0), (8.0, 1.0, 1.0)
 
+Ways = dict[str, Callable[[], Any]]
+
 
 def main() -> None:
-    """Measures, prints a table, writes JSON."""
+    """Measures, prints two tables, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=25)
-    parser.add_argument("--before", nargs=3, type=int, default=[80, 128, 128])
-    parser.add_argument("--after", nargs=3, type=int, default=[160, 256, 256])
+    parser.add_argument("--shape", nargs=3, type=int, default=[160, 256, 256])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("-o", type=Path, default=Path("export.json"))
     options = parser.parse_args()
-    logits = torch.randn((options.classes, *options.before), generator=torch.Generator().manual_seed(0))
-    results = {}
-    print(f"{'':16}{'nnU-Net, s':>12}{'ours, s':>10}{'ratio':>8}{'difference':>12}")
-    for name, spacing_mm in (("isotropic", ISOTROPIC), ("thick slices", THICK_SLICES)):
-        ways: dict[str, Callable[[], np.ndarray]] = {
-            "stock": lambda spacing=spacing_mm: resample_data_or_seg_to_shape(
-                logits.numpy(), options.after, spacing, spacing, **PLANNED
-            ),
-            "ours": lambda spacing=spacing_mm: resample_linear(logits, options.after, spacing, spacing).numpy(),
-        }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        outcome: dict[str, np.ndarray] = {}
-        for _ in range(options.repeats):
-            for way, resample in ways.items():
-                start = time.perf_counter()
-                outcome[way] = resample()
-                seconds[way].append(time.perf_counter() - start)
-        difference = float(np.abs(outcome["stock"] - outcome["ours"]).max())
-        stock_s, ours_s = median(seconds["stock"]), median(seconds["ours"])
-        print(f"{name:16}{stock_s:12.2f}{ours_s:10.2f}{stock_s / ours_s:8.1f}{difference:12.1e}")
-        results[name] = {**seconds, "ratio": stock_s / ours_s, "largest_difference": difference}
+    keep_freed_memory()  # as `nnunet_ext predict` does
+    logits = smooth_noise(options.classes, [size // 2 for size in options.shape])
+    results = {
+        "resampling": resampling(logits, options.shape, options.repeats),
+        "export": export(logits, options.shape, options.repeats),
+    }
     options.o.write_text(json.dumps(results, indent=2))
+
+
+def resampling(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str, Any]:
+    """Resampling alone."""
+    results = {}
+    print(f"{'resampling':24}{'nnU-Net, s':>12}{'ours, s':>10}{'ratio':>8}{'difference':>12}")
+    for name, spacing_mm in (("isotropic", ISOTROPIC), ("thick slices", THICK_SLICES)):
+        ways: Ways = {
+            "stock": lambda spacing=spacing_mm: resample_data_or_seg_to_shape(
+                logits.numpy(), shape, spacing, spacing, **PLANNED
+            ),
+            "ours": lambda spacing=spacing_mm: assembled(
+                resampled(logits, shape, spacing, spacing), (len(logits), *shape)
+            ),
+        }
+        seconds, outcome = timed(ways, repeats)
+        difference = float(np.abs(outcome["stock"] - outcome["ours"].numpy()).max())
+        print(
+            f"{name:24}{seconds['stock']:12.2f}{seconds['ours']:10.2f}{seconds['stock'] / seconds['ours']:8.1f}"
+            f"{difference:12.1e}"
+        )
+        results[name] = {**seconds, "largest_difference": difference}
+    return results
+
+
+def export(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str, float]:
+    """From one member's logits to files."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_folds(
+            folder / "model", 1, features=(4, 8), patch=(32, 32, 32), classes=len(logits),
+            spacing_mm=(2.0, 2.0, 2.0),
+        )  # fmt: skip
+        write_images(folder / "images", cases=1, shape=tuple(shape), spacing_mm=(1.0, 1.0, 1.0))
+        model = load_model(folder / "model", [0], MemberRule("final"), device=torch.device("cpu"))
+        (case,) = find_cases(folder / "images", ".nii.gz")
+        image, properties = model.preprocess(case)
+        prepared = PreparedCase(tile_image(image, model.configuration.patch_size), properties)
+
+        def ours(map_type: str) -> None:
+            ensemble = CaseEnsemble(
+                [model], [prepared], average="probabilities", with_variance=False, keep_members=False
+            )
+            ensemble.add(0, Pass("member", model.members[0], ((),), 1.0), logits)
+            prediction = ensemble.finish("case", maps=["entropy"], save_probabilities=False)
+            output = folder / map_type
+            write_case(
+                prediction, output, file_ending=".nii.gz", reader_writer=model.plans.image_reader_writer_class(),
+                table=CaseTable(output, keep_existing=False), map_type=map_type,
+            )  # fmt: skip
+
+        def stock(save_probabilities: bool) -> None:
+            export_prediction_from_logits(
+                logits.clone(), properties, model.configuration, model.plans, model.dataset_json,
+                str(folder / f"stock_{save_probabilities}"), save_probabilities,
+            )  # fmt: skip
+
+        seconds, _ = timed(
+            {
+                "ours, float32 map": lambda: ours("float32"),
+                "ours, uint8 map": lambda: ours("uint8"),
+                "A, segmentation": lambda: stock(False),
+                "B, with probabilities": lambda: stock(True),
+            },
+            repeats,
+        )
+    print(f"\n{'export of one member':24}{'s':>12}{'A/this':>10}{'B/this':>8}")
+    for way, time_s in seconds.items():
+        a, b = seconds["A, segmentation"] / time_s, seconds["B, with probabilities"] / time_s
+        print(f"{way:24}{time_s:12.2f}{a:10.1f}{b:8.1f}")
+    return seconds
+
+
+def timed(ways: Ways, repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Median seconds of every way, taken in turn, and what each returned last."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    outcome = {}
+    for _ in range(repeats):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            outcome[way] = run()
+            seconds[way].append(time.perf_counter() - start)
+    return {way: median(times) for way, times in seconds.items()}, outcome
+
+
+def smooth_noise(classes: int, shape: Sequence[int]) -> torch.Tensor:
+    """Logits (C, *shape) that look like structures of some 8 voxels, as a trained network's do."""
+    coarse = torch.randn(
+        (1, classes, *(max(1, size // 8) for size in shape)), generator=torch.Generator().manual_seed(0)
+    )
+    return 10 * functional.interpolate(coarse, size=tuple(shape), mode="trilinear")[0]
 
 
 if __name__ == "__main__":
