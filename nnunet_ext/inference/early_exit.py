@@ -14,6 +14,8 @@ from nnunet_ext.inference.sliding_window import Tile, TiledImage
 EarlyExit = Literal["label", "information"]
 EARLY_EXITS: tuple[EarlyExit, ...] = ("label", "information")
 
+ROUNDING = 1e-5  # of a mean in single precision over hundreds of members: what is left may turn out a bit larger
+
 
 class SettledRule(Protocol):
     """Says where no further member is needed."""
@@ -34,6 +36,7 @@ class LabelSettled:
         """See `SettledRule`; a probability is between 0 and 1, so each member moves a sum by its weight at most."""
         if moments.largest_weight() <= weight_left:
             return None
+        weight_left += ROUNDING * moments.largest_weight()
         if not moments.regions:
             return gap_of_two_largest(moments.mean()) * moments.weight() > weight_left
         sums = moments.mean() * moments.weight()  # (R, *spatial)

@@ -17,6 +17,7 @@ from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.decisions import decided_labels, label_type
 from nnunet_ext.inference.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.export import CasePrediction
+from nnunet_ext.inference.linear_resampling import is_linear
 from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
 from nnunet_ext.inference.moments import Moments
@@ -145,8 +146,11 @@ class CaseEnsemble:
 
     def tiles_needed(self, position: int) -> list[Tile] | None:
         """The tiles that a model still has to look at; None stands for all of them."""
-        if self.open_voxels is None or self.boxes[position] != self.box:
+        if self.open_voxels is None:
             return None
+        reads_neighbours_only = is_linear(self.models[position].configuration.resampling_fn_probabilities)
+        if self.boxes[position] != self.box or not reads_neighbours_only:
+            return None if self.open_voxels.any() else []
         on_network_axes = self.open_voxels.permute(*self.models[position].plans.transpose_forward)
         return tiles_with(on_network_axes, self.prepared[position].tiled)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nnunet_ext.architectures.streaming import read_regions
 from nnunet_ext.checkpoints import cast_weights
 from nnunet_ext.inference.available_memory import available_memory_bytes
 from nnunet_ext.inference.members import Member
@@ -87,3 +88,4 @@ def point_at(network: nn.Module, weights: Weights) -> None:
         raise RuntimeError(f"names or shapes of {len(wrong)} tensors differ, the first of them {wrong[0]}")
     for name, tensor in own.items():
         tensor.data = weights[name]
+    read_regions(network, None)  # nothing was loaded, so its hook did not run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_ext.inference.early_exit import InformationSettled, LabelSettled, SettledRule
 from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
 from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.model import Model, load_model
@@ -53,9 +55,14 @@ def open_model(make_model_folder: Callable[..., Any]) -> Callable[..., Model]:
 
 
 def ensemble_of(
-    models: Sequence[Model], cases: Sequence[PreparedCase], *, average: str = "probabilities", keep: bool = False
+    models: Sequence[Model],
+    cases: Sequence[PreparedCase],
+    *,
+    average: str = "probabilities",
+    keep: bool = False,
+    early_exit: SettledRule | None = None,
 ) -> CaseEnsemble:
-    return CaseEnsemble(models, cases, average=average, with_variance=True, keep_members=keep)
+    return CaseEnsemble(models, cases, average=average, with_variance=True, keep_members=keep, early_exit=early_exit)
 
 
 def step(model: Model, name: str = "member", weight: float = 1.0) -> Pass:
@@ -182,3 +189,134 @@ def test_regions_are_painted_in_their_order_and_are_absent_outside(open_model):
     np.testing.assert_allclose(result.maps["confidence"][0, 0], [1, 0.6, 0.6, 1], atol=1e-6)
     assert result.row["volume_ml_whole"] == pytest.approx(0.008)  # labels 1 and 2
     assert result.row["volume_ml_core"] == pytest.approx(0.004)
+
+
+# --- members that are left out ---
+
+
+def test_closed_voxels_keep_their_mean_and_open_ones_take_members_in(open_model):
+    """Three members over four voxels. After two, sums for the organ are 1.8, 1.0, 0.2 and 1.3; it leads or lags by
+    1.6, 0, 1.6 and 0.6. So the first and third are settled, with 0.9 and 0.1; the last member says 0.6 and counts in
+    the others: (1.0 + 0.6)/3 and (1.3 + 0.6)/3."""
+    model = open_model()
+    ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
+    ensemble.settle(3.0)
+    for number, organ in enumerate([(0.9, 0.6, 0.1, 0.7), (0.9, 0.4, 0.1, 0.6), (0.6, 0.6, 0.6, 0.6)]):
+        ensemble.add(0, step(model), logits_of(*organ))
+        ensemble.settle(2.0 - number)
+        if number == 1:
+            assert ensemble.open_voxels.tolist() == [[[False, True, False, True]]]
+    result = ensemble.finish("case", maps=["variance"], save_probabilities=True)
+    np.testing.assert_allclose(result.probabilities[1, 0, 0], [0.9, 1.6 / 3, 0.1, 1.9 / 3], atol=1e-6)
+    assert result.segmentation.tolist() == [[[1, 1, 0, 1]]]
+    # of two equal members 0; of 0.6, 0.4, 0.6 and of 0.7, 0.6, 0.6, for both of the classes
+    variances = [0, 2 * np.var([0.6, 0.4, 0.6]), 0, 2 * np.var([0.7, 0.6, 0.6])]
+    np.testing.assert_allclose(result.maps["variance"][0, 0], variances, atol=1e-6)
+
+
+def test_where_a_member_did_not_run_its_segmentation_is_that_of_those_before(open_model):
+    """As above, but what the last member says of the closed third voxel, "organ", is not heard. The first member has
+    organ in voxels 1, 2 and 4, the others in 1 and 4."""
+    model = open_model()
+    ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
+    for number, organ in enumerate([(0.9, 0.6, 0.1, 0.7), (0.9, 0.4, 0.1, 0.6), (0.9, 0.4, 0.9, 0.9)]):
+        ensemble.add(0, step(model), logits_of(*organ))
+        ensemble.settle(2.0 - number)
+    row = ensemble.finish("case", maps=[], save_probabilities=False).row
+    assert row["members"] == 3
+    # Dice of 3 and 2 voxels of which 2 are common: 4/5, twice; of equal ones 1
+    assert row["pairwise_dice"] == pytest.approx((0.8 + 0.8 + 1) / 3)
+    assert row["volume_cv_organ"] == pytest.approx(np.std([3, 2, 2]) / np.mean([3, 2, 2]))
+
+
+def test_a_member_that_need_not_run_at_all_counts_as_those_before_it(open_model):
+    """All voxels lead by 1.8 after two of three: the third is taken in without logits."""
+    model = open_model()
+    ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
+    for _ in range(2):
+        ensemble.add(0, step(model), logits_of(0.95, 0.05, 0.05, 0.95))
+    ensemble.settle(1.0)
+    assert not ensemble.open_voxels.any()
+    ensemble.add_settled()
+    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    assert result.row["members"] == 3
+    assert result.row["pairwise_dice"] == 1
+    np.testing.assert_allclose(result.probabilities[1, 0, 0], [0.95, 0.05, 0.05, 0.95], atol=1e-6)
+
+
+def test_a_voxel_that_is_closed_stays_closed(open_model):
+    """The rule of the mutual information looks at every voxel again and might change its mind."""
+    model = open_model()
+    ensemble = ensemble_of(
+        [model], [prepared(slice(0, 4))], early_exit=InformationSettled(tolerance=0.01, least_members=2)
+    )
+    for last in (0.5, 0.5, 0.9):
+        ensemble.add(0, step(model), logits_of(0.5, 0.5, last, 0.1 if last == 0.5 else 0.9))
+        ensemble.settle(5.0)
+    # nothing moved from the first to the second member, so the third is not asked any more
+    assert ensemble.open_voxels.tolist() == [[[False, False, False, False]]]
+    np.testing.assert_allclose(ensemble.moments.mean()[1, 0, 0], [0.5, 0.5, 0.5, 0.1], atol=1e-6)
+
+
+def test_no_member_can_be_taken_for_settled_before_anything_is(open_model):
+    ensemble = ensemble_of([open_model()], [prepared(slice(0, 4))], early_exit=LabelSettled())
+    with pytest.raises(RuntimeError, match="Nothing is settled yet"):
+        ensemble.add_settled()
+
+
+def with_open_columns(model: Model, *columns: int, transpose_forward: Sequence[int] = (0, 1, 2)) -> CaseEnsemble:
+    """A case of 1 x 4 x 10 voxels of which some columns are open."""
+    axes = list(transpose_forward)
+    shape = (1, 4, 10)
+    properties = {
+        "spacing": [1.0, 1.0, 1.0],
+        "shape_before_cropping": tuple(shape[axis] for axis in axes),
+        "bbox_used_for_cropping": [[0, shape[axis]] for axis in axes],
+        "shape_after_cropping_and_before_resampling": tuple(shape[axis] for axis in axes),
+    }
+    tiled = tile_image(torch.zeros(1, *(shape[axis] for axis in axes)), (4, 4))
+    ensemble = ensemble_of([model], [PreparedCase(tiled, properties)], early_exit=LabelSettled())
+    ensemble.open_voxels = torch.zeros(shape, dtype=torch.bool)
+    ensemble.open_voxels[..., list(columns)] = True
+    return ensemble
+
+
+def test_only_the_tiles_of_open_voxels_are_needed(open_model):
+    """Tiles of four columns begin at 0, 2, 4 and 6. Column 8 is in the last one, column 3 in the first two."""
+    model = open_model()
+    assert [tile[2].start for tile in with_open_columns(model, 8).tiles_needed(0)] == [6]
+    assert [tile[2].start for tile in with_open_columns(model, 3).tiles_needed(0)] == [0, 2]
+    assert with_open_columns(model).tiles_needed(0) == []
+
+
+def test_open_voxels_are_turned_into_the_networks_axes(open_model):
+    """The columns are the network's rows: tiles of four rows begin at 0, 2, 4 and 6."""
+    ensemble = with_open_columns(open_model(transpose_forward=(0, 2, 1)), 8, transpose_forward=(0, 2, 1))
+    assert [(tile[1].start, tile[2].start) for tile in ensemble.tiles_needed(0)] == [(6, 0)]
+
+
+def test_all_tiles_are_needed_as_long_as_nothing_is_settled(open_model):
+    ensemble = ensemble_of([open_model()], [prepared(slice(0, 4))], early_exit=LabelSettled())
+    assert ensemble.tiles_needed(0) is None
+
+
+def test_all_tiles_are_needed_where_resampling_may_read_further_than_to_its_neighbours(make_model_folder, open_model):
+    """Splines of order 3 read the whole image. Where no voxel is open, not even they need anything."""
+    folder = make_model_folder("splines", labels=TWO_LABELS)
+    file = folder / "plans.json"
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    plans["configurations"]["2d"]["resampling_fn_probabilities_kwargs"]["order"] = 3
+    file.write_text(json.dumps(plans), encoding="utf-8")
+    model = load_model(folder, None, MemberRule.parse("final"), device=torch.device("cpu"))
+    assert with_open_columns(model, 8).tiles_needed(0) is None
+    assert with_open_columns(model).tiles_needed(0) == []
+
+
+def test_all_tiles_are_needed_of_a_model_that_cropped_in_another_way(open_model):
+    """Its logits are placed into the common box; where no voxel is open it need not run either."""
+    first, second = open_model(), open_model(mirror_axes=None)
+    ensemble = ensemble_of([first, second], [prepared(slice(1, 3)), prepared(slice(2, 4))], early_exit=LabelSettled())
+    ensemble.open_voxels = torch.tensor([[[True, False, False]]])
+    assert ensemble.tiles_needed(1) is None
+    ensemble.open_voxels = torch.tensor([[[False, False, False]]])
+    assert ensemble.tiles_needed(1) == []

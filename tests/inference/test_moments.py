@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from nnunet_ext.inference.moments import Moments, entropy, largest_entropy
+from nnunet_ext.inference.slabs import Slab
 
 LN_2 = math.log(2)
 
 
 def moments_of(
-    members: Sequence[torch.Tensor], weights: Sequence[float] | None = None, *, regions: bool = False
+    members: Sequence[torch.Tensor], weights: Sequence[float | torch.Tensor] | None = None, *, regions: bool = False
 ) -> Moments:
     moments = Moments(regions=regions)
     for member, weight in zip(members, weights or [1.0] * len(members), strict=True):
@@ -219,3 +220,154 @@ def test_variance_that_was_not_tracked_is_refused():
     moments.add(torch.ones(2, 1))
     with pytest.raises(RuntimeError, match="with_variance=True"):
         moments.variance()
+
+
+# --- weights that differ from voxel to voxel ---
+
+
+def voxel_weights(count: int, *, seed: int = 0) -> list[torch.Tensor]:
+    """(3, 5, 6) for each member, a third of them 0, but none of the first member's."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = [torch.rand((3, 5, 6), generator=generator) + 0.1 for _ in range(count)]
+    return [weights[0]] + [weight * (torch.rand(weight.shape, generator=generator) > 1 / 3) for weight in weights[1:]]
+
+
+def test_a_weight_of_zero_leaves_a_voxel_as_it_is():
+    """The second member says the opposite and counts in the second voxel only: the mean there is (1/2, 1/2)."""
+    moments = Moments()
+    moments.add(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    moments.add(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0.0, 1.0]))
+    assert moments.mean().tolist() == [[1.0, 0.5], [0.0, 0.5]]
+    assert moments.variance().tolist() == [[0.0, 0.25], [0.0, 0.25]]
+    assert moments.expected_entropy().tolist() == [0, 0]
+    assert moments.mutual_information().tolist() == pytest.approx([0, LN_2], abs=1e-7)
+    assert moments.weight().tolist() == [1, 2]
+    assert moments.members == 2
+
+
+def test_a_weight_of_zero_changes_not_even_the_last_bit():
+    members = random_members(3)
+    once, thrice = moments_of(members[:1]), moments_of(members[:1])
+    for member in members[1:]:
+        thrice.add(member, torch.zeros(3, 5, 6))
+    for name in ("mean", "predictive_entropy", "expected_entropy", "mutual_information", "variance"):
+        assert torch.equal(getattr(once, name)(), getattr(thrice, name)())
+
+
+def test_weights_a_voxel_that_are_all_the_same_are_as_a_number():
+    members, weights = random_members(5, sharpness=3), [0.2, 5.0, 1.0, 1.0, 3.0]
+    by_number = moments_of(members, weights)
+    by_voxel = moments_of(members, [torch.full((3, 5, 6), weight) for weight in weights])
+    for name in ("mean", "predictive_entropy", "expected_entropy", "mutual_information", "variance"):
+        torch.testing.assert_close(getattr(by_number, name)(), getattr(by_voxel, name)(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(by_voxel.weight(), torch.full((3, 5, 6), 10.2))
+    assert by_voxel.largest_weight() == pytest.approx(by_number.largest_weight())
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_moments_with_weights_a_voxel_against_numpy(regions):
+    members, weights = random_members(6, sharpness=3), voxel_weights(6)
+    moments = moments_of(members, weights, regions=regions)
+    stack = np.stack([member.double().numpy() for member in members])  # (M, C, *spatial)
+    share = np.stack([weight.double().numpy() for weight in weights])  # (M, *spatial)
+    share /= share.sum(0)
+
+    def entropies(p: np.ndarray) -> np.ndarray:
+        return numpy_entropy(np.stack([p, 1 - p])).sum(0) if regions else numpy_entropy(p)
+
+    mean = (share[:, None] * stack).sum(0)
+    expected = sum(part * entropies(member) for part, member in zip(share, stack, strict=True))
+    np.testing.assert_allclose(moments.mean(), mean, atol=1e-6)
+    np.testing.assert_allclose(moments.predictive_entropy(), entropies(mean), atol=2e-6)
+    np.testing.assert_allclose(moments.expected_entropy(), expected, atol=2e-6)
+    np.testing.assert_allclose(moments.mutual_information(), entropies(mean) - expected, atol=4e-6)
+    np.testing.assert_allclose(moments.variance(), (share[:, None] * (stack - mean) ** 2).sum(0), atol=1e-6)
+
+
+def test_numbers_and_weights_a_voxel_can_follow_each_other():
+    """Weights 1, then 2 and 0, then 1: sums of 4 and 2; the largest is 4."""
+    moments = Moments()
+    assert moments.weight() == moments.largest_weight() == 0
+    moments.add(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    assert moments.weight() == moments.largest_weight() == 1
+    moments.add(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([2.0, 0.0]))
+    moments.add(torch.tensor([[1.0, 0.5], [0.0, 0.5]]), 1.0)
+    assert moments.weight().tolist() == [4, 2]
+    assert moments.largest_weight() == 4
+    # (1 + 0·2 + 1)/4 = 0.5 and (1 + 0.5)/2 = 0.75
+    np.testing.assert_allclose(moments.mean(), [[0.5, 0.75], [0.5, 0.25]], atol=1e-7)
+
+
+# --- members in pieces ---
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+def test_a_member_in_slabs_is_the_member_as_a_whole(thickness):
+    """Cut along the last axis, which is not how `add` does it."""
+    members, weights = random_members(4, sharpness=3), voxel_weights(4)
+    whole, pieces = moments_of(members, weights), Moments()
+    for member, weight in zip(members, weights, strict=True):
+        slabs = [
+            Slab((slice(0, 3), slice(0, 5), slice(start, start + thickness)), member[..., start : start + thickness])
+            for start in range(0, 6, thickness)
+        ]
+        pieces.add_slabs((4, 3, 5, 6), slabs[::-1], weight)
+    assert pieces.members == 4
+    for name in ("mean", "predictive_entropy", "expected_entropy", "mutual_information", "variance"):
+        torch.testing.assert_close(getattr(pieces, name)(), getattr(whole, name)(), atol=1e-6, rtol=0)
+
+
+def test_slabs_of_a_volume_of_another_shape_are_refused_before_any_is_read():
+    def unreadable():
+        raise AssertionError("this was not to be read")
+        yield
+
+    moments = moments_of([torch.ones(2, 3, 4)])
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\); found \(2, 4, 3\)"):
+        moments.add_slabs((2, 4, 3), unreadable())
+    with pytest.raises(ValueError, match="must be positive; found 0"):
+        moments.add_slabs((2, 3, 4), unreadable(), 0)
+    assert moments.members == 1
+    assert moments.weight() == 1
+
+
+# --- the entropy ---
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_certainty_has_no_entropy_and_is_never_nan(regions):
+    probabilities = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
+    assert entropy(probabilities, regions=regions).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("tiny", [1e-45, 1e-40, 1.2e-38, 1e-30])  # the first two are denormal in single precision
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_entropy_of_probabilities_next_to_zero_is_finite_and_next_to_zero(tiny, regions):
+    """−p ln p is at most 69·1e-30 here."""
+    found = entropy(torch.tensor([[tiny], [1.0]]), regions=regions)
+    assert 0 <= found.item() < 1e-28
+
+
+@pytest.mark.parametrize("shape", [(5, 40, 41), (3, 2, 3, 4), (2, 70000), (4, 1)])  # 70000 are more than one piece
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_entropy_is_that_of_numpy_in_double_precision(shape, regions):
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.softmax(4 * torch.randn(shape, generator=generator), 0)
+    p = probabilities.double().numpy()
+    expected = numpy_entropy(np.stack([p, 1 - p])).sum(0) if regions else numpy_entropy(p)
+    np.testing.assert_allclose(entropy(probabilities, regions=regions), expected, atol=1e-6)
+
+
+def test_the_entropy_of_a_transposed_view_is_the_transposed_entropy():
+    probabilities = random_members(1)[0]
+    turned = entropy(probabilities.permute(0, 3, 1, 2))
+    expected = numpy_entropy(probabilities.double().numpy()).transpose(2, 0, 1)
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
+    assert turned.is_contiguous()
+
+
+def test_the_entropy_does_not_change_the_probabilities():
+    probabilities = random_members(1)[0]
+    before = probabilities.clone()
+    entropy(probabilities, regions=True)
+    assert torch.equal(probabilities, before)
