@@ -8,6 +8,7 @@ import sys
 # from malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
+M_ARENA_MAX = -8
 LARGEST_INT = 2**31 - 1
 
 
@@ -27,4 +28,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library, such as musl
         return False
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, LARGEST_INT))
+    # One arena for all threads: those that a thread gets of its own give memory back whatever the threshold says.
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, LARGEST_INT) and mallopt(M_ARENA_MAX, 1))

@@ -96,6 +96,7 @@ class CaseEnsemble:
         self.logit_sums: list[torch.Tensor | None] | None = [None] * len(models) if average == "logits" else None
         self.weights = [0.0] * len(models)
         self.members: list[CroppedLabels] = []
+        self.only_labels: np.ndarray | None = None  # (*box), of a member that is alone
         self.keep_members = keep_members
         self.member_segmentations: dict[str, np.ndarray] = {}
         self.early_exit = early_exit
@@ -124,6 +125,7 @@ class CaseEnsemble:
         if self.open_voxels is not None:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         member_labels = as_array(segmentation)
+        self.only_labels = member_labels if not self.members else None
         self.members.append(crop_to_foreground(member_labels))
         if self.keep_members:
             self.member_segmentations[step.name] = embed(member_labels, self.box, self.shape)
@@ -168,7 +170,7 @@ class CaseEnsemble:
         mask. The segmentation and the row's other columns stay: they are what it was fitted on.
         """
         probabilities = self._probabilities()
-        segmentation = as_array(self._labels(probabilities))
+        segmentation = self.only_labels if self.only_labels is not None else as_array(self._labels(probabilities))
         wanted = uncertainty_maps(self.moments, list(dict.fromkeys([*maps, "entropy", "mutual_information"])))
         row = case_row(
             segmentation=segmentation,

@@ -65,8 +65,8 @@ class Moments:
         if not isinstance(weight, torch.Tensor) and not 0 < weight < math.inf:
             raise ValueError(f"A member's weight must be positive; found {weight}.")
         if self._mean is None:
-            self._mean = torch.zeros(tuple(shape), device=device)
-            self._expected_entropy = torch.zeros(tuple(shape[1:]), device=device)
+            self._mean = torch.empty(tuple(shape), device=device)
+            self._expected_entropy = torch.empty(tuple(shape[1:]), device=device)
             self._squares = torch.zeros_like(self._mean) if self.with_variance else None
         if tuple(shape) != tuple(self._mean.shape):
             raise ValueError(
@@ -79,6 +79,11 @@ class Moments:
     def add_slab(self, slab: Slab) -> None:
         """Takes a part of the member in that `begin_member` announced; several threads may do so at a time."""
         where, values = slab.where, slab.values.detach().float()
+        if self.members == 1:
+            all_channels = (slice(None), *where)
+            self._required(self._mean)[all_channels] = values
+            self._required(self._expected_entropy)[where] = entropy(values, regions=self.regions)
+            return
         weight = _part(self._member_weight, where)
         share = weight / _part(self._weight, where)
         mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
@@ -118,6 +123,8 @@ class Moments:
 
     def predictive_entropy(self) -> torch.Tensor:
         """H(p̄) in nats, (*spatial): total uncertainty (arXiv 2212.06278, Eq. 3)."""
+        if self.members == 1:
+            return self.expected_entropy()  # of a single member they are the same
         return entropy(self.mean(), regions=self.regions)
 
     def expected_entropy(self) -> torch.Tensor:

@@ -12,13 +12,16 @@ from nnunet_ext.inference.agreement import CroppedLabels, Region, overlaps, pair
 from nnunet_ext.inference.moments import Moments, entropy, largest_entropy
 from nnunet_ext.inference.slabs import Slab, WholeVolume, for_each_slab
 
-# Each map is (*spatial) in [0, 1]. Entropies are divided by their largest value, ln C.
-MAPS: dict[str, Callable[[Moments], torch.Tensor]] = {
-    "entropy": lambda moments: normalised_entropy(moments.mean(), regions=moments.regions),
-    "mutual_information": lambda moments: moments.mutual_information() / moments.largest_entropy(),
-    "expected_entropy": lambda moments: moments.expected_entropy() / moments.largest_entropy(),
-    "variance": lambda moments: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
-    "confidence": lambda moments: confidence(moments.mean(), regions=moments.regions),
+# Each map is (*spatial) in [0, 1], from the moments and their predictive entropy, which costs most and is needed
+# twice. Entropies are divided by their largest value, ln C.
+MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
+    "entropy": lambda moments, entropy: entropy / moments.largest_entropy(),
+    "mutual_information": lambda moments, entropy: (
+        (entropy - moments.expected_entropy()).clamp_min_(0) / moments.largest_entropy()
+    ),
+    "expected_entropy": lambda moments, _: moments.expected_entropy() / moments.largest_entropy(),
+    "variance": lambda moments, _: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
+    "confidence": lambda moments, _: confidence(moments.mean(), regions=moments.regions),
 }
 
 
@@ -50,8 +53,9 @@ def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.nda
 
     def fill(slab: Slab) -> None:
         part = moments.part(slab.where)
+        predictive_entropy = part.predictive_entropy()
         for name, values in maps.items():
-            values[slab.where] = as_map(MAPS[name](part))
+            values[slab.where] = as_map(MAPS[name](part, predictive_entropy))
 
     for_each_slab(WholeVolume(mean), fill)
     return maps

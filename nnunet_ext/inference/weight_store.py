@@ -82,10 +82,18 @@ def point_at(network: nn.Module, weights: Weights) -> None:
         RuntimeError: if names or shapes are not the network's.
     """
     own = network.state_dict(keep_vars=True)
-    wrong = sorted(own.keys() ^ weights.keys())
-    wrong += [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    names = [*own, *(name for name in weights if name not in own)]
+    wrong = [name for name in names if shape_in(own, name) != shape_in(weights, name)]
     if wrong:
-        raise RuntimeError(f"names or shapes of {len(wrong)} tensors differ, the first of them {wrong[0]}")
+        raise RuntimeError(
+            f"names or shapes of {len(wrong)} tensors differ, the first of them {wrong[0]}: "
+            f"{shape_in(own, wrong[0])} in the network, {shape_in(weights, wrong[0])} in the file"
+        )
     for name, tensor in own.items():
         tensor.data = weights[name]
     read_regions(network, None)  # nothing was loaded, so its hook did not run
+
+
+def shape_in(weights: Weights, name: str) -> str:
+    """The shape of a tensor, for comparison and for people."""
+    return str(tuple(weights[name].shape)) if name in weights else "absent"

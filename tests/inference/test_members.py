@@ -443,6 +443,8 @@ def test_a_model_of_another_number_of_classes_does_not_fit(make_model_folder):
     dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     dataset_json["labels"]["third"] = 3
     (folder / "dataset.json").write_text(json.dumps(dataset_json), encoding="utf-8")
-    with pytest.raises(MemberError, match=r"(?s)does not fit the network of .*size mismatch for decoder") as refusal:
+    with pytest.raises(
+        MemberError, match=r"(?s)does not fit the network of .*decoder.*: \(4, .* in the network, \(3, .* in the file"
+    ) as refusal:
         load_model(folder, None, FINAL, device=torch.device("cpu"))
     assert str(folder / "fold_0" / "checkpoint_final.pth") in str(refusal.value)
