@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Average = Literal["probabilities", "logits"]
+
+COMPILE_VARIABLE = "nnUNet_compile"
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +84,7 @@ class EnsembleEngine:
         self.device = device
         self.allow_tqdm = allow_tqdm
         self._batch_sizes: dict[int, BatchSize] = {}
+        self._compiled: dict[int, Any] = {}
         self._cost_is_known = False
 
     @classmethod
@@ -253,6 +258,7 @@ class EnsembleEngine:
             OutputInUseError: if another run writes the output folder.
         """
         require_known_maps(maps)
+        self._require_whole_members(save_members)
         if not 0 <= part_id < num_parts:
             raise ValueError(f"Parts count from 0 to num_parts - 1; found part {part_id} of {num_parts}.")
         self._require_previous_stage(folder_with_segs_from_prev_stage)
@@ -362,11 +368,7 @@ class EnsembleEngine:
             CaseTooLargeError: if it cannot fit into the memory.
         """
         require_memory_for(name, self.models, prepared, variance="variance" in maps)
-        if save_members and self.early_exit:
-            raise ValueError(
-                "A member's own segmentation needs the member to run over the whole image; found --save_members with "
-                "--early-exit. Leave out one of them."
-            )
+        self._require_whole_members(save_members)
         predict_on = partial(
             self._predict_case_on, name=name, prepared=prepared, maps=maps, save_members=save_members,
             save_probabilities=save_probabilities, progress=progress,
@@ -417,6 +419,13 @@ class EnsembleEngine:
                 progress.update()
         return ensemble.finish(name, maps=maps, save_probabilities=save_probabilities, calibration=self.calibration)
 
+    def _require_whole_members(self, save_members: bool) -> None:
+        if save_members and self.early_exit:
+            raise ValueError(
+                "A member's own segmentation needs the member to run over the whole image; found --save_members with "
+                "--early-exit. Leave out one of them."
+            )
+
     def _tiles_needed(self, position: int, ensemble: CaseEnsemble) -> list[Tile] | None:
         """None stands for all; a mixture needs all as long as it needs one, because it remembers the whole volume."""
         tiles = ensemble.tiles_needed(position)
@@ -461,7 +470,7 @@ class EnsembleEngine:
         model.load(step.member)
         with dropout_draw(model.network, step.member.dropout_seed, self.device):
             return network_logits(
-                model.network,
+                self._network(position),
                 prepared.tiled,
                 step.flips,
                 device=self.device,
@@ -469,6 +478,16 @@ class EnsembleEngine:
                 batch_size=self._batch_size(position, prepared.tiled),
                 tiles=tiles,
             )
+
+    def _network(self, position: int) -> nn.Module:
+        """A model's network, compiled where `nnUNet_compile` asks for it, as by stock's predictor."""
+        network = self.models[position].network
+        wanted = os.environ.get(COMPILE_VARIABLE, "").lower() in ("true", "1", "t")
+        if not wanted or isinstance(network, StreamingNetwork):  # a mixture's classifiers are called one by one
+            return network
+        if position not in self._compiled:
+            self._compiled[position] = torch.compile(network)
+        return self._compiled[position]
 
     def _batch_size(self, position: int, tiled: TiledImage) -> BatchSize:
         """Of a model; found with the first case, and kept when it was halved."""

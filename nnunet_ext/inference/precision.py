@@ -44,20 +44,18 @@ BFLOAT16_WEIGHTS = Arithmetic(weights=torch.bfloat16)
 def arithmetic_for(precision: Precision | None, device: torch.device) -> Arithmetic:
     """What a precision means on a device.
 
-    None is what nnU-Net predicts with: single precision on CPUs, half-precision autocast on CUDA. "auto" is bfloat16
-    on CPUs that compute it at least 1.5 times as fast, measured on the spot, and else the same as None.
+    None is what nnU-Net predicts with: half-precision autocast on CUDA, single precision elsewhere. "auto" is
+    bfloat16 on CPUs that compute it at least 1.5 times as fast, measured on the spot, and else the same as None.
 
     Raises:
         ValueError: if there is no such precision.
     """
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"The precision must be one of {', '.join(PRECISIONS)}; found {precision!r}.")
-    if device.type == "cpu":
-        fast = precision == "auto" and bfloat16_speedup() >= WORTHWHILE_SPEEDUP
-        return BFLOAT16_WEIGHTS if precision == "bf16" or fast else SINGLE
-    if precision == "fp32":
-        return SINGLE
-    return Arithmetic(autocast=torch.bfloat16 if precision == "bf16" else torch.float16)
+    if device.type == "cuda" and precision != "fp32":
+        return Arithmetic(autocast=torch.bfloat16 if precision == "bf16" else torch.float16)
+    fast = precision == "auto" and device.type == "cpu" and bfloat16_speedup() >= WORTHWHILE_SPEEDUP
+    return BFLOAT16_WEIGHTS if precision == "bf16" or fast else SINGLE
 
 
 def bfloat16_speedup() -> float:

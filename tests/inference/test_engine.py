@@ -89,3 +89,17 @@ def test_the_engine_and_the_predictor_give_the_same(two_models, make_image, tmp_
     assert (first.segmentation == second.segmentation).all()
     assert (first.probabilities == second.probabilities).all()
     assert first.row == second.row
+
+
+def test_networks_are_compiled_where_nnunets_variable_asks_for_it(two_models, make_image, tmp_path, monkeypatch):
+    """Once a model, not once a member; the compiled network sees each member's weights."""
+    images = make_image(tmp_path / "images", "a")
+    plain = opened(two_models).predict_from_files(images, None).predictions[0]
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setenv("nnUNet_compile", "T")
+    asked = opened(two_models)
+    prediction = asked.predict_from_files(images, None).predictions[0]
+    assert compiled == [model.network for model in asked.models]
+    assert (prediction.segmentation == plain.segmentation).all()
+    assert (prediction.maps["entropy"] == plain.maps["entropy"]).all()

@@ -136,6 +136,35 @@ def test_one_member_gives_the_same_segmentation_by_both_averages_and_by_stock(
 
 
 @each_configuration
+def test_maps_and_labels_are_those_of_stock_members_put_together_by_hand(
+    make_model_folder, stock_predictor, images, tmp_path, settings
+):
+    """Stock with fp32 sums predicts each member with its probabilities; NumPy takes mean and entropies in double."""
+    folder = make_model_folder(folds=(0, 1, 2), logit_scale=3, **settings)
+    ours = predicted(folder, images, tmp_path / "ours", maps=["entropy", "mutual_information"])
+    members = []
+    for fold in (0, 1, 2):
+        stock = stock_predictor(folder, [fold], exact=True)
+        output = predicted_by_stock(stock, images, tmp_path / f"stock {fold}", save_probabilities=True)
+        members.append(probabilities(output).astype(np.float64))
+    mean = np.mean(members, axis=0)
+    total, expected = entropy_by_ln_3(mean), np.mean([entropy_by_ln_3(member) for member in members], axis=0)
+    np.testing.assert_allclose(voxels(ours / "maps" / "entropy" / "case.nii.gz"), total, atol=1e-5)
+    information = voxels(ours / "maps" / "mutual_information" / "case.nii.gz")
+    np.testing.assert_allclose(information, total - expected, atol=1e-5)
+    assert information.max() > 0.01
+    first, second = np.sort(mean, axis=0)[[-1, -2]]
+    clear = first - second > 1e-6  # ties aside
+    np.testing.assert_array_equal(segmentation(ours)[clear], mean.argmax(0)[clear])
+    assert clear.mean() > 0.99
+
+
+def entropy_by_ln_3(p: np.ndarray) -> np.ndarray:
+    logarithms = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return -(p * logarithms).sum(0) / np.log(3)
+
+
+@each_configuration
 def test_saved_probabilities_are_laid_out_as_stock_lays_them_out(
     make_model_folder, stock_predictor, images, tmp_path, settings
 ):
