@@ -1,0 +1,123 @@
+"""What options of prediction save and what they change: early exit and precision, on a trained model with labels.
+
+    python benchmarks/options.py -i IMAGES --labels LABELS -m MODEL [-m MODEL ...] [-f FOLD ...] [--members RULE]
+        [--tta-members] [--precisions bf16] [-device cpu] [-o options.json]
+
+Every case is predicted with each option in turn. Printed are the seconds of prediction without reading and writing,
+how many patches the networks saw, and the mean over cases of foreground Dice and calibration error. Regions are not
+supported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.evaluation import expected_calibration_error
+from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.evaluation.overlap import mean_dice
+from nnunet_ext.inference.allocator import keep_freed_memory
+from nnunet_ext.inference.cases import find_cases
+from nnunet_ext.inference.engine import EnsembleEngine
+
+
+@dataclass
+class Outcome:
+    """Of one option, a value a case; patches over all cases."""
+
+    seconds: list[float] = field(default_factory=list)
+    dice: list[float] = field(default_factory=list)
+    calibration_error: list[float] = field(default_factory=list)
+    same_labels: list[float] = field(default_factory=list)
+    patches: int = 0
+
+
+def main() -> None:
+    """Measures, prints a table, writes JSON."""
+    options = parse()
+    keep_freed_memory()
+    settings = {
+        "folds": options.f,
+        "members": options.members,
+        "device": options.device,
+        "tta_members": options.tta_members,
+        "allow_tqdm": False,
+    }
+    ways: dict[str, dict[str, Any]] = {
+        "none": {},
+        "early exit, label": {"early_exit": "label"},
+        "early exit, information": {"early_exit": "information"},
+        **{precision: {"precision": precision} for precision in options.precisions},
+    }
+    outcomes = {name: Outcome() for name in ways}
+    engines = {name: opened(options.m, outcomes[name], **settings, **way) for name, way in ways.items()}
+    reader = engines["none"].plans_manager.image_reader_writer_class()
+    ending = engines["none"].dataset_json["file_ending"]
+    labels = engines["none"].label_manager.foreground_labels
+    for case in find_cases(options.i, ending):
+        truth = reader.read_seg(str(options.labels / f"{case.name}{ending}"))[0][0]
+        box = bounding_box(truth > 0)
+        prepared = engines["none"].prepare(case)
+        reference: np.ndarray | None = None
+        for name, engine in engines.items():
+            start = time.perf_counter()
+            prediction = engine.predict_case(case.name, prepared, save_probabilities=True)
+            outcome = outcomes[name]
+            outcome.seconds.append(time.perf_counter() - start)
+            reference = prediction.segmentation if reference is None else reference
+            outcome.same_labels.append(float((prediction.segmentation == reference).mean()))
+            outcome.dice.append(mean_dice(prediction.segmentation, truth, labels))
+            cropped, inside = prediction.probabilities[(slice(None), *box)], truth[box]
+            outcome.calibration_error.append(expected_calibration_error(cropped, inside))
+    tell(outcomes)
+    options.o.write_text(json.dumps({name: asdict(outcome) for name, outcome in outcomes.items()}, indent=2))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", type=Path, required=True, help="images")
+    parser.add_argument("--labels", type=Path, required=True, help="of the images")
+    parser.add_argument("-m", type=Path, action="append", required=True, help="model folder")
+    parser.add_argument("-f", type=int, nargs="+", help="folds")
+    parser.add_argument("--members", default="final")
+    parser.add_argument("--tta-members", action="store_true")
+    parser.add_argument("--precisions", nargs="*", default=[])
+    parser.add_argument("-device", default="cpu")
+    parser.add_argument("-o", type=Path, default=Path("options.json"))
+    return parser.parse_args()
+
+
+def opened(folders: Sequence[Path], outcome: Outcome, **settings: Any) -> EnsembleEngine:
+    """An engine whose networks count the patches that they see."""
+    engine = EnsembleEngine.from_model_folders(folders, **settings)
+
+    def count(module: object, arguments: tuple[Any, ...]) -> None:
+        outcome.patches += len(arguments[0])
+
+    for model in engine.models:
+        model.network.register_forward_pre_hook(count)
+    return engine
+
+
+def tell(outcomes: dict[str, Outcome]) -> None:
+    """Prints the table."""
+    base = outcomes["none"]
+    print(f"{'option':26}{'time':>8}{'patches':>9}{'same labels':>13}{'Dice':>9}{'ECE':>9}")
+    for name, outcome in outcomes.items():
+        print(
+            f"{name:26}{sum(outcome.seconds) / sum(base.seconds):8.3f}{outcome.patches / base.patches:9.3f}"
+            f"{np.mean(outcome.same_labels):13.4%}{np.nanmean(outcome.dice):9.4f}"
+            f"{np.nanmean(outcome.calibration_error):9.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
