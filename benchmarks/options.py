@@ -63,7 +63,7 @@ def main() -> None:
     labels = engines["none"].label_manager.foreground_labels
     for case in find_cases(options.i, ending):
         truth = reader.read_seg(str(options.labels / f"{case.name}{ending}"))[0][0]
-        box = bounding_box(truth > 0)
+        box = bounding_box(truth > 0) or tuple(slice(0, size) for size in truth.shape)
         prepared = engines["none"].prepare(case)
         reference: np.ndarray | None = None
         for name, engine in engines.items():

@@ -1,7 +1,10 @@
 """The engine's options that are not nnU-Net's predictor's: batch sizes that it finds and keeps."""
 
+import io
+
 import pytest
 import torch
+from tqdm import tqdm
 
 from nnunet_ext.inference import EnsemblePredictor, engine
 from nnunet_ext.inference.batch_size import BatchSize
@@ -103,3 +106,53 @@ def test_networks_are_compiled_where_nnunets_variable_asks_for_it(two_models, ma
     assert compiled == [model.network for model in asked.models]
     assert (prediction.segmentation == plain.segmentation).all()
     assert (prediction.maps["entropy"] == plain.maps["entropy"]).all()
+
+
+# --- memory of a GPU ---
+
+
+def out_of_memory_on_a_gpu(self, device, *, progress, **settings):
+    """Two members are done when the sums do not fit any more; on the CPU all is well."""
+    if device.type == "cuda":
+        progress.update(2)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    progress.update(3)
+    return f"summed up on the {device}"
+
+
+def test_sums_that_do_not_fit_into_a_gpu_are_kept_in_main_memory(two_models, monkeypatch, caplog):
+    """No GPU is needed: the device is only a name here."""
+    asked = opened(two_models)
+    asked.device = torch.device("cuda")
+    monkeypatch.setattr(EnsembleEngine, "_predict_case_on", out_of_memory_on_a_gpu)
+    monkeypatch.setattr(engine, "require_memory_for", lambda *arguments, **settings: None)
+    bar = tqdm(total=3, file=io.StringIO())
+    assert asked.predict_case("liver", [], progress=bar) == "summed up on the cpu"
+    assert bar.n == 3, "members that are run again count once"
+    assert "liver does not fit into the memory of the GPU; summing up in main memory." in caplog.text
+
+
+def test_other_errors_on_a_gpu_are_not_taken_for_memory_that_runs_out(two_models, monkeypatch):
+    def broken(self, device, **settings):
+        raise RuntimeError(f"a bug on {device}")
+
+    asked = opened(two_models)
+    asked.device = torch.device("cuda")
+    monkeypatch.setattr(EnsembleEngine, "_predict_case_on", broken)
+    monkeypatch.setattr(engine, "require_memory_for", lambda *arguments, **settings: None)
+    with pytest.raises(RuntimeError, match="a bug on cuda"):
+        asked.predict_case("liver", [])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), (None, 0.05), ("bf16", 0.2)])
+def test_cpu_and_gpu_agree(two_models, make_image, tmp_path, precision, tolerance):
+    """TF32 convolutions, which torch allows by default, are the reason for the tolerance in single precision."""
+    images = make_image(tmp_path / "images", "a")
+    on_cpu = opened(two_models).predict_from_files(images, None).predictions[0]
+    on_gpu = EnsembleEngine.from_model_folders(two_models, device="cuda", allow_tqdm=False, precision=precision)
+    prediction = on_gpu.predict_from_files(images, None).predictions[0]
+    difference = abs(prediction.maps["entropy"] - on_cpu.maps["entropy"])
+    assert difference.mean() < tolerance
+    assert (prediction.segmentation == on_cpu.segmentation).mean() > 1 - tolerance
