@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -11,37 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
 from nnunet_ext.architectures.streaming import StreamingNetwork
 from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.inference.batch_size import BatchSize, fitting_batch_size
 from nnunet_ext.inference.case_writer import CaseWriter, output_of
 from nnunet_ext.inference.cases import Case, case_of, find_cases
-from nnunet_ext.inference.dropout_draws import dropout_draw
 from nnunet_ext.inference.early_exit import EarlyExit, rule_for
 from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.float_maps import MapType
 from nnunet_ext.inference.input_checks import require_good_case
+from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.memory_estimate import require_memory_for
 from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
-from nnunet_ext.inference.precision import SINGLE, Arithmetic, Precision, arithmetic_for, log_cost
+from nnunet_ext.inference.precision import SINGLE, Arithmetic, Precision, arithmetic_for
 from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
-from nnunet_ext.inference.sliding_window import Tile, TiledImage, run_batch, tile_image
+from nnunet_ext.inference.sliding_window import Tile, tile_image
 from nnunet_ext.inference.uncertainty import require_known_maps
-from nnunet_ext.inference.volume_memory import network_logits
-from nnunet_ext.inference.weight_store import point_at
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Average = Literal["probabilities", "logits"]
 
-COMPILE_VARIABLE = "nnUNet_compile"
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +60,7 @@ class EnsembleEngine:
     tta_members: bool
     member_rule: str = "models that were already open"
     calibration: Calibration | None = None
-    arithmetic: Arithmetic = SINGLE
+    runners: list[MemberRunner]
     early_exit: EarlyExit | None = None
 
     def __init__(
@@ -83,9 +77,6 @@ class EnsembleEngine:
         self.use_mirroring = use_mirroring
         self.device = device
         self.allow_tqdm = allow_tqdm
-        self._batch_sizes: dict[int, BatchSize] = {}
-        self._compiled: dict[int, Any] = {}
-        self._cost_is_known = False
 
     @classmethod
     def from_model_folders(
@@ -150,8 +141,10 @@ class EnsembleEngine:
             )
             for path in paths
         ]  # fmt: skip
-        predictor.use(models, average=average, weights=weights, tta_members=tta_members, early_exit=early_exit)
-        predictor.arithmetic = arithmetic
+        predictor.use(
+            models, average=average, weights=weights, tta_members=tta_members, arithmetic=arithmetic,
+            early_exit=early_exit,
+        )  # fmt: skip
         predictor.member_rule = members
         for model in models:
             logger.info("%s: %s", model.folder, ", ".join(member.name for member in model.members))
@@ -164,6 +157,7 @@ class EnsembleEngine:
         average: Average = "probabilities",
         weights: Sequence[float] | None = None,
         tta_members: bool = False,
+        arithmetic: Arithmetic = SINGLE,
         early_exit: EarlyExit | None = None,
     ) -> None:
         """Takes models that are already open; see `from_model_folders`.
@@ -188,6 +182,7 @@ class EnsembleEngine:
         self.average = average
         self.tta_members = tta_members
         self.early_exit = early_exit
+        self.runners = [MemberRunner(model, self.device, arithmetic) for model in self.models]
         first = self.models[0]
         self.plans_manager, self.configuration_manager = first.plans, first.configuration
         self.dataset_json, self.label_manager, self.network = first.dataset_json, first.labels, first.network
@@ -412,7 +407,8 @@ class EnsembleEngine:
             if tiles is not None and not tiles:
                 ensemble.add_settled()
             else:
-                ensemble.add(position, step, self._logits(position, step, prepared[position], tiles))
+                logits = self.runners[position].logits(step, prepared[position].tiled, tiles)
+                ensemble.add(position, step, logits)
             weight_left -= step.weight
             ensemble.settle(weight_left)
             if progress is not None:
@@ -461,56 +457,6 @@ class EnsembleEngine:
     def passes_per_case(self) -> int:
         """How many members a case is predicted with, flips counted where they are members."""
         return sum(len(self.passes_of(position)) for position in range(len(self.models)))
-
-    def _logits(
-        self, position: int, step: Pass, prepared: PreparedCase, tiles: Sequence[Tile] | None = None
-    ) -> torch.Tensor:
-        model = self.models[position]
-        self._tell_cost_of_precision(model, step, prepared)
-        model.load(step.member)
-        with dropout_draw(model.network, step.member.dropout_seed, self.device):
-            return network_logits(
-                self._network(position),
-                prepared.tiled,
-                step.flips,
-                device=self.device,
-                arithmetic=self.arithmetic,
-                batch_size=self._batch_size(position, prepared.tiled),
-                tiles=tiles,
-            )
-
-    def _network(self, position: int) -> nn.Module:
-        """A model's network, compiled where `nnUNet_compile` asks for it, as by stock's predictor."""
-        network = self.models[position].network
-        wanted = os.environ.get(COMPILE_VARIABLE, "").lower() in ("true", "1", "t")
-        if not wanted or isinstance(network, StreamingNetwork):  # a mixture's classifiers are called one by one
-            return network
-        if position not in self._compiled:
-            self._compiled[position] = torch.compile(network)
-        return self._compiled[position]
-
-    def _batch_size(self, position: int, tiled: TiledImage) -> BatchSize:
-        """Of a model; found with the first case, and kept when it was halved."""
-        if position not in self._batch_sizes:
-            network, first = self.models[position].network, [(tiled.tiles[0], ())]
-            self._batch_sizes[position] = fitting_batch_size(
-                tiled.window.shape,
-                self.device,
-                lambda: run_batch(network, tiled, first, self.device, self.arithmetic),
-            )
-        return self._batch_sizes[position]
-
-    def _tell_cost_of_precision(self, model: Model, step: Pass, prepared: PreparedCase) -> None:
-        """Once, where a lower precision than stock's was asked for: runs one patch in single precision as well."""
-        if self._cost_is_known or self.arithmetic.weights == torch.float32:
-            return
-        self._cost_is_known = True
-        middle = [(prepared.tiled.tiles[len(prepared.tiled.tiles) // 2], ())]
-        point_at(model.network, step.member.weights())
-        single = run_batch(model.network, prepared.tiled, middle, self.device, SINGLE)
-        model.load(step.member)
-        reduced = run_batch(model.network, prepared.tiled, middle, self.device, self.arithmetic)
-        log_cost(single, reduced, regions=model.labels.has_regions)
 
     def _prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
         tiled = tile_image(

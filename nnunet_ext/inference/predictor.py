@@ -68,7 +68,7 @@ class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):
         passes = self.passes_of(0)
         prepared = self._prepare_image(self.models[0], data)
         for step in passes:
-            logits = self._logits(0, step, prepared)
+            logits = self.runners[0].logits(step, prepared.tiled)
             if self.average == "logits":
                 total = total + logits
             else:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from nnunet_ext.inference import EnsemblePredictor, engine
+from nnunet_ext.inference import EnsemblePredictor, engine, member_runner
 from nnunet_ext.inference.batch_size import BatchSize
 from nnunet_ext.inference.cases import find_cases
 from nnunet_ext.inference.engine import EnsembleEngine
@@ -22,7 +22,7 @@ def measured(monkeypatch):
         assert run_patch().shape == (1, 3, *patch_size)
         return BatchSize(8)
 
-    monkeypatch.setattr(engine, "fitting_batch_size", fitting)
+    monkeypatch.setattr(member_runner, "fitting_batch_size", fitting)
     return patch_sizes
 
 
@@ -74,7 +74,7 @@ def test_the_size_of_a_batch_does_not_change_the_result(two_models, make_image, 
     case = find_cases(images, ".nii.gz")[0]
     found = []
     for patches in (1, 3, 100):
-        monkeypatch.setattr(engine, "fitting_batch_size", lambda *_, patches=patches: BatchSize(patches))
+        monkeypatch.setattr(member_runner, "fitting_batch_size", lambda *_, patches=patches: BatchSize(patches))
         predictor = opened(two_models)
         found.append(predictor.predict_case("case", predictor.prepare(case), save_probabilities=True).probabilities)
     for other in found[1:]:
