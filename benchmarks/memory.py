@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--few 2] [--many 20] [--repeats 3] [-o memory.json]
 
-Each measurement is a process of its own (largest resident set, as the kernel counts it), the two interleaved. Linux
+The weights of all members are mapped from their files and count as resident once they were used; the second column is
+without them. Each measurement is a process of its own (largest resident set, as the kernel counts it), the two interleaved. Linux
 and macOS only.
 """
 
@@ -57,12 +58,14 @@ def main() -> None:
                     )
                 )  # fmt: skip
     weights_mib = parameters * 4 / 2**20
-    ratio = median(peaks[options.many]) / median(peaks[options.few])
+    beyond = {members: median(measured) - members * weights_mib for members, measured in peaks.items()}
+    ratio = beyond[options.many] / beyond[options.few]
     print(f"One member's weights: {weights_mib:.0f} MiB ({parameters / 1e6:.1f} M parameters)")
-    print("members   peak memory, MiB (median of all)")
+    print(f"{'members':>7}{'peak, MiB':>12}{'beyond weights':>17}{'all':>8}")
     for members, measured in peaks.items():
-        print(f"{members:7}   {median(measured):7.0f}   {', '.join(f'{value:.0f}' for value in measured)}")
-    print(f"ratio     {ratio:7.3f}")
+        everything = ", ".join(f"{value:.0f}" for value in measured)
+        print(f"{members:7}{median(measured):12.0f}{beyond[members]:17.0f}   {everything}")
+    print(f"{'ratio':>7}{ratio:29.3f}")
     options.o.write_text(
         json.dumps({"peaks_mib": peaks, "weights_mib_per_member": weights_mib, "ratio": ratio}, indent=2)
     )
