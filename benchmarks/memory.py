@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--few 2] [--many 20] [--repeats 3] [-o memory.json]
 
 The weights of all members are mapped from their files and count as resident once they were used; the second column is
-without them. Each measurement is a process of its own (largest resident set, as the kernel counts it), the two interleaved. Linux
-and macOS only.
+without them. Each measurement is a process of its own (largest resident set, as the kernel counts it), the two
+interleaved. Linux and macOS only.
 """
 
 from __future__ import annotations
