@@ -410,7 +410,8 @@ class EnsembleEngine:
                 logits = self.runners[position].logits(step, prepared[position].tiled, tiles)
                 ensemble.add(position, step, logits)
             weight_left -= step.weight
-            ensemble.settle(weight_left)
+            if step is not steps[-1][1]:
+                ensemble.settle(weight_left)
             if progress is not None:
                 progress.update()
         return ensemble.finish(name, maps=maps, save_probabilities=save_probabilities, calibration=self.calibration)

@@ -227,8 +227,8 @@ class CaseEnsemble:
                 continue
             # averaged before resampling, as stock does over folds
             share = self.weights[position] / sum(self.weights)
-            volume = self._in_box(position, logit_sum / self.weights[position] * share)
-            placed = assembled(volume, (len(logit_sum), *self.box_shape))
+            volume = self._in_box(position, logit_sum / self.weights[position])
+            placed = assembled(volume, (len(logit_sum), *self.box_shape)).mul_(share)
             total = placed if total is None else total.add_(placed)
         if total is None:
             raise RuntimeError("An ensemble has at least one member; none was added.")
