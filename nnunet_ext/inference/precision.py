@@ -89,7 +89,7 @@ def log_cost(single: torch.Tensor, reduced: torch.Tensor, *, regions: bool) -> N
     """
     first, second = (torch.sigmoid(part) if regions else torch.softmax(part, 1) for part in (single, reduced))
     labels = [part > 0.5 if regions else part.argmax(1) for part in (first, second)]
-    logger.info(
+    logger.warning(
         "Reduced precision, in %d patches: probabilities differ from single precision by %.1e on average and %.1e at "
         "most, labels in %.3f %% of the voxels.",
         len(single),

@@ -195,7 +195,7 @@ def test_a_predictor_in_bf16_differs_by_little_and_says_so_once(make_model_folde
     for word in ("fp32", "bf16"):
         caplog.clear()
         predictor = EnsemblePredictor.from_model_folders(folder, device="cpu", allow_tqdm=False, precision=word)
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.WARNING):
             report = predictor.predict_from_files(images, None, save_probabilities=True)
         assert report.failed == {}
         probabilities[word] = np.stack([case.probabilities for case in report.predictions])
