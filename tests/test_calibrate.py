@@ -116,7 +116,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     kind = type("OwnStandIn", (StandIn,), {"opened": []})
-    monkeypatch.setattr(module, "EnsemblePredictor", kind)
+    monkeypatch.setattr(module, "EnsembleEngine", kind)
     return kind
 
 
