@@ -46,9 +46,11 @@ def overlaps(members: Sequence[CroppedLabels], regions: Sequence[Region]) -> np.
     for row, region in zip(in_region, regions, strict=True):
         row[list(region)] = True
     for labels in stacked(members):  # (M, voxels)
-        agreed = (labels == labels[0]).all(0)
-        same = np.bincount(labels[0, agreed], minlength=in_region.shape[1])
+        agreed = (labels[1:] == labels[0]).all(0)
+        same = np.bincount(labels[0] if agreed.all() else labels[0, agreed], minlength=in_region.shape[1])
         counts += (in_region @ same)[:, None, None]
+        if agreed.all():
+            continue
         disputed = labels[:, ~agreed]
         for count, row in zip(counts, in_region, strict=True):
             inside = row[disputed].astype(np.float32)  # exact: a plane has less than 2^24 voxels

@@ -1,9 +1,20 @@
-"""From probabilities to labels, as nnU-Net decides."""
+"""From logits to probabilities and to labels, as nnU-Net decides."""
 
 from __future__ import annotations
 
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+
+def class_probabilities(logits: torch.Tensor, labels: LabelManager) -> torch.Tensor:
+    """Softmax of (C, *spatial) logits, or the sigmoid of regions; float32, as nnU-Net's `apply_inference_nonlin`.
+
+    `torch.softmax` over the first axis reads memory voxel by voxel, which on CPUs takes half as long again.
+    """
+    if labels.has_regions or logits.device.type != "cpu":
+        return labels.apply_inference_nonlin(logits)
+    values = torch.sub(logits.float(), logits.amax(0)).exp_()
+    return values.div_(values.sum(0))
 
 
 def decided_labels(probabilities: torch.Tensor, labels: LabelManager) -> torch.Tensor:
@@ -31,12 +42,13 @@ def most_likely_class(probabilities: torch.Tensor) -> torch.Tensor:
     On CPUs this running maximum takes a tenth of the time of `torch.argmax`, which goes through memory voxel by voxel
     when the classes come first.
     """
-    if probabilities.device.type != "cpu" or len(probabilities) > 256:
+    if probabilities.device.type != "cpu":
         return probabilities.argmax(0)
     largest = probabilities[0].clone()
-    winner = torch.zeros(largest.shape, dtype=torch.uint8)
+    winner = torch.zeros_like(largest)  # float32: comparing into bytes takes three times as long
+    is_larger = torch.empty_like(largest)
     for number, probability in enumerate(probabilities[1:], start=1):
-        is_larger = (probability > largest).view(torch.uint8)
-        winner = torch.maximum(winner, is_larger.mul_(number))  # numbers rise: the latest is the largest
+        torch.gt(probability, largest, out=is_larger)
+        torch.maximum(winner, is_larger.mul_(number), out=winner)  # numbers rise: the latest is the largest
         torch.maximum(largest, probability, out=largest)
-    return winner
+    return winner.to(torch.int32)

@@ -14,7 +14,7 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import foreground_probability
 from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.agreement import CroppedLabels, crop_to_foreground
-from nnunet_ext.inference.decisions import decided_labels, label_type
+from nnunet_ext.inference.decisions import class_probabilities, decided_labels, label_type
 from nnunet_ext.inference.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.linear_resampling import is_linear
@@ -117,7 +117,7 @@ class CaseEnsemble:
         self.moments.begin_member(shape, weight, device=logits.device)
 
         def take_in(slab: Slab) -> None:
-            probabilities = self.labels.apply_inference_nonlin(slab.values)
+            probabilities = class_probabilities(slab.values, self.labels)
             segmentation[slab.where] = decided_labels(probabilities, self.labels).cpu()
             self.moments.add_slab(Slab(slab.where, probabilities))
 

@@ -6,14 +6,12 @@ last. So a case with a segmentation is a complete case, whenever the process end
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import pickle
 import platform
 import re
 import shutil
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -27,8 +25,7 @@ import nnunet_ext
 from nnunet_ext.atomic import PARTIAL_PREFIX, atomic_path
 from nnunet_ext.inference.case_table import CaseTable, write_text_shared
 from nnunet_ext.inference.float_maps import MapType, map_file_ending, write_map
-
-UNCOMPRESSED_ENDINGS = (".nii", ".gipl")  # of those that SimpleITK may leave cut without an error
+from nnunet_ext.inference.packing import write_whole
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,6 @@ def _write_files(
         path = _map_path(folder, name, case, file_ending, reader_writer)
         path.parent.mkdir(parents=True)
         write_map(values, path, properties, reader_writer, map_type)
-        _check_whole(path, least_bytes=values.size * (1 if map_type == "uint8" else 4))
     for name, segmentation in prediction.member_segmentations.items():
         path = _member_path(folder, name, case, file_ending)
         path.parent.mkdir(parents=True)
@@ -231,8 +227,9 @@ def _write_files(
 def _write_segmentation(
     segmentation: np.ndarray, path: Path, properties: dict[str, Any], reader_writer: BaseReaderWriter
 ) -> None:
-    reader_writer.write_seg(segmentation, str(path), properties)
-    _check_whole(path, least_bytes=segmentation.size)
+    write_whole(
+        lambda file: reader_writer.write_seg(segmentation, str(file), properties), path, voxel_bytes=segmentation.size
+    )
 
 
 def _check_distinct_folders(members: Iterable[str]) -> None:
@@ -245,33 +242,6 @@ def _check_distinct_folders(members: Iterable[str]) -> None:
                 f"give members/{folder}. Rename one of them, or predict without --save_members."
             )
         owners[folder] = member
-
-
-def _check_whole(path: Path, *, least_bytes: int) -> None:
-    """Raises OSError if an image file is cut: on a full disk SimpleITK only prints a line for some formats."""
-    if path.name.endswith(".gz"):
-        found = _gzip_content_bytes(path)
-    elif path.suffix in UNCOMPRESSED_ENDINGS:
-        found = path.stat().st_size
-    else:
-        return
-    if found < least_bytes:
-        raise OSError(
-            f"{path.name} was not written whole: {found} of at least {least_bytes} bytes can be read. "
-            "Check the free space of the disk with the output folder, then continue with --continue_prediction."
-        )
-
-
-def _gzip_content_bytes(path: Path) -> int:
-    """How many bytes a gzip file holds unpacked; 0 if it is cut or damaged."""
-    content_bytes = 0
-    try:
-        with gzip.open(path) as file:
-            while block := file.read(1 << 20):
-                content_bytes += len(block)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return 0
-    return content_bytes
 
 
 def _publish(staging: Path, folder: Path, *, last: Path) -> None:

@@ -6,7 +6,6 @@ unless smaller and faster files are asked for.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import struct
@@ -25,11 +24,12 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunet_ext.inference.packing import write_whole
+
 TIFF_ENDINGS = (".tif", ".tiff")
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 NIFTI_HEADER_BYTES = 348
 SLOPE_OFFSET = 112  # of scl_slope in a NIfTI-1 header; scl_inter follows
-COMPRESSION_LEVEL = 2  # of what the highest level saves nearly all, in half the time
 
 
 MapWriter = Callable[[np.ndarray, Path, dict[str, Any]], None]
@@ -63,6 +63,7 @@ def write_map(
     Raises:
         ValueError: The reader/writer is unknown, `values` is not three-dimensional, or a format other than NIfTI is
             to hold uint8.
+        OSError: The file could not be written whole.
     """
     writer = _map_writer(reader_writer)
     require_map_type(map_type, Path(path).name)
@@ -71,12 +72,14 @@ def write_map(
             f"A map has the axes (z, y, x), (1, y, x) for a 2D image; found the shape {values.shape}. "
             "Pass one map of one case."
         )
-    if map_type == "uint8":
-        _write_scaled(writer, values, Path(path), properties)
-        return
-    if map_type == "float16":
-        values = values.astype(np.float16)
-    writer(np.ascontiguousarray(values, dtype=np.float32), Path(path), properties)
+    stored = numerators_of_255(values) if map_type == "uint8" else rounded(values, map_type)
+
+    def write(file: Path) -> None:
+        writer(stored, file, properties)
+        if map_type == "uint8":
+            store_slope(file, 1 / LARGEST_UINT8)
+
+    write_whole(write, Path(path), voxel_bytes=stored.nbytes)
 
 
 def require_map_type(map_type: MapType, file_name: str) -> None:
@@ -90,19 +93,23 @@ def require_map_type(map_type: MapType, file_name: str) -> None:
         )
 
 
-def _write_scaled(writer: MapWriter, values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
-    """Writes round(255·value) with the slope 1/255; the writers know no slopes, so the header gets it afterwards."""
-    numerators = np.rint(np.clip(values, 0, 1) * LARGEST_UINT8).astype(np.uint8)
-    compressed = path.name.lower().endswith(".gz")
-    plain = path.with_name(path.name[: -len(".gz")]) if compressed else path
-    writer(np.ascontiguousarray(numerators), plain, properties)
-    with plain.open("r+b") as file:
+def numerators_of_255(values: np.ndarray) -> np.ndarray:
+    """round(255 * value), uint8; values beyond [0, 1] become 0 or 255."""
+    return np.rint(np.clip(values, 0, 1) * LARGEST_UINT8).astype(np.uint8)
+
+
+def rounded(values: np.ndarray, map_type: MapType) -> np.ndarray:
+    """As float32; for "float16" rounded to half precision before."""
+    rounded_values = values.astype(np.float16) if map_type == "float16" else values
+    return np.ascontiguousarray(rounded_values, dtype=np.float32)
+
+
+def store_slope(path: Path, slope: float) -> None:
+    """Puts a slope into a NIfTI file that is not packed; the writers know no slopes."""
+    with path.open("r+b") as file:
         byte_order = "<" if struct.unpack("<i", file.read(4))[0] == NIFTI_HEADER_BYTES else ">"
         file.seek(SLOPE_OFFSET)
-        file.write(struct.pack(f"{byte_order}ff", 1 / LARGEST_UINT8, 0.0))  # scl_slope, scl_inter
-    if compressed:
-        path.write_bytes(gzip.compress(plain.read_bytes(), compresslevel=COMPRESSION_LEVEL, mtime=0))
-        plain.unlink()
+        file.write(struct.pack(f"{byte_order}ff", slope, 0.0))  # scl_slope, scl_inter
 
 
 def map_file_ending(file_ending: str, reader_writer: BaseReaderWriter) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.inference.decisions import decided_labels, label_type, most_likely_class
+from nnunet_ext.inference.decisions import class_probabilities, decided_labels, label_type, most_likely_class
 
 
 def class_labels(classes: int) -> LabelManager:
@@ -87,3 +87,23 @@ def test_labels_are_bytes_as_long_as_they_fit(classes, expected):
 
 def test_labels_of_regions_are_bytes_too():
     assert decided_labels(random_volume(2, 4), region_labels()).dtype == torch.uint8
+
+
+def test_class_probabilities_by_hand():
+    """Logits ln 1, ln 2 and ln 5 are odds of 1 : 2 : 5; adding 200 to all changes nothing and overflows nowhere."""
+    logits = torch.log(torch.tensor([[1.0], [2.0], [5.0]]))
+    expected = torch.tensor([[1 / 8], [2 / 8], [5 / 8]])
+    for shifted in (logits, logits + 200):
+        torch.testing.assert_close(class_probabilities(shifted, class_labels(3)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [class_labels(4), region_labels()])
+def test_probabilities_are_those_of_nnunet(labels):
+    logits = 40 * random_volume(labels.num_segmentation_heads, 3, 7, 5).half() - 20
+    torch.testing.assert_close(
+        class_probabilities(logits, labels), labels.apply_inference_nonlin(logits), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_an_undefined_logit_leaves_no_probability_defined():
+    assert class_probabilities(torch.tensor([[1.0], [float("nan")]]), class_labels(2)).isnan().all()

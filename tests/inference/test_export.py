@@ -217,8 +217,8 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path, reader_writer: BaseRead
 
 def test_a_cut_uncompressed_file_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(
-        OSError, match=r"of at least 60 bytes can be read.*--continue_prediction"
-    ):  # 3 * 4 * 5 voxels, uint8
+        OSError, match=r"40 of at least 316 bytes are there.*--continue_prediction"
+    ):  # a header of 256 bytes and 3 * 4 * 5 voxels, uint8
         _write(_prediction("a", everything=False), tmp_path, reader_writer=CutsTo40Bytes(), file_ending=".gipl")
     assert _files(tmp_path) == ["cases.csv"]
     assert read_cases(tmp_path / "cases.csv") == []
