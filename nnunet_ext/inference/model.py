@@ -23,6 +23,7 @@ from nnunetv2.utilities.label_handling.label_handling import (
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_ext.architectures.channels_last import with_channels_last
 from nnunet_ext.inference.cases import Case
 from nnunet_ext.inference.dropout_draws import dropout_layers
 from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
@@ -136,6 +137,8 @@ def load_model(
     configuration = plans.get_configuration(members[0].configuration)
     labels = plans.get_label_manager(dataset_json)
     network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)
+    if device.type == "cpu" and weights_dtype == torch.float32:
+        network = with_channels_last(network)
     store = WeightStore(device, weights_dtype, default_budget_bytes(device))
     model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members, store)
     if rule.dropout_draws:
