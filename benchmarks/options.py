@@ -1,11 +1,11 @@
-"""What options of prediction save and what they change: early exit and precision, on a trained model with labels.
+"""What options of prediction save and what they change: early exit, fast resampling, precision; on a trained model.
 
     python benchmarks/options.py -i IMAGES --labels LABELS -m MODEL [-m MODEL ...] [-f FOLD ...] [--members RULE]
         [--tta-members] [--precisions bf16] [-device cpu] [-o options.json]
 
 Every case is predicted with each option in turn. Printed are the seconds of prediction without reading and writing,
-how many patches the networks saw, and the mean over cases of foreground Dice and calibration error. Regions are not
-supported.
+how many patches the networks saw, and the means over cases of foreground Dice, calibration error and entropy in the
+foreground. Regions are not supported.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Outcome:
     seconds: list[float] = field(default_factory=list)
     dice: list[float] = field(default_factory=list)
     calibration_error: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
     same_labels: list[float] = field(default_factory=list)
     patches: int = 0
 
@@ -54,6 +55,7 @@ def main() -> None:
         "none": {},
         "early exit, label": {"early_exit": "label"},
         "early exit, information": {"early_exit": "information"},
+        "fast resampling": {"fast_resampling": True},
         **{precision: {"precision": precision} for precision in options.precisions},
     }
     outcomes = {name: Outcome() for name in ways}
@@ -74,6 +76,7 @@ def main() -> None:
             reference = prediction.segmentation if reference is None else reference
             outcome.same_labels.append(float((prediction.segmentation == reference).mean()))
             outcome.dice.append(mean_dice(prediction.segmentation, truth, labels))
+            outcome.entropy.append(prediction.row["foreground_entropy"])
             cropped, inside = prediction.probabilities[(slice(None), *box)], truth[box]
             outcome.calibration_error.append(expected_calibration_error(cropped, inside))
     tell(outcomes)
@@ -110,12 +113,12 @@ def opened(folders: Sequence[Path], outcome: Outcome, **settings: Any) -> Ensemb
 def tell(outcomes: dict[str, Outcome]) -> None:
     """Prints the table."""
     base = outcomes["none"]
-    print(f"{'option':26}{'time':>8}{'patches':>9}{'same labels':>13}{'Dice':>9}{'ECE':>9}")
+    print(f"{'option':26}{'time':>8}{'patches':>9}{'same labels':>13}{'Dice':>9}{'ECE':>9}{'entropy':>9}")
     for name, outcome in outcomes.items():
         print(
             f"{name:26}{sum(outcome.seconds) / sum(base.seconds):8.3f}{outcome.patches / base.patches:9.3f}"
             f"{np.mean(outcome.same_labels):13.4%}{np.nanmean(outcome.dice):9.4f}"
-            f"{np.nanmean(outcome.calibration_error):9.4f}"
+            f"{np.nanmean(outcome.calibration_error):9.4f}{np.nanmean(outcome.entropy):9.4f}"
         )
 
 

@@ -65,6 +65,7 @@ def ensemble_options(arguments: argparse.Namespace, folders: Sequence[Path]) -> 
         "allow_tqdm": not arguments.disable_progress_bar,
         "precision": arguments.precision,
         "early_exit": arguments.early_exit,
+        "fast_resampling": arguments.fast_resampling,
     }
 
 

@@ -237,7 +237,7 @@ def test_every_flag_reaches_the_predictor(monkeypatch):
         )
         more += " --trust-checkpoints --maps variance --save_probabilities --save_members -npp 0 -nps 2"
         more += " --continue_prediction -prev_stage_predictions low -num_parts 3 -part_id 2 --disable_progress_bar"
-        more += " --precision fp32 --early-exit --map-dtype uint8"
+        more += " --precision fp32 --early-exit --fast-resampling --map-dtype uint8"
         assert main(flags("-m", "a", "-m", "b", *more.split())) == 0
     finally:
         torch.set_num_threads(threads)
@@ -255,6 +255,7 @@ def test_every_flag_reaches_the_predictor(monkeypatch):
         "allow_tqdm": (True, False),
         "precision": (None, "fp32"),
         "early_exit": (None, "label"),
+        "fast_resampling": (False, True),
         "map_type": ("float32", "uint8"),
         "source": ("images", "images"),
         "output": ("out", "out"),

@@ -47,6 +47,12 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         help="leave out members where they cannot change the label (label), or where the mutual information has "
         "settled (information); without a word: label",
     )
+    ensemble.add_argument(
+        "--fast-resampling",
+        action="store_true",
+        help="take the softmax before resampling to the image, not after it as stock does; changes the entropy at "
+        "borders",
+    )
     ensemble.add_argument("--tta-members", action="store_true", help="count every mirrored copy as a member")
     ensemble.add_argument("--disable_tta", action="store_true", help="do not mirror")
     ensemble.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from nnunet_ext.inference.resampling import (
     outside_probabilities,
     place,
 )
-from nnunet_ext.inference.slabs import Slab, SlicedVolume, WholeVolume, assembled, for_each_slab
+from nnunet_ext.inference.slabs import MappedVolume, Slab, SlicedVolume, WholeVolume, assembled, for_each_slab
 from nnunet_ext.inference.sliding_window import Tile, TiledImage
 from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, regions_of, uncertainty_maps
 
@@ -73,6 +74,7 @@ class CaseEnsemble:
         keep_members: keep every member's own segmentation.
         early_exit: says where no further member is needed; None lets all members run everywhere. Where a member did
             not run, its segmentation counts as that of the members before it.
+        fast_resampling: resample probabilities instead of logits; see `EnsembleEngine`.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class CaseEnsemble:
         with_variance: bool,
         keep_members: bool,
         early_exit: SettledRule | None = None,
+        fast_resampling: bool = False,
     ) -> None:
         self.models = models
         self.prepared = prepared
@@ -99,6 +102,7 @@ class CaseEnsemble:
         self.only_labels: np.ndarray | None = None  # (*box), of a member that is alone
         self.keep_members = keep_members
         self.member_segmentations: dict[str, np.ndarray] = {}
+        self.fast_resampling = fast_resampling
         self.early_exit = early_exit
         self.open_voxels: torch.Tensor | None = None  # (*box) bool: where members still run; None is everywhere
         self.settled_labels: torch.Tensor | None = None  # (*box), right where members do not run any more
@@ -117,11 +121,10 @@ class CaseEnsemble:
         self.moments.begin_member(shape, weight, device=logits.device)
 
         def take_in(slab: Slab) -> None:
-            probabilities = class_probabilities(slab.values, self.labels)
-            segmentation[slab.where] = decided_labels(probabilities, self.labels).cpu()
-            self.moments.add_slab(Slab(slab.where, probabilities))
+            segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
+            self.moments.add_slab(slab)
 
-        for_each_slab(self._in_box(position, logits), take_in)
+        for_each_slab(self._member_probabilities(position, logits), take_in)
         if self.open_voxels is not None:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         member_labels = as_array(segmentation)
@@ -207,27 +210,35 @@ class CaseEnsemble:
         covered = calibration.mask.mask(foreground).astype(np.uint8)
         return embed(covered, self.box, self.shape, fill=int(calibration.mask.threshold == 0))
 
-    def _in_box(self, position: int, logits: torch.Tensor) -> SlicedVolume:
-        """Logits at a model's resolution as a volume (C, *box) of the image."""
+    def _member_probabilities(self, position: int, logits: torch.Tensor) -> SlicedVolume:
+        """A member's probabilities (C, *box): stock resamples logits, the fast way its fewer probabilities."""
+        regions, nonlinearity = self.labels.has_regions, partial(class_probabilities, labels=self.labels)
+        if self.fast_resampling:
+            return self._in_box(position, nonlinearity(logits), outside_probabilities(len(logits), regions=regions))
+        volume = self._in_box(position, logits, outside_logits(len(logits), regions=regions))
+        return MappedVolume(volume, nonlinearity)
+
+    def _in_box(self, position: int, values: torch.Tensor, outside: torch.Tensor) -> SlicedVolume:
+        """What a network gave, (C, *spatial), as a volume (C, *box) of the image; `outside` (C) of nnU-Net's crop."""
         model, box = self.models[position], self.boxes[position]
-        volume = in_image(logits, self.prepared[position].properties, model.plans, model.configuration)
+        volume = in_image(values, self.prepared[position].properties, model.plans, model.configuration)
         if box == self.box:
             return volume
-        whole = assembled(volume, (len(logits), *box_shape(box)))
-        outside = outside_logits(len(logits), regions=self.labels.has_regions).to(logits.device)
-        return WholeVolume(place(whole, box, self.box, outside))
+        whole = assembled(volume, (len(values), *box_shape(box)))
+        return WholeVolume(place(whole, box, self.box, outside.to(values.device)))
 
     def _probabilities(self) -> torch.Tensor:
         """The ensemble's probabilities (C, *box), averaged as asked for."""
         if self.logit_sums is None or self.moments.members == 1:  # of a single member both averages are the same
             return self.moments.mean()
         total: torch.Tensor | None = None
+        outside = outside_logits(len(self.moments.mean()), regions=self.labels.has_regions)
         for position, logit_sum in enumerate(self.logit_sums):
             if logit_sum is None:
                 continue
             # averaged before resampling, as stock does over folds
             share = self.weights[position] / sum(self.weights)
-            volume = self._in_box(position, logit_sum / self.weights[position])
+            volume = self._in_box(position, logit_sum / self.weights[position], outside)
             placed = assembled(volume, (len(logit_sum), *self.box_shape)).mul_(share)
             total = placed if total is None else total.add_(placed)
         if total is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,12 +17,11 @@ CERTAIN_LOGIT = 40.0
 
 
 def in_image(
-    logits: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
+    values: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
 ) -> SlicedVolume:
-    """Logits (C, *spatial) at the cropped image's shape, resampled as the plans say, and on the image's axes.
+    """Logits or probabilities (C, *spatial) at the cropped image's shape, resampled as the plans say, on its axes.
 
     nnU-Net's default is computed in torch when slices are asked for; any other function of the plans as it is, now.
-    As stock does, logits are resampled before the softmax.
     """
     shape = properties["shape_after_cropping_and_before_resampling"]
     image_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
@@ -32,11 +31,28 @@ def in_image(
     resampling = configuration.resampling_fn_probabilities
     if is_linear(resampling):
         settings = {name: value for name, value in resampling.keywords.items() if name in SEPARATION}
-        volume = resampled(logits, shape, network_spacing, image_spacing, **settings)
+        volume = resampled(values, shape, network_spacing, image_spacing, **settings)
     else:
-        whole = torch.as_tensor(resampling(logits.cpu(), shape, network_spacing, image_spacing))
-        volume = WholeVolume(whole.to(logits.device))
+        whole = torch.as_tensor(resampling(values.cpu(), shape, network_spacing, image_spacing))
+        volume = WholeVolume(whole.to(values.device))
     return TransposedVolume(volume, plans.transpose_backward)
+
+
+def require_fast_resampling(configurations: Iterable[ConfigurationManager], average: str) -> None:
+    """Refuses to resample probabilities where they would not stay probabilities, or where logits are averaged."""
+    if average == "logits":
+        raise ValueError(
+            "Fast resampling takes the softmax before members meet; found it with averaged logits. Leave out "
+            "--fast-resampling or --average logits."
+        )
+    for configuration in configurations:
+        resampling = configuration.resampling_fn_probabilities
+        if not is_linear(resampling):
+            raise ValueError(
+                "Fast resampling needs linear interpolation, nnU-Net's default, which keeps probabilities in [0, 1]; "
+                f"the plans have {getattr(resampling, 'func', resampling).__name__} with "
+                f"{getattr(resampling, 'keywords', {})}. Leave out --fast-resampling."
+            )
 
 
 def image_shape(properties: dict, plans: PlansManager) -> tuple[int, ...]:

@@ -75,6 +75,21 @@ class TransposedVolume:
             yield Slab(where, slab.values.permute(0, *(axis + 1 for axis in self.axes)))
 
 
+class MappedVolume:
+    """Another volume with a function of each slab's values, (C, *size) to the same."""
+
+    def __init__(self, volume: SlicedVolume, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.volume = volume
+        self.function = function
+        self.slices = volume.slices
+        self.device = volume.device
+
+    def slabs(self, part: slice) -> Iterator[Slab]:
+        """See `SlicedVolume`."""
+        for slab in self.volume.slabs(part):
+            yield Slab(slab.where, self.function(slab.values))
+
+
 def pieces(part: slice, values_per_slice: int, device: torch.device) -> Iterator[slice]:
     """A range of slices cut into slabs, of at least one slice each."""
     values = VALUES_PER_SLAB_CPU if device.type == "cpu" else VALUES_PER_SLAB_GPU

@@ -61,8 +61,17 @@ def ensemble_of(
     average: str = "probabilities",
     keep: bool = False,
     early_exit: SettledRule | None = None,
+    fast_resampling: bool = False,
 ) -> CaseEnsemble:
-    return CaseEnsemble(models, cases, average=average, with_variance=True, keep_members=keep, early_exit=early_exit)
+    return CaseEnsemble(
+        models,
+        cases,
+        average=average,
+        with_variance=True,
+        keep_members=keep,
+        early_exit=early_exit,
+        fast_resampling=fast_resampling,
+    )
 
 
 def step(model: Model, name: str = "member", weight: float = 1.0) -> Pass:
@@ -189,6 +198,65 @@ def test_regions_are_painted_in_their_order_and_are_absent_outside(open_model):
     np.testing.assert_allclose(result.maps["confidence"][0, 0], [1, 0.6, 0.6, 1], atol=1e-6)
     assert result.row["volume_ml_whole"] == pytest.approx(0.008)  # labels 1 and 2
     assert result.row["volume_ml_core"] == pytest.approx(0.004)
+
+
+# --- before or behind the softmax ---
+
+
+def test_stock_resamples_logits_and_the_fast_way_probabilities(open_model):
+    """The organ has 0.2 and 0.8 in two voxels that become four, of which the middle ones lie a quarter of the way.
+
+    The logits are -ln 4 and ln 4; between them -ln 2 and ln 2, which stand for 1/3 and 2/3. The probabilities between
+    them are 0.2 + 0.6/4 = 0.35 and 0.65.
+    """
+    model = open_model(spacing_mm=(1.0, 2.0))
+    for fast, expected in ((False, [0.2, 1 / 3, 2 / 3, 0.8]), (True, [0.2, 0.35, 0.65, 0.8])):
+        ensemble = ensemble_of([model], [prepared(slice(0, 4))], fast_resampling=fast)
+        ensemble.add(0, step(model), logits_of(0.2, 0.8))
+        result = ensemble.finish("case", maps=[], save_probabilities=True)
+        np.testing.assert_allclose(result.probabilities[1, 0, 0], expected, atol=1e-6)
+        assert result.segmentation.tolist() == [[[0, 0, 1, 1]]]
+
+
+def test_the_fast_way_averages_probabilities_of_members_and_is_certain_outside(open_model):
+    """One sees voxels 1 and 2, the other 2 and 3: (0.2 + 0)/2, (0.8 + 0.4)/2 and (0 + 0.6)/2."""
+    first, second = open_model(), open_model()
+    ensemble = ensemble_of([first, second], [prepared(slice(1, 3)), prepared(slice(2, 4))], fast_resampling=True)
+    ensemble.add(0, step(first), logits_of(0.2, 0.8))
+    ensemble.add(1, step(second), logits_of(0.4, 0.6))
+    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    np.testing.assert_allclose(result.probabilities[1, 0, 0], [0, 0.1, 0.6, 0.3], atol=1e-6)
+
+
+def test_the_fast_way_is_nnunets_resampling_of_the_softmax(open_model):
+    """4 x 6 x 5 voxels become 6 x 9 x 10, by nnU-Net's own function, which is scikit-image in double precision."""
+    model = open_model(configuration="3d_fullres", spacing_mm=(1.5, 1.5, 2.0))
+    shape, spacing = (6, 9, 10), [1.0, 1.0, 1.0]
+    logits = 3 * torch.randn((2, 4, 6, 5), generator=torch.Generator().manual_seed(0))
+    properties = {
+        "spacing": spacing,
+        "shape_before_cropping": shape,
+        "bbox_used_for_cropping": [[0, size] for size in shape],
+        "shape_after_cropping_and_before_resampling": shape,
+    }
+    expected = model.configuration.resampling_fn_probabilities(
+        torch.softmax(logits, 0).numpy(), shape, model.configuration.spacing, spacing
+    )
+    ensemble = ensemble_of([model], [PreparedCase(NO_TILES, properties)], fast_resampling=True)
+    ensemble.add(0, step(model), logits)
+    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-6)
+
+
+def test_where_nothing_is_resampled_both_ways_are_the_same(open_model):
+    model = open_model()
+    found = []
+    for fast in (False, True):
+        ensemble = ensemble_of([model], [prepared(slice(1, 3))], fast_resampling=fast)
+        ensemble.add(0, step(model), logits_of(0.2, 0.9))
+        found.append(ensemble.finish("case", maps=["entropy"], save_probabilities=True))
+    np.testing.assert_array_equal(found[0].probabilities, found[1].probabilities)
+    np.testing.assert_array_equal(found[0].maps["entropy"], found[1].maps["entropy"])
 
 
 # --- members that are left out ---
