@@ -1,14 +1,15 @@
 """Prediction with uncertainty against the ways that stock nnU-Net offers, on the same weights and images.
 
     python benchmarks/inference.py [--scenes hippocampus acdc] [--members 1 5] [--repeats 1] [--without-b]
-        [-o inference.json]
+        [-device cuda] [-o inference.json]
 
 - ours: `nnunet_ext predict`, segmentation, entropy map and table of cases
 - A: `nnUNetv2_predict` with the members as folds, segmentation only
 - B: `nnUNetv2_predict --save_probabilities` once a member, then a script that averages them and takes the entropy
 
 Each is whole processes from start to end, one after the other, ours and stock in turn. Wall time, CPU time of all
-processes and the largest resident set of a process are noted. Weights are random. Linux and macOS only.
+processes and the largest resident set of a process are noted in JSON, and the medians printed as the table of
+docs/performance.md. Weights are random. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -76,26 +77,36 @@ def main() -> None:
     parser.add_argument("--members", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--without-b", action="store_true", help="B takes as long as all else together")
+    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="for all ways")
     parser.add_argument("-o", type=Path, default=Path("inference.json"))
     options = parser.parse_args()
     results = []
-    print(f"{'':14}{'members':>8}{'ours, s':>9}{'A, s':>8}{'B, s':>8}{'A/ours':>8}{'B/ours':>8}{'same labels':>13}")
+    print(
+        "| | members | ours, s | A, s | B, s | A / ours | B / ours | CPU s of ours, A, B | MiB of ours, A, B | as A |"
+    )
+    print("|---|" + 9 * "---:|")
     for name in options.scenes:
         for members in options.members:
-            found = measure(SCENES[name], members, options.repeats, with_b=not options.without_b)
+            found = measure(SCENES[name], members, options.repeats, options.device, with_b=not options.without_b)
             results.append({"scene": name, "members": members, **found})
-            seconds = {way: median(cost["wall_s"] for cost in costs) for way, costs in found["costs"].items()}
-            ours, a, b = seconds["ours"], seconds["A"], seconds.get("B", float("nan"))
-            print(
-                f"{name:14}{members:8}{ours:9.1f}{a:8.1f}{b:8.1f}{a / ours:8.2f}{b / ours:8.2f}"
-                f"{found['same_labels']:13.4%}",
-                flush=True,
-            )
+            print(table_row(name, members, found["costs"], found["same_labels"]), flush=True)
     machine = {"cores": os.cpu_count(), "torch": torch.__version__, "results": results}
     options.o.write_text(json.dumps(machine, indent=2))
 
 
-def measure(scene: Scene, members: int, repeats: int, *, with_b: bool) -> dict:
+def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels: float) -> str:
+    """Medians of the runs, in Markdown."""
+    wall, cpu, peak = (
+        [median(cost[key] for cost in costs[way]) if way in costs else float("nan") for way in ("ours", "A", "B")]
+        for key in ("wall_s", "cpu_s", "peak_mib")
+    )
+    cells = [name, str(members), *(f"{seconds:.1f}" for seconds in wall)]
+    cells += [f"{seconds / wall[0]:.2f}" for seconds in wall[1:]]
+    cells += [", ".join(f"{seconds:.0f}" for seconds in cpu), ", ".join(f"{mib:.0f}" for mib in peak)]
+    return f"| {' | '.join(cells)} | {same_labels:.2%} |"
+
+
+def measure(scene: Scene, members: int, repeats: int, device: str, *, with_b: bool) -> dict:
     """Costs of every way, and the share of voxels with the same label by ours and by A."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -105,11 +116,11 @@ def measure(scene: Scene, members: int, repeats: int, *, with_b: bool) -> dict:
         )  # fmt: skip
         write_images(folder / "images", cases=scene.cases, shape=scene.shape, spacing_mm=scene.spacing_mm)
         ways: dict[str, Callable[[Path], list[resource.struct_rusage]]] = {
-            "ours": lambda output: ours(folder, output, members),
-            "A": lambda output: stock(folder, output, range(members)),
+            "ours": lambda output: ours(folder, output, members, device),
+            "A": lambda output: stock(folder, output, range(members), device),
         }
         if with_b:
-            ways["B"] = lambda output: stock_and_script(folder, output, members)
+            ways["B"] = lambda output: stock_and_script(folder, output, members, device)
         costs: dict[str, list[dict]] = {way: [] for way in ways}
         for repeat in range(repeats):
             for way, predict in ways.items():
@@ -128,25 +139,25 @@ def cost_of(predict: Callable[[Path], list[resource.struct_rusage]], output: Pat
     )
 
 
-def ours(folder: Path, output: Path, members: int) -> list[resource.struct_rusage]:
+def ours(folder: Path, output: Path, members: int, device: str) -> list[resource.struct_rusage]:
     """`nnunet_ext predict`; logits are averaged as stock does, so that the labels can be compared."""
     return run([sys.executable, "-m", "nnunet_ext", "predict", "-i", str(folder / "images"), "-o", str(output),
          "-m", str(folder / "model"), "-f", *map(str, range(members)), "--average", "logits", "--maps", "entropy",
-         "-device", "cpu", "--disable_progress_bar"])  # fmt: skip
+         "-device", device, "--disable_progress_bar"])  # fmt: skip
 
 
-def stock(folder: Path, output: Path, folds: Sequence[int], *more: str) -> list[resource.struct_rusage]:
+def stock(folder: Path, output: Path, folds: Sequence[int], device: str, *more: str) -> list[resource.struct_rusage]:
     """`nnUNetv2_predict` with its defaults."""
     program = shutil.which("nnUNetv2_predict_from_modelfolder", path=str(Path(sys.executable).parent))
     if program is None:
         raise RuntimeError("nnUNetv2_predict_from_modelfolder must be installed beside this Python; it is not.")
     return run([program, "-i", str(folder / "images"), "-o", str(output), "-m", str(folder / "model"),
-         "-f", *map(str, folds), "-device", "cpu", *more])  # fmt: skip
+         "-f", *map(str, folds), "-device", device, *more])  # fmt: skip
 
 
-def stock_and_script(folder: Path, output: Path, members: int) -> list[resource.struct_rusage]:
+def stock_and_script(folder: Path, output: Path, members: int, device: str) -> list[resource.struct_rusage]:
     """A run a member, and what a person writes to get an entropy from its files."""
-    usages = [usage for fold in range(members) for usage in stock(folder, output / str(fold), [fold], SAVE)]
+    usages = [usage for fold in range(members) for usage in stock(folder, output / str(fold), [fold], device, SAVE)]
     return usages + run([sys.executable, "-c", ENTROPY_SCRIPT, str(output), str(members)])
 
 

@@ -1,0 +1,82 @@
+"""What uncertainty costs on top of a segmentation by the same members, where nothing is resampled.
+
+    python benchmarks/uncertainty.py [--members 5] [--repeats 3] [-o uncertainty.json]
+
+- segmentation: the members' logits are averaged, as stock does over folds, and the labels decided
+- with uncertainty: each member's probabilities, their mean, entropies and mutual information, the entropy map and the
+  row of the table
+
+Both from the same prepared image in one process and in turn, without reading and writing; medians, random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from inference import SCENES, Scene
+from random_model import write_folds, write_images
+
+from nnunet_ext.inference.allocator import keep_freed_memory
+from nnunet_ext.inference.cases import find_cases
+from nnunet_ext.inference.decisions import decided_labels
+from nnunet_ext.inference.engine import EnsembleEngine
+
+NOT_RESAMPLED = ("hippocampus", "acdc")
+
+
+def main() -> None:
+    """Measures, prints a table in Markdown, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--members", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("-o", type=Path, default=Path("uncertainty.json"))
+    options = parser.parse_args()
+    keep_freed_memory()  # as `nnunet_ext predict` does
+    results = {}
+    print("| | members | segmentation, s | with uncertainty, s | ratio |\n|---|---:|---:|---:|---:|")
+    for name in NOT_RESAMPLED:
+        results[name] = measure(SCENES[name], options.members, options.repeats)
+        plain, ours = (median(results[name][way]) for way in ("segmentation", "with uncertainty"))
+        print(f"| {name} | {options.members} | {plain:.2f} | {ours:.2f} | {ours / plain:.3f} |", flush=True)
+    options.o.write_text(json.dumps(results, indent=2))
+
+
+def measure(scene: Scene, members: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of both ways, one number a repeat."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_folds(folder / "model", members, features=scene.features, patch=scene.patch, classes=scene.classes)
+        write_images(folder / "images", cases=1, shape=scene.shape, spacing_mm=scene.spacing_mm)
+        engine = EnsembleEngine.from_model_folders(folder / "model", device="cpu", allow_tqdm=False)
+        (case,) = find_cases(folder / "images", ".nii.gz")
+        [prepared] = engine.prepare(case)
+
+        def segmentation() -> torch.Tensor:
+            total = torch.zeros(())
+            for step in engine.passes_of(0):
+                total = total + engine.runners[0].logits(step, prepared.tiled)
+            return decided_labels(total, engine.label_manager)
+
+        ways: dict[str, Callable[[], object]] = {
+            "segmentation": segmentation,
+            "with uncertainty": lambda: engine.predict_case("case", [prepared]),
+        }
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for repeat in range(repeats + 1):
+            for way, run in ways.items():
+                start = time.perf_counter()
+                run()
+                if repeat:  # the first one warms up
+                    seconds[way].append(time.perf_counter() - start)
+        return seconds
+
+
+if __name__ == "__main__":
+    main()
