@@ -177,12 +177,17 @@ for file in sorted((output / "0").glob("*.npz")):
 def run(arguments: Sequence[str]) -> list[resource.struct_rusage]:
     """A process, quietly; what it and its children used."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=defaults())
         _, status, usage = os.wait4(process.pid, 0)
         if os.waitstatus_to_exitcode(status):
             log.seek(0)
             raise RuntimeError(f"{' '.join(arguments)} failed:\n{log.read().decode()[-2000:]}")
     return [usage]
+
+
+def defaults() -> dict[str, str]:
+    """The environment without settings of threads and processes: nnUNet_def_n_proc=1 gives stock a single thread."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("nnUNet", "OMP_", "MKL_"))}
 
 
 def agreement(first: Path, second: Path) -> float:

@@ -1,17 +1,19 @@
 """What options of prediction save and what they change: early exit, fast resampling, precision; on a trained model.
 
     python benchmarks/options.py -i IMAGES --labels LABELS -m MODEL [-m MODEL ...] [-f FOLD ...] [--members RULE]
-        [--tta-members] [--precisions bf16] [-device cpu] [-o options.json]
+        [--tta-members] [--precisions bf16] [--only "fast resampling"] [--spacing MM] [-device cpu] [-o options.json]
 
 Every case is predicted with each option in turn. Printed are the seconds of prediction without reading and writing,
 how many patches the networks saw, and the means over cases of foreground Dice, calibration error and entropy in the
-foreground. Regions are not supported.
+foreground. Regions are not supported. With --spacing, images and labels are first resampled in their planes, so
+that predictions have to be, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 
 from nnunet_ext.evaluation import expected_calibration_error
 from nnunet_ext.evaluation.boxes import bounding_box
@@ -43,6 +46,17 @@ class Outcome:
 def main() -> None:
     """Measures, prints a table, writes JSON."""
     options = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.spacing is not None:
+            images, labels = Path(folder) / "images", Path(folder) / "labels"
+            resample_in_plane(options.i, images, options.spacing, sitk.sitkLinear)
+            resample_in_plane(options.labels, labels, options.spacing, sitk.sitkNearestNeighbor)
+            options.i, options.labels = images, labels
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Predicts every case with every option."""
     keep_freed_memory()
     settings = {
         "folds": options.f,
@@ -58,6 +72,7 @@ def main() -> None:
         "fast resampling": {"fast_resampling": True},
         **{precision: {"precision": precision} for precision in options.precisions},
     }
+    ways = {name: way for name, way in ways.items() if options.only is None or name in ("none", *options.only)}
     outcomes = {name: Outcome() for name in ways}
     engines = {name: opened(options.m, outcomes[name], **settings, **way) for name, way in ways.items()}
     reader = engines["none"].plans_manager.image_reader_writer_class()
@@ -93,9 +108,27 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--members", default="final")
     parser.add_argument("--tta-members", action="store_true")
     parser.add_argument("--precisions", nargs="*", default=[])
+    parser.add_argument("--only", nargs="+", help="options to measure, by their names in the table")
+    parser.add_argument("--spacing", type=float, metavar="MM", help="of the images in their planes")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("-o", type=Path, default=Path("options.json"))
     return parser.parse_args()
+
+
+def resample_in_plane(source: Path, target: Path, spacing_mm: float, interpolator: int) -> None:
+    """Writes the images of a folder with another spacing along x and y."""
+    target.mkdir()
+    for file in sorted(source.glob("*.nii.gz")):
+        image = sitk.ReadImage(str(file))
+        old = image.GetSpacing()
+        spacing = (spacing_mm, spacing_mm, *old[2:])
+        size = [
+            round(count * before / after) for count, before, after in zip(image.GetSize(), old, spacing, strict=True)
+        ]
+        resampled = sitk.Resample(
+            image, size, sitk.Transform(), interpolator, image.GetOrigin(), spacing, image.GetDirection()
+        )
+        sitk.WriteImage(resampled, str(target / file.name))
 
 
 def opened(folders: Sequence[Path], outcome: Outcome, **settings: Any) -> EnsembleEngine:
