@@ -30,11 +30,12 @@ from torch.nn import functional
 from nnunet_ext.inference.allocator import keep_freed_memory
 from nnunet_ext.inference.case_table import CaseTable
 from nnunet_ext.inference.cases import find_cases
-from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
 from nnunet_ext.inference.export import write_case
 from nnunet_ext.inference.linear_resampling import resampled
 from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.model import load_model
+from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.slabs import assembled
 from nnunet_ext.inference.sliding_window import tile_image
 

@@ -60,7 +60,7 @@ def measure(scene: Scene, members: int, repeats: int) -> dict[str, list[float]]:
 
         def segmentation() -> torch.Tensor:
             total = torch.zeros(())
-            for step in engine.passes_of(0):
+            for step in engine.passes[0]:
                 total = total + engine.runners[0].logits(step, prepared.tiled)
             return decided_labels(total, engine.label_manager)
 

@@ -86,8 +86,8 @@ class Calibration:
         Raises:
             CalibrationError: if a member has the name of one that was fitted, but is another file.
         """
-        names = {member["name"] for member in self.fitted_on["members"]}
-        files = {(member["name"], member["sha256"]) for member in self.fitted_on["members"]}
+        files = member_files(self.fitted_on)
+        names = {name for name, _ in files}
         for name, sha256 in members:
             if name in names and (name, sha256) not in files:
                 raise CalibrationError(
@@ -130,6 +130,7 @@ class Calibration:
                 raise ValueError(f"the format must be {FORMAT}, found {found}")
             if content["confidence"] not in DIRECTIONS:
                 raise ValueError(f"the confidence is no column of cases.csv: {content['confidence']!r}")
+            member_files(content["fitted_on"])
             return cls(
                 temperature=Temperature.from_json(content["temperature"]),
                 confidence=content["confidence"],
@@ -146,3 +147,8 @@ class Calibration:
                 f"{file} is not a calibration, or is damaged ({type(error).__name__}: {error}). Run nnunet_ext "
                 f"calibrate again."
             ) from error
+
+
+def member_files(fitted_on: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Name and SHA-256 of each member that was fitted."""
+    return {(member["name"], member["sha256"]) for member in fitted_on["members"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,16 @@ class Case:
     name: str
     files: tuple[Path, ...]
     previous_stage: Path | None = None
+
+
+def cases_from(
+    source: str | Path | Sequence[Sequence[str]], file_ending: str, previous_stage_folder: str | Path | None = None
+) -> list[Case]:
+    """The cases of a folder, see `find_cases`, or of a list with the channel files of each case."""
+    previous = Path(previous_stage_folder) if previous_stage_folder else None
+    if isinstance(source, (str, Path)):
+        return find_cases(Path(source), file_ending, previous)
+    return [case_of([Path(file) for file in files], file_ending, previous) for files in source]
 
 
 def find_cases(folder: Path, file_ending: str, previous_stage_folder: Path | None = None) -> list[Case]:

@@ -12,20 +12,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from tqdm import tqdm
 
-from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
 from nnunet_ext.architectures.streaming import StreamingNetwork
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.case_writer import CaseWriter, output_of
-from nnunet_ext.inference.cases import Case, case_of, find_cases
+from nnunet_ext.inference.cases import Case, cases_from
 from nnunet_ext.inference.early_exit import EarlyExit, rule_for
-from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.float_maps import MapType
 from nnunet_ext.inference.input_checks import require_good_case
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.memory_estimate import require_memory_for
-from nnunet_ext.inference.model import Model, channel_names, load_model, require_same_labels, require_weights
+from nnunet_ext.inference.model import (
+    Model,
+    channel_names,
+    load_model,
+    require_previous_stage,
+    require_same_labels,
+    require_weights,
+)
+from nnunet_ext.inference.passes import Pass, passes_of
 from nnunet_ext.inference.precision import Arithmetic, Precision, arithmetic_for
 from nnunet_ext.inference.resampling import require_fast_resampling
 from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
@@ -268,13 +275,14 @@ class EnsembleEngine:
         self._require_whole_members(save_members)
         if not 0 <= part_id < num_parts:
             raise ValueError(f"Parts count from 0 to num_parts - 1; found part {part_id} of {num_parts}.")
-        self._require_previous_stage(folder_with_segs_from_prev_stage)
-        cases = self._cases(list_of_lists_or_source_folder, folder_with_segs_from_prev_stage)
+        require_previous_stage(folder_with_segs_from_prev_stage, self.models)
+        file_ending = self.dataset_json["file_ending"]
+        cases = cases_from(list_of_lists_or_source_folder, file_ending, folder_with_segs_from_prev_stage)
         output, cases = output_of(output_folder_or_list_of_truncated_output_files, cases)
         wanted = cases[part_id::num_parts]
         writer = None
         if output is not None:
-            names = [step.name for position in range(len(self.models)) for step in self.passes_of(position)]
+            names = [step.name for passes in self.passes for step in passes]
             writer = CaseWriter(
                 output,
                 self.models,
@@ -342,15 +350,6 @@ class EnsembleEngine:
             show_progress=self.allow_tqdm,
         )
 
-    def _cases(
-        self, source: str | Path | Sequence[Sequence[str]], previous_stage_folder: str | Path | None
-    ) -> list[Case]:
-        file_ending = self.dataset_json["file_ending"]
-        previous = Path(previous_stage_folder) if previous_stage_folder else None
-        if isinstance(source, (str, Path)):
-            return find_cases(Path(source), file_ending, previous)
-        return [case_of([Path(file) for file in files], file_ending, previous) for files in source]
-
     def predict_case(
         self,
         name: str,
@@ -413,7 +412,7 @@ class EnsembleEngine:
             early_exit=rule_for(self.early_exit) if self.early_exit else None,
             fast_resampling=self.fast_resampling,
         )
-        steps = [(position, step) for position in range(len(self.models)) for step in self.passes_of(position)]
+        steps = [(position, step) for position, passes in enumerate(self.passes) for step in passes]
         weight_left = sum(step.weight for _, step in steps)
         for position, step in steps:
             tiles = self._tiles_needed(position, ensemble)
@@ -441,36 +440,15 @@ class EnsembleEngine:
         tiles = ensemble.tiles_needed(position)
         return None if tiles and isinstance(self.models[position].network, StreamingNetwork) else tiles
 
-    def passes_of(self, position: int) -> list[Pass]:
-        """The runs of the network of one model: one a member, or one a member and flip."""
-        model = self.models[position]
-        flips = mirror_flips(model.mirror_axes, enabled=self.use_mirroring)
-        groups: list[list[Flip]] = [[flip] for flip in flips] if self.tta_members else [flips]
-        count = len(model.members) * len(groups)
-        weight = self.model_weights[position] / count if self.model_weights else 1.0
-        prefix = self._model_name(position)
-        return [
-            Pass(
-                name=prefix + member.name + (f"+{flip_name(group[0])}" if self.tta_members else ""),
-                member=member,
-                flips=tuple(group),
-                weight=weight,
-            )
-            for member in model.members
-            for group in groups
-        ]
-
-    def _model_name(self, position: int) -> str:
-        """What tells the members of one model folder from those of another, as the beginning of their names."""
-        names = [model.folder.name for model in self.models]
-        if len(names) == 1:
-            return ""
-        return f"{names[position]}/" if len(set(names)) == len(names) else f"{position}_{names[position]}/"
+    @property
+    def passes(self) -> list[list[Pass]]:
+        """The runs of each model's network: one a member, or one a member and flip."""
+        return passes_of(self.models, self.model_weights, mirroring=self.use_mirroring, tta_members=self.tta_members)
 
     @property
     def passes_per_case(self) -> int:
         """How many members a case is predicted with, flips counted where they are members."""
-        return sum(len(self.passes_of(position)) for position in range(len(self.models)))
+        return sum(len(passes) for passes in self.passes)
 
     def _prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
         tiled = tile_image(
@@ -492,12 +470,3 @@ class EnsembleEngine:
             previous_stage=case.previous_stage if any(model.is_cascaded for model in self.models) else None,
         )
         return [self._prepare_image(model, *model.preprocess(case)) for model in self.models]
-
-    def _require_previous_stage(self, folder: str | Path | None) -> None:
-        cascaded = next((model for model in self.models if model.is_cascaded), None)
-        if cascaded is not None and folder is None:
-            raise ValueError(
-                f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
-                f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
-                f"-prev_stage_predictions."
-            )

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from nnunet_ext.architectures.mirroring import Flip
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import foreground_probability
 from nnunet_ext.evaluation.volume import voxel_volume_ml
@@ -19,9 +18,9 @@ from nnunet_ext.inference.decisions import class_probabilities, decided_labels, 
 from nnunet_ext.inference.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.linear_resampling import is_linear
-from nnunet_ext.inference.members import Member
 from nnunet_ext.inference.model import Model
 from nnunet_ext.inference.moments import Moments
+from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.resampling import (
     Box,
     box_shape,
@@ -49,16 +48,6 @@ class PreparedCase:
     def to(self, device: torch.device) -> PreparedCase:
         """With the image where the members' results are to be summed up."""
         return PreparedCase(self.tiled.to(device), self.properties)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One run of a network over a case: a member, the flips that it averages, and its weight."""
-
-    name: str
-    member: Member
-    flips: tuple[Flip, ...]
-    weight: float
 
 
 class CaseEnsemble:

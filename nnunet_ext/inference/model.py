@@ -243,3 +243,14 @@ def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) ->
             f"--weights must give one positive number for each model folder; found {list(weights)} for "
             f"{len(models)} folders."
         )
+
+
+def require_previous_stage(folder: str | Path | None, models: Sequence[Model]) -> None:
+    """Refuses the second stage of a cascade without the folder of the first stage's segmentations."""
+    cascaded = next((model for model in models if model.is_cascaded), None)
+    if cascaded is not None and folder is None:
+        raise ValueError(
+            f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
+            f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
+            f"-prev_stage_predictions."
+        )

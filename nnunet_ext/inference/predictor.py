@@ -65,7 +65,7 @@ class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):
             )
         regions = self.label_manager.has_regions
         moments, total = Moments(regions=regions, with_variance=False), torch.zeros(())
-        passes = self.passes_of(0)
+        passes = self.passes[0]
         prepared = self._prepare_image(self.models[0], data)
         for step in passes:
             logits = self.runners[0].logits(step, prepared.tiled)

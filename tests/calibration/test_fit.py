@@ -71,7 +71,7 @@ def cohort(count: int = 12, *, regions: bool = False, folds: int = 3) -> list[Ca
 
 def fitted(cases: Sequence[CalibrationCase], *, regions: bool = False, **options) -> Calibration:
     return fit_calibration(
-        cases, FitOptions(**options), regions=regions, settings={"members": "final"}, fitted_on={"folds": ["0"]}
+        cases, FitOptions(**options), regions=regions, settings={"members": "final"}, fitted_on={"members": []}
     )
 
 

@@ -85,6 +85,8 @@ def test_a_file_that_is_no_calibration_is_refused(text, tmp_path):
         {"threshold": {}},
         {"mask": {"threshold": "low"}},
         {"confidence": "no such column"},
+        {"fitted_on": {"folds": ["0"]}},
+        {"fitted_on": {"members": ["fold_0/checkpoint_final"]}},
     ],
     ids=lambda change: "-".join(change),
 )

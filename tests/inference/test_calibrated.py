@@ -21,10 +21,11 @@ from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Threshold
 from nnunet_ext.cli import main
 from nnunet_ext.inference import EnsemblePredictor
-from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
 from nnunet_ext.inference.export import CasePrediction
 from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
 
 NO_TILES = tile_image(torch.zeros(1, 1, 4, 4), (4, 4))  # the network does not run in most of these tests

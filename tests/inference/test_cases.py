@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
-from nnunet_ext.inference.cases import case_of, find_cases
+from nnunet_ext.inference.cases import case_of, cases_from, find_cases
 
 
 def folder_with(tmp_path: Path, *names: str) -> Path:
@@ -70,3 +70,13 @@ def test_a_folder_without_images_is_refused_with_the_name_that_was_expected(tmp_
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_cases(tmp_path / "nowhere", ".nii.gz")
+
+
+def test_cases_are_taken_from_a_folder_or_from_a_list_of_files(tmp_path):
+    folder = folder_with(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz")
+    of_folder = cases_from(str(folder), ".nii.gz", str(tmp_path / "stage"))
+    of_list = cases_from(
+        [[str(folder / f"a_000{channel}.nii.gz") for channel in (0, 1)]], ".nii.gz", tmp_path / "stage"
+    )
+    assert of_folder == of_list
+    assert of_list[0].previous_stage == tmp_path / "stage" / "a.nii.gz"

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from nnunet_ext.inference.early_exit import InformationSettled, LabelSettled, SettledRule
-from nnunet_ext.inference.ensemble import CaseEnsemble, Pass, PreparedCase
+from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
 from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
 
 TWO_LABELS = {"background": 0, "organ": 1}

@@ -1,0 +1,72 @@
+"""The runs of networks over a case that an ensemble is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
+from nnunet_ext.inference.members import Member
+from nnunet_ext.inference.model import Model
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of a network over a case: a member, the flips that it averages, and its weight."""
+
+    name: str
+    member: Member
+    flips: tuple[Flip, ...]
+    weight: float
+
+
+def passes_of(
+    models: Sequence[Model], weights: Sequence[float] | None, *, mirroring: bool, tta_members: bool
+) -> list[list[Pass]]:
+    """The runs of each model's network: one a member, or one a member and flip.
+
+    Args:
+        models: of the ensemble.
+        weights: one a model, shared evenly by its runs; None gives every run the same weight.
+        mirroring: whether mirrored copies are looked at, as far as a model was trained with them.
+        tta_members: whether each of them counts as a member of its own.
+    """
+    return [
+        passes_of_model(
+            model,
+            name,
+            weights[position] if weights is not None else None,
+            mirroring=mirroring,
+            tta_members=tta_members,
+        )
+        for position, (model, name) in enumerate(zip(models, distinct_names(models), strict=True))
+    ]
+
+
+def passes_of_model(
+    model: Model, model_name: str, weight: float | None, *, mirroring: bool, tta_members: bool
+) -> list[Pass]:
+    """The runs of one model's network; `model_name` begins their names."""
+    flips = mirror_flips(model.mirror_axes, enabled=mirroring)
+    groups: list[list[Flip]] = [[flip] for flip in flips] if tta_members else [flips]
+    share = weight / (len(model.members) * len(groups)) if weight is not None else 1.0
+    return [
+        Pass(
+            name=model_name + member.name + (f"+{flip_name(group[0])}" if tta_members else ""),
+            member=member,
+            flips=tuple(group),
+            weight=share,
+        )
+        for member in model.members
+        for group in groups
+    ]
+
+
+def distinct_names(models: Sequence[Model]) -> list[str]:
+    """What tells the members of one model folder from those of another, as the beginning of their names."""
+    names = [model.folder.name for model in models]
+    if len(names) == 1:
+        return [""]
+    if len(set(names)) == len(names):
+        return [f"{name}/" for name in names]
+    return [f"{position}_{name}/" for position, name in enumerate(names)]
