@@ -27,17 +27,17 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from random_model import write_folds, write_images
 from torch.nn import functional
 
-from nnunet_ext.inference.allocator import keep_freed_memory
-from nnunet_ext.inference.case_table import CaseTable
-from nnunet_ext.inference.cases import find_cases
-from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
-from nnunet_ext.inference.export import write_case
-from nnunet_ext.inference.linear_resampling import resampled
-from nnunet_ext.inference.members import MemberRule
-from nnunet_ext.inference.model import load_model
+from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
+from nnunet_ext.inference.accumulation.linear_resampling import resampled
+from nnunet_ext.inference.accumulation.slabs import assembled
 from nnunet_ext.inference.passes import Pass
-from nnunet_ext.inference.slabs import assembled
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.machine.allocator import keep_freed_memory
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import load_model
+from nnunet_ext.prediction_folder.case_files import write_case
+from nnunet_ext.prediction_folder.case_table import CaseTable
+from nnunet_ext.prediction_folder.cases import find_cases
 
 PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}  # by nnU-Net's planner
 ISOTROPIC, THICK_SLICES = (1.0, 1.0, 1.0), (8.0, 1.0, 1.0)

@@ -22,10 +22,10 @@ from random_model import write_folds
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_ext.inference.allocator import keep_freed_memory
-from nnunet_ext.inference.batch_size import batch_size_for
-from nnunet_ext.inference.members import MemberRule
-from nnunet_ext.inference.model import build_network, load_model
+from nnunet_ext.inference.runtimes.batch_size import batch_size_for
+from nnunet_ext.machine.allocator import keep_freed_memory
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import build_network, load_model
 
 CPU = torch.device("cpu")
 MATRIX = 2048

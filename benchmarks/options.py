@@ -26,9 +26,9 @@ import SimpleITK as sitk
 from nnunet_ext.evaluation import expected_calibration_error
 from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.overlap import mean_dice
-from nnunet_ext.inference.allocator import keep_freed_memory
-from nnunet_ext.inference.cases import find_cases
 from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.machine.allocator import keep_freed_memory
+from nnunet_ext.prediction_folder.cases import find_cases
 
 
 @dataclass

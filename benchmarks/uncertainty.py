@@ -23,10 +23,10 @@ import torch
 from inference import SCENES, Scene
 from random_model import write_folds, write_images
 
-from nnunet_ext.inference.allocator import keep_freed_memory
-from nnunet_ext.inference.cases import find_cases
-from nnunet_ext.inference.decisions import decided_labels
+from nnunet_ext.inference.accumulation.decisions import decided_labels
 from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.machine.allocator import keep_freed_memory
+from nnunet_ext.prediction_folder.cases import find_cases
 
 NOT_RESAMPLED = ("hippocampus", "acdc")
 

@@ -19,11 +19,13 @@ from nnunet_ext import discovery
 from nnunet_ext.cli import COMMANDS, build_parser, ensemble_flags, main
 from nnunet_ext.cli.ensemble_flags import AVERAGES
 from nnunet_ext.cli.predict import MAP_NAMES, MAP_TYPES
+from nnunet_ext.commands.predict import member_rule, model_folders, model_weights, requested_maps
 from nnunet_ext.doctor import Finding
-from nnunet_ext.inference import early_exit, float_maps, precision
+from nnunet_ext.inference.accumulation import early_exit
 from nnunet_ext.inference.run import PredictionReport
+from nnunet_ext.inference.runtimes import precision
 from nnunet_ext.inference.uncertainty import MAPS
-from nnunet_ext.predict import member_rule, model_folders, model_weights, requested_maps
+from nnunet_ext.prediction_folder import map_files as float_maps
 
 SUBCOMMANDS = [command.name for command in COMMANDS]
 
@@ -177,7 +179,7 @@ def flags(*more: str, out: str = "out") -> list[str]:
     ],
 )
 def test_predict_has_status_0_only_if_every_case_was_predicted(report, status, line, capsys, monkeypatch):
-    monkeypatch.setattr("nnunet_ext.predict.predict_folder", lambda arguments: report)
+    monkeypatch.setattr("nnunet_ext.commands.predict.predict_folder", lambda arguments: report)
     assert main(flags("-m", "model")) == status
     printed = capsys.readouterr()
     assert printed.out.strip() == line
@@ -227,7 +229,7 @@ def test_every_flag_reaches_the_predictor(monkeypatch):
             received.update(settings, source=source, output=output)
             return PredictionReport()
 
-    monkeypatch.setattr("nnunet_ext.predict.EnsembleEngine", Recorder)
+    monkeypatch.setattr("nnunet_ext.commands.predict.EnsembleEngine", Recorder)
     threads = torch.get_num_threads()
     try:
         assert main(flags("-m", "a", "-m", "b")) == 0

@@ -13,7 +13,7 @@ from nnunet_ext.calibration.risk_control import MissCounts, foreground_probabili
 from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.case_metrics import in_box, masks_of, nan_mean
 from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
-from nnunet_ext.evaluation.results import Region
+from nnunet_ext.labels import Region
 
 MOST_VOXELS = 50_000  # a case; drawn at random of those in the box of its truth's foreground
 

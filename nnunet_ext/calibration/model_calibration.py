@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.atomic import without_nan, write_json
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Measure, Threshold, verdict
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
+from nnunet_ext.files.atomic import without_nan, write_json
 
 FILE_NAME = "calibration.json"
 FORMAT = 1

@@ -44,8 +44,8 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.calibrate import calibrate_model
     from nnunet_ext.calibration.text import calibration_lines
+    from nnunet_ext.commands.calibrate import calibrate_model
 
     calibration, file = calibrate_model(arguments)
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")

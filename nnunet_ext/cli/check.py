@@ -22,7 +22,7 @@ def check_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.check import check_folder
+    from nnunet_ext.commands.check import check_folder
 
     report = check_folder(arguments)
     print(*report.lines, sep="\n")

@@ -13,7 +13,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.demo import run_demo
+    from nnunet_ext.commands.demo import run_demo
 
     run_demo(Path(arguments.o), say=print)
     return 0

@@ -46,7 +46,7 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.evaluate import evaluate_predictions
+    from nnunet_ext.commands.evaluate import evaluate_predictions
 
     result = evaluate_predictions(arguments)
     print(*result.lines, "", f"Tables in {result.folder}", sep="\n")

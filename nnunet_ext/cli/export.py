@@ -23,8 +23,8 @@ def export_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.inference.model_export import export_plain_model
-    from nnunet_ext.predict import chosen_folds, model_folders
+    from nnunet_ext.commands.predict import chosen_folds, model_folders
+    from nnunet_ext.models.plain_copy import export_plain_model
 
     copies = [
         export_plain_model(

@@ -56,7 +56,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.predict import predict_folder
+    from nnunet_ext.commands.predict import predict_folder
 
     report = predict_folder(arguments)
     done = f"{len(report.predicted)} predicted" + (

@@ -19,7 +19,7 @@ def report_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.make_report import report_folder
+    from nnunet_ext.commands.report import report_folder
 
     page, problems = report_folder(arguments)
     print(page)

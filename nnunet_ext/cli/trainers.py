@@ -8,7 +8,7 @@ from nnunet_ext.cli.command import Command, no_flags
 
 
 def trainers(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.trainers import PARTS
+    from nnunet_ext.trainers.parts import PARTS
 
     parts = [part for part in PARTS if not part.internal]
     width = max(len(part.spelling) for part in parts)

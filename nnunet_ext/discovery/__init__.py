@@ -7,7 +7,12 @@ module, `nnunet_ext_trainers`, and nothing else.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 VARIABLE = "nnUNet_extTrainer"
 
@@ -45,3 +50,32 @@ def shell_line(shell: str) -> str:
     if shell not in lines:
         raise ValueError(f"The shell must be one of {', '.join(lines)}; found {shell!r}.")
     return lines[shell]
+
+
+def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
+    """The class for a name that nnU-Net looks for in our discovery module.
+
+    Raises:
+        AttributeError: for a name that is not ours: nnU-Net goes on searching and has its own message.
+        TrainerNameError: for a name that is ours but wrong. While other folders wait behind ours in
+            `nnUNet_extTrainer`, an unknown word is only warned about, because it may be theirs.
+    """
+    from nnunet_ext.trainers import names  # imports nnU-Net's trainer: 2 seconds
+
+    if not name.startswith(names.PREFIX):
+        raise AttributeError(name)
+    try:
+        return names.trainer_class(name)
+    except names.UnknownPartError as error:
+        if not names.resembles_ours(name):
+            raise AttributeError(name) from None
+        if _folders_wait_behind_ours():
+            warnings.warn(str(error), stacklevel=3)
+            raise AttributeError(name) from None
+        raise
+
+
+def _folders_wait_behind_ours() -> bool:
+    folders = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+    ours = Path(path())
+    return ours in folders and folders.index(ours) < len(folders) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_ext.trainers.names import offer_to_nnunet
+from nnunet_ext.discovery import offer_to_nnunet
 
 
 def __getattr__(name: str) -> type:

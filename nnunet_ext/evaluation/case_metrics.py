@@ -16,7 +16,7 @@ from nnunet_ext.evaluation.error_parts import error_parts
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.lesions import detect_lesions
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts, joint_histogram, overlap_counts
-from nnunet_ext.evaluation.results import CaseEvaluation, Figures, Region
+from nnunet_ext.evaluation.results import CaseEvaluation, Figures
 from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
 from nnunet_ext.evaluation.uncertainty_maps import (
     error_auroc,
@@ -25,6 +25,7 @@ from nnunet_ext.evaluation.uncertainty_maps import (
     qu_brats_score,
 )
 from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml
+from nnunet_ext.labels import Region
 
 
 def evaluate_case(

@@ -15,13 +15,13 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunet_ext.atomic import PARTIAL_PREFIX
 from nnunet_ext.evaluation.case_metrics import evaluate_case
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
-from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation, Region
+from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.volume import voxel_volume_ml
-from nnunet_ext.inference.float_maps import map_file_ending
-from nnunet_ext.inference.uncertainty import regions_of
+from nnunet_ext.files.atomic import PARTIAL_PREFIX
+from nnunet_ext.labels import Region, regions_of
+from nnunet_ext.prediction_folder.map_files import map_file_ending
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
         example_file: a label map, from which nnU-Net finds the reader.
     """
     manager = PlansManager(plans).get_label_manager(dataset_json)
-    structures = regions_of(manager, dataset_json)
+    structures = regions_of(dataset_json)
     if manager.has_regions:
         # of one label: 3 stays 3, and [3] is (3,)
         stock_keys = dict(zip(structures, manager.foreground_regions, strict=True))

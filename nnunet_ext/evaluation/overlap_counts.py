@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_ext.evaluation.results import Region
+from nnunet_ext.labels import Region
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_ext.evaluation.calibration import ReliabilityBins
+from nnunet_ext.labels import Region
 
-Region = tuple[int, ...]  # the labels that make up a structure
 Figures = dict[str, float]  # name of a metric to its value; NaN where the case defines none
 
 

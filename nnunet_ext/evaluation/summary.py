@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
-from nnunet_ext.atomic import atomic_path, without_nan, write_json
 from nnunet_ext.evaluation.case_metrics import nan_mean
 from nnunet_ext.evaluation.results import Figures, FolderEvaluation
+from nnunet_ext.files.atomic import atomic_path, without_nan, write_json
 
 END_THRESHOLD = 0.8  # of the end coefficient
 

@@ -14,17 +14,19 @@ from tqdm import tqdm
 
 from nnunet_ext.architectures.streaming import StreamingNetwork
 from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.inference.case_writer import CaseWriter, output_of
-from nnunet_ext.inference.cases import Case, cases_from
-from nnunet_ext.inference.early_exit import EarlyExit, rule_for
-from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
-from nnunet_ext.inference.export import CasePrediction
-from nnunet_ext.inference.float_maps import MapType
-from nnunet_ext.inference.input_checks import require_good_case
+from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
+from nnunet_ext.inference.accumulation.early_exit import EarlyExit, rule_for
+from nnunet_ext.inference.accumulation.resampling import require_fast_resampling
 from nnunet_ext.inference.member_runner import MemberRunner
-from nnunet_ext.inference.members import MemberRule
 from nnunet_ext.inference.memory_estimate import require_memory_for
-from nnunet_ext.inference.model import (
+from nnunet_ext.inference.passes import Pass, passes_of
+from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
+from nnunet_ext.inference.runtimes.precision import Arithmetic, Precision, arithmetic_for
+from nnunet_ext.inference.sliding_window import Tile, tile_image
+from nnunet_ext.inference.uncertainty import require_known_maps
+from nnunet_ext.input_checks import require_good_case
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import (
     Model,
     channel_names,
     load_model,
@@ -32,12 +34,11 @@ from nnunet_ext.inference.model import (
     require_same_labels,
     require_weights,
 )
-from nnunet_ext.inference.passes import Pass, passes_of
-from nnunet_ext.inference.precision import Arithmetic, Precision, arithmetic_for
-from nnunet_ext.inference.resampling import require_fast_resampling
-from nnunet_ext.inference.run import CaseSink, PredictionReport, run_cases
-from nnunet_ext.inference.sliding_window import Tile, tile_image
-from nnunet_ext.inference.uncertainty import require_known_maps
+from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.case_files import CasePrediction
+from nnunet_ext.prediction_folder.cases import Case, cases_from
+from nnunet_ext.prediction_folder.map_files import MapType
+from nnunet_ext.prediction_folder.writer import CaseContents, CaseWriter, RunRecord, output_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -283,21 +284,27 @@ class EnsembleEngine:
         writer = None
         if output is not None:
             names = [step.name for passes in self.passes for step in passes]
-            writer = CaseWriter(
-                output,
-                self.models,
-                maps=maps,
-                save_probabilities=save_probabilities,
+            contents = CaseContents(
+                OutputOptions(
+                    maps=maps,
+                    map_type=map_type,
+                    save_probabilities=save_probabilities,
+                    save_members=save_members,
+                    continue_prediction=not overwrite,
+                    num_parts=num_parts,
+                    part_id=part_id,
+                ),
                 member_names=names if save_members else (),
-                keep_existing=not overwrite,
-                part_id=part_id,
-                num_parts=num_parts,
-                calibration=self.calibration,
-                arguments=arguments
-                if arguments is not None
-                else {"members": self.member_rule, "average": self.average},
-                map_type=map_type,
+                covering_mask=self.calibration is not None and self.calibration.mask is not None,
+                verdict=self.calibration is not None,
             )
+            record = RunRecord(
+                arguments if arguments is not None else {"members": self.member_rule, "average": self.average},
+                [member.record() for model in self.models for member in model.members],
+                self.dataset_json,
+                self.plans_manager.plans,
+            )
+            writer = CaseWriter(output, contents, record, self.plans_manager.image_reader_writer_class())
         with writer or nullcontext():
             if writer is not None:
                 writer.clear(wanted)

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from nnunet_ext.architectures.dropout_draws import dropout_draw
 from nnunet_ext.architectures.streaming import StreamingNetwork
-from nnunet_ext.inference.batch_size import BatchSize, fitting_batch_size
-from nnunet_ext.inference.dropout_draws import dropout_draw
-from nnunet_ext.inference.model import Model
 from nnunet_ext.inference.passes import Pass
-from nnunet_ext.inference.precision import SINGLE, Arithmetic, log_cost
+from nnunet_ext.inference.runtimes.batch_size import BatchSize, fitting_batch_size
+from nnunet_ext.inference.runtimes.precision import SINGLE, Arithmetic, log_cost
 from nnunet_ext.inference.sliding_window import Tile, TiledImage, run_batch
 from nnunet_ext.inference.volume_memory import network_logits
-from nnunet_ext.inference.weight_store import point_at
+from nnunet_ext.models.model import Model
+from nnunet_ext.models.weight_store import point_at
 
 COMPILE_VARIABLE = "nnUNet_compile"
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nnunet_ext.inference.available_memory import available_memory_bytes
-from nnunet_ext.inference.resampling import common_box, crop_box
+from nnunet_ext.inference.accumulation.resampling import common_box, crop_box
+from nnunet_ext.machine.available_memory import available_memory_bytes
 
 if TYPE_CHECKING:
-    from nnunet_ext.inference.ensemble import PreparedCase
-    from nnunet_ext.inference.model import Model
+    from nnunet_ext.inference.accumulation.case_sums import PreparedCase
+    from nnunet_ext.models.model import Model
 
 BYTES_PER_VALUE = 4  # fp32
 GIBIBYTE = 1 << 30

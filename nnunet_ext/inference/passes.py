@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
-from nnunet_ext.inference.members import Member
-from nnunet_ext.inference.model import Model
+from nnunet_ext.models.members import Member
+from nnunet_ext.models.model import Model
 
 
 @dataclass(frozen=True)

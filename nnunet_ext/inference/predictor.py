@@ -12,10 +12,10 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.architectures.posterior import to_logits
+from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.engine import EnsembleEngine
-from nnunet_ext.inference.members import MemberError, MemberRule
-from nnunet_ext.inference.model import load_model
-from nnunet_ext.inference.moments import Moments
+from nnunet_ext.models.members import MemberError, MemberRule
+from nnunet_ext.models.model import load_model
 
 
 class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):

@@ -12,11 +12,11 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from nnunet_ext.inference.cases import Case
-from nnunet_ext.inference.ensemble import PreparedCase
-from nnunet_ext.inference.export import CasePrediction
-from nnunet_ext.inference.input_checks import BadInputError
+from nnunet_ext.inference.accumulation.case_sums import PreparedCase
 from nnunet_ext.inference.memory_estimate import CaseTooLargeError
+from nnunet_ext.input_checks import BadInputError
+from nnunet_ext.prediction_folder.case_files import CasePrediction
+from nnunet_ext.prediction_folder.cases import Case
 
 MOST_WAITING_FOR_DISK = 2  # cases that are predicted but not written: they hold memory
 

@@ -12,8 +12,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import nn
 
 from nnunet_ext.architectures.mirroring import Flip
-from nnunet_ext.inference.batch_size import BatchSize, batch_size_for
-from nnunet_ext.inference.precision import Arithmetic
+from nnunet_ext.inference.runtimes.batch_size import BatchSize, batch_size_for
+from nnunet_ext.inference.runtimes.precision import Arithmetic
 
 Tile = tuple[slice | int, ...]  # over the spatial axes; a 2D configuration has a slice index in front
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.inference.agreement import CroppedLabels, Region, overlaps, pairwise_dice
-from nnunet_ext.inference.moments import Moments, entropy, largest_entropy
-from nnunet_ext.inference.slabs import Slab, WholeVolume, for_each_slab
+from nnunet_ext.inference.accumulation.agreement import CroppedLabels, overlaps, pairwise_dice
+from nnunet_ext.inference.accumulation.moments import Moments, entropy, largest_entropy
+from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_slab
+from nnunet_ext.labels import Region
 
 # Each map is (*spatial) in [0, 1], from the moments and their predictive entropy, which costs most and is needed
 # twice. Entropies are divided by their largest value, ln C.
@@ -74,16 +74,6 @@ def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, region
 def as_map(values: torch.Tensor) -> np.ndarray:
     """In [0, 1] to the last bit, (*spatial) float32."""
     return values.clamp_(0, 1).cpu().numpy().astype(np.float32, copy=False)
-
-
-def regions_of(labels: LabelManager, dataset_json: Mapping) -> dict[str, Region]:
-    """Name to labels of every foreground class or region, in the order of the network's outputs."""
-    names = {}
-    for name, value in dataset_json["labels"].items():
-        members = tuple(int(label) for label in value) if isinstance(value, (list, tuple)) else (int(value),)
-        if name != "ignore" and set(members) != {0}:
-            names[name] = members
-    return names
 
 
 def case_row(

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.atomic import write_json
+from nnunet_ext.files.atomic import write_json
 from nnunet_ext.phantom.cardiac import CARDIAC_LABELS, VendorName, cardiac_case
 from nnunet_ext.phantom.case import Field, PhantomCase
 from nnunet_ext.phantom.tumour import tumour_case

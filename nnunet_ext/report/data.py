@@ -13,10 +13,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.evaluation.confidences import DIRECTIONS, usable_columns
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.inference.case_table import TABLE_NAME, read_cases
-from nnunet_ext.inference.cases import find_cases
-from nnunet_ext.inference.float_maps import map_file_ending
 from nnunet_ext.inference.uncertainty import MAPS
+from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
+from nnunet_ext.prediction_folder.cases import find_cases
+from nnunet_ext.prediction_folder.map_files import map_file_ending
 from nnunet_ext.report.label_names import channel_name, label_names
 from nnunet_ext.report.models import ModelFolder, model_folders
 

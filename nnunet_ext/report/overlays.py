@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from nnunet_ext.contact_sheet import LABEL_COLOURS
+from nnunet_ext.report.contact_sheet import LABEL_COLOURS
 
 LONGER_SIDE = 256  # pixels of a picture, more than its column is wide
 FILL_OPACITY = 0.22

@@ -8,7 +8,7 @@ from collections import Counter
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import nnunet_ext
-from nnunet_ext.atomic import atomic_path
+from nnunet_ext.files.atomic import atomic_path
 from nnunet_ext.report.cards import Card, card
 from nnunet_ext.report.data import VERDICTS, ReportData
 from nnunet_ext.report.figures import evaluation_figures, histogram_figures, training_figures, weight_figures

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_ext.checkpoints import CheckpointError, load_checkpoint
+from nnunet_ext.files.checkpoints import CheckpointError, load_checkpoint
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 

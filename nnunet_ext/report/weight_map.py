@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunet_ext.checkpoints import CheckpointError, load_checkpoint
-from nnunet_ext.posterior_samples import Sample, read_manifest
+from nnunet_ext.files.checkpoints import CheckpointError, load_checkpoint
+from nnunet_ext.samples import Sample, read_manifest
 
 FEWEST = 3  # two points are always on a line
 CHUNK = 1 << 16  # weights of each sample at a time

@@ -11,8 +11,8 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunet_ext.atomic import atomic_path
-from nnunet_ext.checkpoints import plain_network, save_checkpoint
+from nnunet_ext.files.atomic import atomic_path
+from nnunet_ext.files.checkpoints import plain_network, save_checkpoint
 
 EXTRA_STATE_KEY = "nnunet_ext"
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +14,8 @@ import nnunetv2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-from nnunet_ext import discovery
-from nnunet_ext.trainers import PARTS
 from nnunet_ext.trainers.part import Part
+from nnunet_ext.trainers.parts import PARTS
 
 PREFIX = "nnUNetTrainer"
 NETWORK = "the network"
@@ -191,38 +188,12 @@ def unknown_part_message(word: str) -> str:
     )
 
 
-def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
-    """The class for a name that nnU-Net looks for in our discovery module.
-
-    Raises:
-        AttributeError: for a name that is not ours: nnU-Net goes on searching and has its own message.
-        TrainerNameError: for a name that is ours but wrong. While other folders wait behind ours in
-            `nnUNet_extTrainer`, an unknown word is only warned about, because it may be theirs.
-    """
-    if not name.startswith(PREFIX):
-        raise AttributeError(name)
-    try:
-        return trainer_class(name)
-    except UnknownPartError as error:
-        if not _resembles_ours(name):
-            raise AttributeError(name) from None
-        if _folders_wait_behind_ours():
-            warnings.warn(str(error), stacklevel=3)
-            raise AttributeError(name) from None
-        raise
-
-
-def _resembles_ours(name: str) -> bool:
+def resembles_ours(name: str) -> bool:
+    """Whether a word of the name is a part of ours, or close to one."""
     words = [word for word in name.removeprefix(PREFIX).split("_") if word]
     return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(
         close_spellings(word, known_spellings()) for word in words
     )
-
-
-def _folders_wait_behind_ours() -> bool:
-    folders = [Path(folder) for folder in os.environ.get(discovery.VARIABLE, "").split(os.pathsep) if folder.strip()]
-    ours = Path(discovery.path())
-    return ours in folders and folders.index(ours) < len(folders) - 1
 
 
 def __getattr__(name: str) -> type:

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_ext.inference.case_table import read_cases
+from nnunet_ext.prediction_folder.case_table import read_cases
 
 CASES = ["tumour_006", "tumour_007"]
 FOLDS = (0, 1)

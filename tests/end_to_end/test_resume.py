@@ -11,7 +11,7 @@ import shutil
 import pytest
 import torch
 
-from nnunet_ext.checkpoints import load_checkpoint
+from nnunet_ext.files.checkpoints import load_checkpoint
 
 TRAINER = "nnUNetTrainerCyclical2_member1_20epochs_1iters"
 # T = 20, M = 2: T_c = 10, plateau from floor(0.8 * 10) = 8 on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_ext.checkpoints import load_checkpoint
+from nnunet_ext.files.checkpoints import load_checkpoint
 
 TRAINER = "nnUNetTrainerDSD_Cyclical2_4epochs_20iters"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_ext.checkpoints import load_checkpoint
-from nnunet_ext.inference.case_table import read_cases
+from nnunet_ext.files.checkpoints import load_checkpoint
+from nnunet_ext.prediction_folder.case_table import read_cases
 
 TRAINER = "nnUNetTrainerStreaming_DiceFocal_3epochs_10iters"
 

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_ext.checkpoints import load_checkpoint
+from nnunet_ext.files.checkpoints import load_checkpoint
 
 TRAINER = "nnUNetTrainerCyclical2_4epochs_2iters"
 # T = 4, M = 2: T_c = 2 and the plateau begins at floor(0.8 * 2) = 1, so epochs 1 and 3 are sampled.

@@ -21,12 +21,12 @@ from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Threshold
 from nnunet_ext.cli import main
 from nnunet_ext.inference import EnsemblePredictor
-from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
-from nnunet_ext.inference.export import CasePrediction
-from nnunet_ext.inference.members import MemberRule
-from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import Model, load_model
+from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 NO_TILES = tile_image(torch.zeros(1, 1, 4, 4), (4, 4))  # the network does not run in most of these tests
 TWO_LABELS = {"background": 0, "organ": 1}
@@ -291,7 +291,7 @@ def predict(folder: Path, images: Path, output: Path, *flags: str) -> int:
 
 
 def test_the_command_takes_the_calibration_of_the_model_folder(folder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("nnunet_ext.predict.usable_cores", lambda: 1)
+    monkeypatch.setattr("nnunet_ext.commands.predict.usable_cores", lambda: 1)
     calibration = calibration_of(1.7, 1.7, 1.7, settings=opened(folder).settings)
     calibration.save(folder / "calibration.json")
     assert predict(folder, images, tmp_path / "out", "--calibrated") == 0
@@ -304,7 +304,7 @@ def test_the_command_takes_the_calibration_of_the_model_folder(folder, images, t
 def test_the_command_refuses_a_calibration_that_is_missing_or_of_another_ensemble(
     folder, images, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("nnunet_ext.predict.usable_cores", lambda: 1)
+    monkeypatch.setattr("nnunet_ext.commands.predict.usable_cores", lambda: 1)
     assert predict(folder, images, tmp_path / "out", "--calibrated") == 1
     assert "calibration.json does not exist. Run nnunet_ext calibrate" in capsys.readouterr().err
     calibration_of(1.0, 1.0, 1.0, settings=opened(folder).settings).save(folder / "calibration.json")

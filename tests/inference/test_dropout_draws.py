@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ext.inference.dropout_draws import dropout_draw, dropout_layers
-from nnunet_ext.inference.members import MemberError, MemberRule, find_members
-from nnunet_ext.inference.model import load_model
+from nnunet_ext.architectures.dropout_draws import dropout_draw, dropout_layers
+from nnunet_ext.models.members import MemberError, MemberRule, find_members
+from nnunet_ext.models.model import load_model
 
 CPU = torch.device("cpu")
 

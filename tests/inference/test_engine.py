@@ -7,9 +7,9 @@ import torch
 from tqdm import tqdm
 
 from nnunet_ext.inference import EnsemblePredictor, engine, member_runner
-from nnunet_ext.inference.batch_size import BatchSize
-from nnunet_ext.inference.cases import find_cases
 from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.inference.runtimes.batch_size import BatchSize
+from nnunet_ext.prediction_folder.cases import find_cases
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.inference.early_exit import InformationSettled, LabelSettled, SettledRule
-from nnunet_ext.inference.ensemble import CaseEnsemble, PreparedCase
-from nnunet_ext.inference.members import MemberRule
-from nnunet_ext.inference.model import Model, load_model
+from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
+from nnunet_ext.inference.accumulation.early_exit import InformationSettled, LabelSettled, SettledRule
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import Model, load_model
 
 TWO_LABELS = {"background": 0, "organ": 1}
 SHAPE = (1, 1, 4)  # (z, y, x): four voxels in a row

@@ -23,11 +23,13 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from nnunet_ext.cli import main
-from nnunet_ext.inference import EnsemblePredictor, case_writer, export
-from nnunet_ext.inference.case_table import CaseTable, read_cases
-from nnunet_ext.inference.cases import find_cases
-from nnunet_ext.inference.input_checks import BadInputError
-from nnunet_ext.inference.output_lock import OutputInUseError, OutputLock
+from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.input_checks import BadInputError
+from nnunet_ext.prediction_folder import case_files as export
+from nnunet_ext.prediction_folder import writer as case_writer
+from nnunet_ext.prediction_folder.case_table import CaseTable, read_cases
+from nnunet_ext.prediction_folder.cases import find_cases
+from nnunet_ext.prediction_folder.output_lock import OutputInUseError, OutputLock
 
 CASES = ["c0", "c1", "c2"]
 NOBODY = 65534

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_ext.atomic import PARTIAL_PREFIX
+from nnunet_ext.files.atomic import PARTIAL_PREFIX
 from nnunet_ext.inference import EnsemblePredictor
-from nnunet_ext.inference.case_table import read_cases
-from nnunet_ext.inference.output_lock import PREFIX
+from nnunet_ext.prediction_folder.case_table import read_cases
+from nnunet_ext.prediction_folder.output_lock import PREFIX
 
 CASES = [f"c{number}" for number in range(4)]
 SLOW_TESTS = os.environ.get("NNUNET_EXT_SLOW_TESTS", "")

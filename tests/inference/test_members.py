@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_ext.checkpoints import CheckpointError
-from nnunet_ext.inference.members import MemberError, MemberRule, find_members
-from nnunet_ext.inference.model import load_model
+from nnunet_ext.files.checkpoints import CheckpointError
+from nnunet_ext.models.members import MemberError, MemberRule, find_members
+from nnunet_ext.models.model import load_model
 
 FINAL = MemberRule.parse("final")
 SAMPLES = [(0, 7), (0, 8), (0, 9), (1, 17), (1, 18), (1, 19)]  # (cycle, epoch): two cycles of ten epochs

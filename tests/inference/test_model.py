@@ -8,9 +8,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ext.inference import model as model_module
-from nnunet_ext.inference.members import MemberRule
-from nnunet_ext.inference.model import build_network, load_model
+from nnunet_ext.models import model as model_module
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import build_network, load_model
 
 RESIDUAL = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nnunet_ext.architectures.posterior import posterior_weights
-from nnunet_ext.checkpoints import load_checkpoint
-from nnunet_ext.inference.members import MemberError
-from nnunet_ext.inference.model_export import ExportError, export_plain_model, plain_trainer_name
+from nnunet_ext.files.checkpoints import load_checkpoint
+from nnunet_ext.models.members import MemberError
+from nnunet_ext.models.plain_copy import ExportError, export_plain_model, plain_trainer_name
 
 PLANS_NAME = "nnUNetPlans"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.cli import main
-from nnunet_ext.inference.case_table import read_cases
+from nnunet_ext.prediction_folder.case_table import read_cases
 
 NAMES = ["Herz für Ärzte", "心臓 の 画像", "a 'quoted' (case), with #%&= signs"]
 

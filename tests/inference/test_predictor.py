@@ -25,9 +25,10 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.cli import main
-from nnunet_ext.inference import EnsemblePredictor, weight_store
-from nnunet_ext.inference.cases import find_cases
-from nnunet_ext.inference.members import MemberError
+from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.models import weight_store
+from nnunet_ext.models.members import MemberError
+from nnunet_ext.prediction_folder.cases import find_cases
 
 MAPS = ("entropy", "mutual_information", "expected_entropy", "variance", "confidence")
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
@@ -568,7 +569,7 @@ def test_lists_of_files_are_written_under_the_names_given(make_model_folder, fiv
     assert report.predicted == ["x", "y"]
     predictor.predict_from_files(five_images, tmp_path / "folder", maps=())
     np.testing.assert_array_equal(segmentation(tmp_path / "out", "x"), segmentation(tmp_path / "folder", "c3"))
-    with pytest.raises(ValueError, match="one path a case"):
+    with pytest.raises(ValueError, match="one path per case"):
         predictor.predict_from_files(files, [str(tmp_path / "out" / "x")])
 
 
@@ -802,7 +803,7 @@ def test_trainers_of_the_signature_before_nnunet_2_8_are_served(make_model_folde
 
     folder = make_model_folder()
     expected = segmentation(predicted(folder, images, tmp_path / "new"))
-    monkeypatch.setattr("nnunet_ext.inference.model.find_trainer", lambda name: OldTrainer)
+    monkeypatch.setattr("nnunet_ext.models.model.find_trainer", lambda name: OldTrainer)
     np.testing.assert_array_equal(segmentation(predicted(folder, images, tmp_path / "old")), expected)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nnunet_ext.architectures.mirroring import mirror_flips
-from nnunet_ext.inference.batch_size import BatchSize, batch_size_for
+from nnunet_ext.inference.runtimes.batch_size import BatchSize, batch_size_for
 from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image, tiles_of
 
 CPU = torch.device("cpu")

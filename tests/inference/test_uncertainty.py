@@ -7,16 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.inference.agreement import crop_to_foreground
-from nnunet_ext.inference.moments import Moments
+from nnunet_ext.inference.accumulation.agreement import crop_to_foreground
+from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.uncertainty import (
     MAPS,
     case_row,
     coefficient_of_variation,
     confidence,
-    regions_of,
     require_known_maps,
     uncertainty_maps,
 )
@@ -78,20 +76,6 @@ def test_an_unknown_map_is_refused_with_the_known_ones():
     require_known_maps(["entropy", "variance"])
     with pytest.raises(ValueError, match=r"entropy, mutual_information.*found sharpness"):
         require_known_maps(["entropy", "sharpness"])
-
-
-# --- names of regions ---
-
-
-def test_every_foreground_label_is_a_region_and_ignore_is_none():
-    dataset_json = {"labels": {"background": 0, "RV": 1, "LV": 3, "ignore": 4}}
-    assert regions_of(LabelManager(dataset_json["labels"], None), dataset_json) == {"RV": (1,), "LV": (3,)}
-
-
-def test_regions_keep_all_their_labels():
-    dataset_json = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
-    labels = LabelManager(dataset_json["labels"], dataset_json["regions_class_order"])
-    assert regions_of(labels, dataset_json) == {"whole": (1, 2), "core": (2,)}
 
 
 # --- the row ---

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from nnunet_ext.architectures.streaming import MemoryWeights, StreamingNetwork
-from nnunet_ext.inference import weight_store
-from nnunet_ext.inference.members import Member, MemberError, MemberRule, find_members
-from nnunet_ext.inference.model import load_model
-from nnunet_ext.inference.weight_store import WeightStore, default_budget_bytes, on_device, point_at, unique_bytes
+from nnunet_ext.models import weight_store
+from nnunet_ext.models.members import Member, MemberError, MemberRule, find_members
+from nnunet_ext.models.model import load_model
+from nnunet_ext.models.weight_store import WeightStore, default_budget_bytes, on_device, point_at, unique_bytes
 
 CPU = torch.device("cpu")
 PLENTY = 1 << 30

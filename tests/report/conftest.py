@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_ext.inference.case_table import CaseTable
+from nnunet_ext.prediction_folder.case_table import CaseTable
 
 SHAPE = (5, 24, 20)  # z, y, x
 SPACING_MM = (8.0, 1.0, 2.0)

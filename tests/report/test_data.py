@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.inference.case_table import TABLE_NAME, CaseTable, read_cases
+from nnunet_ext.prediction_folder.case_table import TABLE_NAME, CaseTable, read_cases
 from nnunet_ext.report.data import OperatingPoint, ReportCase, gather, number_in, order_column, worst_first
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from nnunet_ext.contact_sheet import LABEL_COLOURS
+from nnunet_ext.report.contact_sheet import LABEL_COLOURS
 from nnunet_ext.report.overlays import (
     data_uri,
     grey,

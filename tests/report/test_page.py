@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.checkpoints import save_checkpoint
 from nnunet_ext.evaluation.calibration import ReliabilityBins
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.inference.case_table import TABLE_NAME, CaseTable, read_cases
+from nnunet_ext.files.checkpoints import save_checkpoint
+from nnunet_ext.prediction_folder.case_table import TABLE_NAME, CaseTable, read_cases
 from nnunet_ext.report import gather, write_report
 from nnunet_ext.report.data import OperatingPoint
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_ext.checkpoints import save_checkpoint
+from nnunet_ext.files.checkpoints import save_checkpoint
 from nnunet_ext.report.training import FoldTraining, read_training
 
 LOG = {

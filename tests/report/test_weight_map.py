@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.checkpoints import save_checkpoint
-from nnunet_ext.posterior_samples import Sample
+from nnunet_ext.files.checkpoints import save_checkpoint
 from nnunet_ext.report.weight_map import (
     centred_gram,
     evenly_spaced,
@@ -17,6 +16,7 @@ from nnunet_ext.report.weight_map import (
     principal_plane,
     unique_tensors,
 )
+from nnunet_ext.samples import Sample
 
 
 def weights(*values: float) -> dict[str, torch.Tensor]:

@@ -16,13 +16,14 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoM
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam1en3
 
-from nnunet_ext.trainers import PARTS, names
-from nnunet_ext.trainers.cyclical import Cyclical
-from nnunet_ext.trainers.independent_member import IndependentMember
+from nnunet_ext.trainers import names
+from nnunet_ext.trainers.averaging.weight_averaging import EMA, SWA
+from nnunet_ext.trainers.length_and_seed.independent_member import IndependentMember
+from nnunet_ext.trainers.length_and_seed.training_length import Epochs, Iterations
 from nnunet_ext.trainers.names import TrainerNameError, UnknownPartError, trainer_class
-from nnunet_ext.trainers.posterior import Posterior
-from nnunet_ext.trainers.training_length import Epochs, Iterations
-from nnunet_ext.trainers.weight_averaging import EMA, SWA
+from nnunet_ext.trainers.networks.posterior import Posterior
+from nnunet_ext.trainers.parts import PARTS
+from nnunet_ext.trainers.schedules.cyclical import Cyclical
 
 # --- words ---
 

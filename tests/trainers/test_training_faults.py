@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_ext import posterior_samples
-from nnunet_ext.checkpoints import CheckpointError, file_sha256, load_checkpoint
-from nnunet_ext.posterior_samples import read_manifest, remove_samples
+from nnunet_ext import samples as posterior_samples
+from nnunet_ext.files.checkpoints import CheckpointError, file_sha256, load_checkpoint
+from nnunet_ext.samples import read_manifest, remove_samples
 from nnunet_ext.trainers import base
 
 NAME = "nnUNetTrainerCyclical3_6epochs_member0"  # cycles of two epochs, of which the second is sampled

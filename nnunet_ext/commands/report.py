@@ -1,0 +1,62 @@
+"""What `nnunet_ext report` does with its flags."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
+from nnunet_ext.commands.evaluate import compared_with_truth
+from nnunet_ext.report.data import RUN_FILE, OperatingPoint, gather
+from nnunet_ext.report.page import write_report
+
+
+def report_folder(arguments: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+    """Writes the page of a prediction folder.
+
+    Args:
+        arguments: the flags of `nnunet_ext report`.
+
+    Returns:
+        The page, and the cases that could not be compared with their truth: name to what is wrong.
+
+    Raises:
+        FileNotFoundError: if a folder or a file is missing.
+        ValueError: if the folder has no cases.
+    """
+    predictions = Path(arguments.PRED)
+    evaluation = compared_with_truth(Path(arguments.gt), predictions, arguments) if arguments.gt else None
+    calibration = applied_calibration(predictions)
+    data = gather(
+        predictions,
+        images=Path(arguments.i) if arguments.i else None,
+        truth=Path(arguments.gt) if arguments.gt else None,
+        evaluation=evaluation,
+        training_rows=calibration.cases if calibration else (),
+        operating_point=operating_point(calibration),
+        failure_dice=calibration.threshold.failure_dice if calibration else arguments.failure_dice,
+    )
+    file = Path(arguments.o) if arguments.o else predictions / "report.html"
+    write_report(data, file, shown_cases=arguments.cases)
+    return file, evaluation.problems if evaluation else {}
+
+
+def applied_calibration(predictions: Path) -> Calibration | None:
+    """The calibration that a folder was predicted with; None if it was without, or the file is not here."""
+    description = predictions / RUN_FILE
+    run: dict[str, Any] = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
+    chosen = run.get("arguments", {}).get("calibrated")
+    if not chosen:
+        return None
+    # a member's file is MODEL/fold_0/checkpoint_final.pth
+    file = Path(chosen) if isinstance(chosen, str) else Path(run["members"][0]["file"]).parents[1] / FILE_NAME
+    return Calibration.load(file) if file.is_file() else None
+
+
+def operating_point(calibration: Calibration | None) -> OperatingPoint | None:
+    """From which confidence on the verdict accepts; None without a calibration, or if it saw no failure."""
+    if calibration is None or calibration.threshold.confidence_threshold is None:
+        return None
+    return OperatingPoint(calibration.confidence, calibration.threshold.confidence_threshold)

@@ -1,0 +1,1 @@
+"""Files that are whole, and checkpoints that are read without running code."""

@@ -1,0 +1,186 @@
+"""Running moments over the members' probabilities: one pass, memory that does not grow with the members."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from nnunet_ext.inference.accumulation.slabs import Slab, Where
+
+SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+
+
+class Moments:
+    """Mean, entropies and variance of the class probabilities of an ensemble.
+
+    Members are added one at a time; nothing of a member is kept. All sums are fp32. Entropies are in nats;
+    divide them by `largest_entropy` for values in [0, 1].
+
+    Args:
+        regions: the outputs are overlapping regions with a sigmoid each, not classes with one softmax. The entropy
+            is then the sum of the regions' binary entropies.
+        with_variance: also track the variance, which takes one more volume a class.
+    """
+
+    def __init__(self, *, regions: bool = False, with_variance: bool = True) -> None:
+        self.regions = regions
+        self.with_variance = with_variance
+        self.members = 0
+        self._weight: float | torch.Tensor = 0.0
+        self._member_weight: float | torch.Tensor = 0.0
+        self._mean: torch.Tensor | None = None
+        self._expected_entropy: torch.Tensor | None = None
+        self._squares: torch.Tensor | None = None
+
+    def add(self, probabilities: torch.Tensor, weight: float | torch.Tensor = 1.0) -> None:
+        """Takes one member in.
+
+        Args:
+            probabilities: (C, *spatial); is not changed.
+            weight: relative weight of the member in all averages: a number, or one a voxel (*spatial), where 0 leaves
+                the voxel as it is. The first member needs a positive weight everywhere.
+
+        Raises:
+            ValueError: if the shape differs from the first member's, or a number is not positive.
+        """
+        self.begin_member(tuple(probabilities.shape), weight, device=probabilities.device)
+        whole = tuple(slice(0, size) for size in probabilities.shape[1:])
+        self.add_slab(Slab(whole, probabilities))
+
+    def begin_member(
+        self, shape: Sequence[int], weight: float | torch.Tensor = 1.0, *, device: torch.device | None = None
+    ) -> None:
+        """Announces a member whose probabilities come in slabs, which together must be the whole.
+
+        Args:
+            shape: (C, *spatial) of the whole.
+            weight: as for `add`.
+            device: where the sums are kept; that of the first member counts.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        if not isinstance(weight, torch.Tensor) and not 0 < weight < math.inf:
+            raise ValueError(f"A member's weight must be positive; found {weight}.")
+        if self._mean is None:
+            self._mean = torch.empty(tuple(shape), device=device)
+            self._expected_entropy = torch.empty(tuple(shape[1:]), device=device)
+            self._squares = torch.zeros_like(self._mean) if self.with_variance else None
+        if tuple(shape) != tuple(self._mean.shape):
+            raise ValueError(
+                f"All members must have the shape of the first, {tuple(self._mean.shape)}; found {tuple(shape)}."
+            )
+        self.members += 1
+        self._weight = self._weight + weight
+        self._member_weight = weight
+
+    def add_slab(self, slab: Slab) -> None:
+        """Takes a part of the member in that `begin_member` announced; several threads may do so at a time."""
+        where, values = slab.where, slab.values.detach().float()
+        if self.members == 1:
+            all_channels = (slice(None), *where)
+            self._required(self._mean)[all_channels] = values
+            self._required(self._expected_entropy)[where] = entropy(values, regions=self.regions)
+            return
+        weight = _part(self._member_weight, where)
+        share = weight / _part(self._weight, where)
+        mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
+        for channel, value in enumerate(values):  # one class at a time: temporaries cost as much as the sums
+            channel_mean = mean[channel][where]
+            if self._squares is None:
+                channel_mean.lerp_(value, share)
+                continue
+            difference = value - channel_mean
+            channel_mean.lerp_(value, share)
+            # Welford's update; sums of squares would go negative
+            self._squares[channel][where].add_(difference.mul_(value - channel_mean).mul_(weight))
+        expected_entropy[where].lerp_(entropy(values, regions=self.regions), share)
+
+    def part(self, where: Where) -> Moments:
+        """The moments of some of the voxels; views."""
+        all_channels = (slice(None), *where)
+        part = Moments(regions=self.regions, with_variance=self.with_variance)
+        part.members = self.members
+        part._weight = _part(self._weight, where)
+        part._mean = self.mean()[all_channels]
+        part._expected_entropy = self.expected_entropy()[where]
+        part._squares = None if self._squares is None else self._squares[all_channels]
+        return part
+
+    def weight(self) -> float | torch.Tensor:
+        """The members' weights together; (*spatial) where they differ from voxel to voxel."""
+        return self._weight
+
+    def largest_weight(self) -> float:
+        """The same, where it is largest."""
+        return float(self._weight.max()) if isinstance(self._weight, torch.Tensor) else self._weight
+
+    def mean(self) -> torch.Tensor:
+        """p̄, (C, *spatial): the predictive distribution (arXiv 2212.06278, Eq. 2)."""
+        return self._required(self._mean)
+
+    def predictive_entropy(self) -> torch.Tensor:
+        """H(p̄) in nats, (*spatial): total uncertainty (arXiv 2212.06278, Eq. 3)."""
+        if self.members == 1:
+            return self.expected_entropy()  # of a single member they are the same
+        return entropy(self.mean(), regions=self.regions)
+
+    def expected_entropy(self) -> torch.Tensor:
+        """E[H(p_m)] in nats, (*spatial): what the members are unsure of each on its own."""
+        return self._required(self._expected_entropy)
+
+    def mutual_information(self) -> torch.Tensor:
+        """H(p̄) − E[H(p_m)] = E[KL(p_m ‖ p̄)] in nats, (*spatial), never negative: the members' disagreement."""
+        return (self.predictive_entropy() - self.expected_entropy()).clamp_min_(0)  # −1e-8 by rounding
+
+    def variance(self) -> torch.Tensor:
+        """Variance of the members' probabilities, (C, *spatial), divided by their number (not by one less).
+
+        Raises:
+            RuntimeError: if the variance was not tracked, or no member was added.
+        """
+        if not self.with_variance:
+            raise RuntimeError("The variance was not tracked. Create Moments(with_variance=True).")
+        return self._required(self._squares) / self._weight
+
+    def largest_entropy(self) -> float:
+        """The entropy of no knowledge at all: ln C for classes, R·ln 2 for R regions."""
+        return largest_entropy(len(self.mean()), regions=self.regions)
+
+    @staticmethod
+    def _required(value: torch.Tensor | None) -> torch.Tensor:
+        if value is None:
+            raise RuntimeError("Moments of no members do not exist. Call add() at least once.")
+        return value
+
+
+def entropy(probabilities: torch.Tensor, *, regions: bool = False) -> torch.Tensor:
+    """Entropy of (C, *spatial) probabilities in nats, (*spatial); 0 where the distribution is certain.
+
+    For regions it is the sum over the regions of the binary entropy.
+    """
+    total = torch.zeros_like(probabilities[0])
+    for channel in probabilities:  # one class at a time: no temporary of the size of all classes
+        subtract_p_log_p(total, channel)
+        if regions:
+            subtract_p_log_p(total, 1 - channel)
+    return total
+
+
+def subtract_p_log_p(total: torch.Tensor, values: torch.Tensor) -> None:
+    """total − p·ln p, in place, with 0·ln 0 = 0.
+
+    As `torch.special.entr`, whose kernel for CPUs takes six times as long.
+    """
+    total.addcmul_(values.clamp_min(SMALLEST_NORMAL).log_(), values, value=-1)
+
+
+def _part(weight: float | torch.Tensor, where: Where) -> float | torch.Tensor:
+    return weight[where] if isinstance(weight, torch.Tensor) else weight
+
+
+def largest_entropy(channels: int, *, regions: bool) -> float:
+    """ln C for C classes, R·ln 2 for R regions."""
+    return channels * math.log(2) if regions else math.log(channels)

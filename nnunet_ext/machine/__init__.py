@@ -1,0 +1,1 @@
+"""What this machine has to offer: memory and how it is kept."""

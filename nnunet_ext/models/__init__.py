@@ -1,0 +1,1 @@
+"""A model folder made ready: members, plans, network, weights, plain copies."""

@@ -1,0 +1,256 @@
+"""A model folder made ready to predict: its plans, its network and its members."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import (
+    LabelManager,
+    convert_labelmap_to_one_hot,
+    determine_num_input_channels,
+)
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.architectures.channels_last import with_channels_last
+from nnunet_ext.architectures.dropout_draws import dropout_layers
+from nnunet_ext.models.members import Member, MemberError, MemberRule, find_members
+from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
+from nnunet_ext.models.weight_store import WeightStore, default_budget_bytes, point_at
+from nnunet_ext.prediction_folder.cases import Case
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+PREFIX = "nnUNetTrainer"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model folder: everything that its members share.
+
+    Attributes:
+        folder: `TRAINER__PLANS__CONFIGURATION`.
+        plans: nnU-Net's plans.
+        configuration: of the members.
+        dataset_json: as in the folder.
+        labels: classes or regions.
+        network: the architecture, in evaluation mode; `load` gives it a member's weights.
+        members: at least one.
+        weights: theirs.
+    """
+
+    folder: Path
+    plans: PlansManager
+    configuration: ConfigurationManager
+    dataset_json: dict
+    labels: LabelManager
+    network: nn.Module
+    members: list[Member]
+    weights: WeightStore
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...] | None:
+        """Spatial axes that training mirrored."""
+        return self.members[0].mirror_axes
+
+    def load(self, member: Member) -> None:
+        """Gives the network a member's weights.
+
+        Raises:
+            MemberError: if they do not fit the network.
+        """
+        try:
+            point_at(self.network, self.weights.of(member))
+        except RuntimeError as error:
+            raise MemberError(f"{member.path} does not fit the network of {self.folder}: {error}") from error
+
+    def preprocess(self, case: Case) -> tuple[torch.Tensor, dict]:
+        """Reads and preprocesses a case as nnU-Net does.
+
+        Returns:
+            The image (channels, *spatial) at the configuration's spacing, with a cascade's previous segmentation
+            as one-hot channels, and nnU-Net's properties.
+        """
+        preprocessor = self.configuration.preprocessor_class(verbose=False)
+        previous = str(case.previous_stage) if self.is_cascaded and case.previous_stage else None
+        files = [str(path) for path in case.files]
+        image, segmentation, properties = preprocessor.run_case(
+            files, previous, self.plans, self.configuration, self.dataset_json
+        )
+        if previous is not None:
+            one_hot = convert_labelmap_to_one_hot(segmentation[0], self.labels.foreground_labels, image.dtype)
+            image = np.vstack((image, one_hot))
+        return torch.from_numpy(image).float().contiguous(), properties
+
+    @property
+    def is_cascaded(self) -> bool:
+        """Whether the configuration needs the previous stage's segmentation."""
+        return self.configuration.previous_stage_name is not None
+
+
+def load_model(
+    folder: Path,
+    folds: Sequence[int | str] | None,
+    rule: MemberRule,
+    *,
+    device: torch.device,
+    trust: bool = False,
+    weights_dtype: torch.dtype = torch.float32,
+) -> Model:
+    """Opens a model folder that stock nnU-Net or one of our trainers wrote.
+
+    Args:
+        folder: `TRAINER__PLANS__CONFIGURATION`.
+        folds: see `find_members`.
+        rule: which checkpoints of a fold are members.
+        device: where the network will run.
+        trust: allow checkpoints that hold more than data.
+        weights_dtype: that it will run with.
+
+    Raises:
+        FileNotFoundError: if it is not a model folder.
+        MemberError, CheckpointError: see `find_members`; also if a member does not fit the plans' network.
+    """
+    plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
+    for file in (plans_file, dataset_file):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"A model folder must hold plans.json, dataset.json and fold_X folders, as nnUNetv2_train leaves it; "
+                f"{file} does not exist. Check -m (or -d, -tr, -p and -c)."
+            )
+    plans = PlansManager(json.loads(plans_file.read_text(encoding="utf-8")))
+    dataset_json = json.loads(dataset_file.read_text(encoding="utf-8"))
+    members = find_members(folder, folds, rule, trust=trust)
+    warn_of_other_plans(members, folder, training_facts(plans.plans, dataset_json, members[0].configuration))
+    configuration = plans.get_configuration(members[0].configuration)
+    labels = plans.get_label_manager(dataset_json)
+    network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)
+    if device.type == "cpu" and weights_dtype == torch.float32:
+        network = with_channels_last(network)
+    store = WeightStore(device, weights_dtype, default_budget_bytes(device))
+    model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members, store)
+    if rule.dropout_draws:
+        require_dropout(model)
+    for member in {member.path: member for member in members}.values():
+        model.load(member)
+    return model
+
+
+def require_dropout(model: Model) -> None:
+    """Refuses to draw from a network that drops nothing: all draws would be the same."""
+    if not dropout_layers(model.network):
+        raise MemberError(
+            f"--members mc-dropout needs a network with dropout layers; that of {model.folder} has none. Train one "
+            f"with -tr nnUNetTrainerMCDropout, or choose other members."
+        )
+
+
+def build_network(
+    trainer_name: str,
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: dict,
+    labels: LabelManager,
+) -> nn.Module:
+    """The network that a trainer of this name builds, without deep supervision.
+
+    Trainers of the signature before nnU-Net 2.8 are served as stock nnU-Net serves them. nnU-Net's own trainer, which
+    builds what the plans say, is not imported for it: that would take 2 seconds.
+    """
+    channels = determine_num_input_channels(plans, configuration, dataset_json)
+    outputs = labels.num_segmentation_heads
+    if trainer_name == PREFIX:
+        return get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            channels,
+            outputs,
+            allow_init=False,
+            deep_supervision=False,
+        )
+    trainer = find_trainer(trainer_name)
+    if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
+        return trainer.build_network_architecture(plans, configuration, channels, outputs, False)
+    return trainer.build_network_architecture(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        channels,
+        outputs,
+        False,
+    )
+
+
+def find_trainer(name: str) -> type[nnUNetTrainer]:
+    """Our class or stock's for a trainer's name; with `nnUNet_extTrainer` unset, too. Else nnU-Net searches."""
+    from nnunet_ext.trainers.names import UnknownPartError, trainer_class  # imports nnU-Net's trainer: 2 seconds
+
+    if name.startswith(PREFIX):
+        with suppress(UnknownPartError):
+            return trainer_class(name)
+    with redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
+        return recursive_find_trainer_class_by_name(name)
+
+
+def require_same_labels(models: Sequence[Model]) -> None:
+    """Refuses models that segment different labels, or read images in different ways."""
+    if not models:
+        raise MemberError("An ensemble needs at least one model folder; found none. Give one with -m.")
+    first = models[0]
+    for model in models[1:]:
+        for word, expected, found in (
+            ("labels", first.dataset_json["labels"], model.dataset_json["labels"]),
+            ("order of regions", region_order(first), region_order(model)),
+            ("channels", channel_names(first), channel_names(model)),
+            ("file_ending", first.dataset_json["file_ending"], model.dataset_json["file_ending"]),
+            ("reader", first.plans.image_reader_writer_class, model.plans.image_reader_writer_class),
+        ):
+            if expected != found:
+                raise MemberError(
+                    f"All model folders must have the same {word}; {first.folder} has {expected}, {model.folder} has "
+                    f"{found}. Predict them separately."
+                )
+
+
+def region_order(model: Model) -> tuple[object, object]:
+    """What the outputs of a region-based model stand for, and in which order they are painted."""
+    return model.labels.all_regions, model.dataset_json.get("regions_class_order")
+
+
+def channel_names(model: Model) -> list[str]:
+    """The input channels in their order."""
+    names = model.dataset_json.get("channel_names", model.dataset_json.get("modality", {}))
+    return [names[key] for key in sorted(names, key=int)]
+
+
+def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
+    """Refuses weights that are not one positive number a model folder."""
+    if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
+        raise MemberError(
+            f"--weights must give one positive number for each model folder; found {list(weights)} for "
+            f"{len(models)} folders."
+        )
+
+
+def require_previous_stage(folder: str | Path | None, models: Sequence[Model]) -> None:
+    """Refuses the second stage of a cascade without the folder of the first stage's segmentations."""
+    cascaded = next((model for model in models if model.is_cascaded), None)
+    if cascaded is not None and folder is None:
+        raise ValueError(
+            f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
+            f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
+            f"-prev_stage_predictions."
+        )

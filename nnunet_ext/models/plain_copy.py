@@ -1,0 +1,108 @@
+"""A copy of a trained model that stock nnU-Net predicts with, on machines without this package."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.files.checkpoints import load_checkpoint, save_checkpoint
+from nnunet_ext.models.members import MemberRule
+from nnunet_ext.models.model import Model, build_network, find_trainer, load_model
+from nnunet_ext.trainers.names import PREFIX, stock_class
+
+PREDICTION_KEYS = ("network_weights", "init_args", "inference_allowed_mirroring_axes")
+DESCRIPTIONS = ("dataset.json", "plans.json", "dataset_fingerprint.json")
+CPU = torch.device("cpu")
+
+
+class ExportError(ValueError):
+    """A model that has no plain form, or a place that is taken; the message says which."""
+
+
+def export_plain_model(
+    model_folder: Path,
+    results: Path,
+    *,
+    folds: Sequence[int | str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    classifier: int | None = None,
+    trust: bool = False,
+) -> Path:
+    """Copies checkpoints under the name of the stock trainer that builds the same network.
+
+    The copies hold what prediction needs: weights, plans and mirror axes; training cannot continue from them. Each
+    is loaded strictly into stock's network before it is written.
+
+    Args:
+        model_folder: `TRAINER__PLANS__CONFIGURATION`.
+        results: a results folder as `nnUNet_results` is one; made if it is missing.
+        folds: None takes all that have the checkpoint.
+        checkpoint: file name in each fold, or a pattern of several.
+        classifier: of a Streaming model, which of its networks to copy, from 0.
+        trust: allow checkpoints that hold more than data.
+
+    Returns:
+        The folder of the copy, `results/DATASET/STOCK_TRAINER__PLANS__CONFIGURATION`.
+
+    Raises:
+        ExportError: if stock nnU-Net has no network that takes the weights, or the copy's folder exists.
+        MemberError, CheckpointError, FileNotFoundError: see `load_model`.
+    """
+    model = load_model(model_folder, folds, MemberRule(checkpoint), device=CPU, trust=trust)
+    trainer = plain_trainer_name(model.members[0].trainer_name)
+    require_plain(model, trainer, classifier)
+    plans, configuration = model.plans.plans, model.members[0].configuration
+    target = results / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
+    if target.exists():
+        raise ExportError(f"The copy goes to a new folder; {target} exists. Choose another -o, or remove it.")
+    for member in model.members:
+        content = load_checkpoint(member.path, trust=trust)
+        weights = plain_weights(content["network_weights"], classifier)
+        copy = {key: content.get(key) for key in PREDICTION_KEYS}
+        copy |= {"trainer_name": trainer, "network_weights": weights}
+        fold_folder = target / member.path.parent.name
+        fold_folder.mkdir(parents=True, exist_ok=True)  # a pattern can name several checkpoints of a fold
+        save_checkpoint(copy, fold_folder / member.path.name)
+    for name in DESCRIPTIONS:
+        if (model_folder / name).is_file():
+            shutil.copyfile(model_folder / name, target / name)
+    return target
+
+
+def plain_trainer_name(trainer_name: str) -> str:
+    """The stock trainer that builds the network of a trainer: `nnUNetTrainerDSD_BN_Cyclical` gives `nnUNetTrainerBN`.
+
+    One that nnU-Net calls otherwise (`nnUNet_Primus_M_Trainer`) keeps its name.
+    """
+    trainer = find_trainer(trainer_name)
+    if trainer.__module__.startswith("nnunetv2."):
+        return trainer_name
+    words = getattr(trainer, "network_parts", ())
+    stock = [stock_class(f"{PREFIX}{word}") or stock_class(f"{PREFIX}_{word}") for word in words]
+    return next((variant.__name__ for variant in stock if variant is not None), nnUNetTrainer.__name__)
+
+
+def plain_weights(weights: dict[str, torch.Tensor], classifier: int | None) -> dict[str, torch.Tensor]:
+    """The weights of one classifier of a mixture under a network's own names; all weights if none is chosen."""
+    if classifier is None:
+        return weights
+    prefix = f"classifiers.{classifier}."
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def require_plain(model: Model, trainer: str, classifier: int | None) -> None:
+    """Refuses a model whose weights do not fit the network that a stock trainer builds."""
+    network = build_network(trainer, model.plans, model.configuration, model.dataset_json, model.labels)
+    for member in model.members:
+        try:
+            network.load_state_dict(plain_weights(member.weights(), classifier), assign=True)
+        except RuntimeError as error:
+            raise ExportError(
+                f"A plain copy holds the network that {trainer} builds; the weights of {member.path} "
+                f"({member.trainer_name}) are of another one. Predict with this package instead; of a Streaming "
+                f"model, copy one of its U-Nets with --classifier."
+            ) from error

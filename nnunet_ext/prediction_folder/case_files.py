@@ -1,0 +1,264 @@
+"""Writes the results of a prediction into a folder that stays a valid nnU-Net prediction folder.
+
+A case's files are first written to a staging folder inside the output folder and then renamed, the segmentation
+last. So a case with a segmentation is a complete case, whenever the process ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import platform
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+import nnunet_ext
+from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path
+from nnunet_ext.prediction_folder.case_table import CaseTable, write_text_shared
+from nnunet_ext.prediction_folder.map_files import MapType, map_file_ending, write_map
+from nnunet_ext.prediction_folder.packing import write_whole
+
+
+@dataclass(frozen=True)
+class CasePrediction:
+    """All that is written about one case.
+
+    Attributes:
+        case: The case's identifier, its file names without channel and ending.
+        segmentation: `(z, y, x)`, uint8 or uint16, on the axes of nnU-Net's reader.
+        properties: What nnU-Net's reader and preprocessor recorded about the image.
+        row: The case's row of `cases.csv`.
+        maps: Map name to `(z, y, x)` float32.
+        probabilities: `(C, z, y, x)` float32, or None when they were not asked for.
+        member_segmentations: Member name to `(z, y, x)`, like `segmentation`.
+        covering_mask: `(z, y, x)` uint8, 1 where foreground may be; None without a calibration that has such a mask.
+    """
+
+    case: str
+    segmentation: np.ndarray
+    properties: dict[str, Any]
+    row: dict[str, object]
+    maps: dict[str, np.ndarray]
+    probabilities: np.ndarray | None = None
+    member_segmentations: dict[str, np.ndarray] = field(default_factory=dict)
+    covering_mask: np.ndarray | None = None
+
+
+def write_case(
+    prediction: CasePrediction,
+    output_folder: str | os.PathLike[str],
+    *,
+    file_ending: str,
+    reader_writer: BaseReaderWriter,
+    table: CaseTable,
+    map_type: MapType = "float32",
+) -> None:
+    """Writes a case's segmentation, maps, probabilities, member segmentations and its row of the table.
+
+    Nothing of an earlier prediction of the case is touched before all new files are written and checked.
+
+    Args:
+        prediction: The case.
+        output_folder: The prediction folder; made if it is missing.
+        file_ending: The dataset's `file_ending`.
+        reader_writer: The dataset's reader/writer.
+        table: The table of this run.
+        map_type: See `write_map`.
+
+    Raises:
+        OSError: A file could not be written whole. No partial file stays, here as on any other exception.
+        RuntimeError: SimpleITK could not write a file.
+        ValueError: The reader/writer cannot hold maps, or two members have the same folder name.
+    """
+    folder = Path(output_folder)
+    remove_leftovers(prediction.case, folder)
+    staging = _staging_path(folder, prediction.case)
+    staging.mkdir(parents=True)
+    try:
+        _write_files(prediction, staging, file_ending, reader_writer, map_type)
+        segmentation = _segmentation_path(folder, prediction.case, file_ending)
+        # An earlier segmentation would mark the case as complete while its other files change.
+        segmentation.unlink(missing_ok=True)
+        table.add({**prediction.row, "case": prediction.case})
+        _publish(staging, folder, last=segmentation)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_leftovers(case: str, output_folder: str | os.PathLike[str]) -> None:
+    """Removes what a run that was killed while it wrote the case left of it, if there was one."""
+    shutil.rmtree(_staging_path(Path(output_folder), case), ignore_errors=True)
+
+
+def remove_abandoned(output_folder: str | os.PathLike[str]) -> None:
+    """Removes all that killed runs left under temporary names; only for the one run that holds the whole folder."""
+    for path in Path(output_folder).glob(f"{PARTIAL_PREFIX}*"):
+        if path.is_dir():  # files of this name belong to other commands, which may be running
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_complete(
+    case: str,
+    output_folder: str | os.PathLike[str],
+    *,
+    file_ending: str,
+    maps: Iterable[str],
+    save_probabilities: bool,
+    member_names: Iterable[str],
+    reader_writer: BaseReaderWriter,
+    covering_mask: bool = False,
+) -> bool:
+    """Whether `output_folder` holds all files of a case that a run with these settings would write.
+
+    Args:
+        case: The case's identifier.
+        output_folder: The prediction folder; it need not exist.
+        file_ending: The dataset's `file_ending`.
+        maps: The names of the maps that are asked for.
+        save_probabilities: Whether the probabilities are asked for.
+        member_names: The members whose segmentations are asked for; empty without `--save_members`.
+        reader_writer: The dataset's reader/writer.
+        covering_mask: Whether the covering mask is asked for.
+    """
+    folder = Path(output_folder)
+    needed = [_segmentation_path(folder, case, file_ending)]
+    needed += [_map_path(folder, name, case, file_ending, reader_writer) for name in maps]
+    needed += [_member_path(folder, name, case, file_ending) for name in member_names]
+    if save_probabilities:
+        needed += _probability_paths(folder, case)
+    if covering_mask:
+        needed.append(_covering_path(folder, case, file_ending))
+    return all(path.is_file() for path in needed)
+
+
+def write_run_description(
+    output_folder: str | os.PathLike[str],
+    *,
+    arguments: dict[str, Any],
+    members: list[dict[str, Any]],
+    dataset_json: dict[str, Any],
+    plans: dict[str, Any],
+) -> None:
+    """Writes `predict_args.json`, and `dataset.json` and `plans.json` as nnU-Net's predictor does.
+
+    Args:
+        output_folder: The prediction folder; made if it is missing.
+        arguments: The run's arguments. What JSON cannot hold (paths, devices) is written as text.
+        members: One dict a member: its name, file, hash and so on.
+        dataset_json: The model's `dataset.json`.
+        plans: The model's plans.
+    """
+    folder = Path(output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {"arguments": arguments, "versions": _versions(), "members": members}
+    # Several parts of one prediction start at the same time and write the same files.
+    write_text_shared(json.dumps(description, indent=2, default=_json_value) + "\n", folder / "predict_args.json")
+    write_text_shared(json.dumps(dataset_json, indent=4, default=_json_value), folder / "dataset.json")
+    write_text_shared(json.dumps(plans, indent=4, default=_json_value), folder / "plans.json")
+
+
+def member_folder_name(member: str) -> str:
+    """A member's name as a folder name: `fold_0/checkpoint_final` becomes `fold_0__checkpoint_final`.
+
+    Characters that some file systems refuse become underscores.
+    """
+    return re.sub(r"[^\w.,=+-]", "_", re.sub(r"[/\\]", "__", member))
+
+
+def _staging_path(folder: Path, case: str) -> Path:
+    return folder / f"{PARTIAL_PREFIX}{case}"
+
+
+def _segmentation_path(folder: Path, case: str, file_ending: str) -> Path:
+    return folder / f"{case}{file_ending}"
+
+
+def _map_path(folder: Path, name: str, case: str, file_ending: str, reader_writer: BaseReaderWriter) -> Path:
+    return folder / "maps" / name / f"{case}{map_file_ending(file_ending, reader_writer)}"
+
+
+def _member_path(folder: Path, member: str, case: str, file_ending: str) -> Path:
+    return folder / "members" / member_folder_name(member) / f"{case}{file_ending}"
+
+
+def _covering_path(folder: Path, case: str, file_ending: str) -> Path:
+    return folder / "covering_masks" / f"{case}{file_ending}"
+
+
+def _probability_paths(folder: Path, case: str) -> tuple[Path, Path]:
+    return folder / f"{case}.npz", folder / f"{case}.pkl"
+
+
+def _write_files(
+    prediction: CasePrediction, folder: Path, file_ending: str, reader_writer: BaseReaderWriter, map_type: MapType
+) -> None:
+    case, properties = prediction.case, prediction.properties
+    _check_distinct_folders(prediction.member_segmentations)
+    for name, values in prediction.maps.items():
+        path = _map_path(folder, name, case, file_ending, reader_writer)
+        path.parent.mkdir(parents=True)
+        write_map(values, path, properties, reader_writer, map_type)
+    for name, segmentation in prediction.member_segmentations.items():
+        path = _member_path(folder, name, case, file_ending)
+        path.parent.mkdir(parents=True)
+        _write_segmentation(segmentation, path, properties, reader_writer)
+    if prediction.covering_mask is not None:
+        path = _covering_path(folder, case, file_ending)
+        path.parent.mkdir(parents=True)
+        _write_segmentation(prediction.covering_mask, path, properties, reader_writer)
+    if prediction.probabilities is not None:
+        npz, pkl = _probability_paths(folder, case)
+        np.savez_compressed(npz, probabilities=prediction.probabilities)
+        with pkl.open("wb") as file:
+            pickle.dump(properties, file)
+    path = _segmentation_path(folder, case, file_ending)
+    _write_segmentation(prediction.segmentation, path, properties, reader_writer)
+
+
+def _write_segmentation(
+    segmentation: np.ndarray, path: Path, properties: dict[str, Any], reader_writer: BaseReaderWriter
+) -> None:
+    write_whole(
+        lambda file: reader_writer.write_seg(segmentation, str(file), properties), path, voxel_bytes=segmentation.size
+    )
+
+
+def _check_distinct_folders(members: Iterable[str]) -> None:
+    owners: dict[str, str] = {}
+    for member in members:
+        folder = member_folder_name(member)
+        if folder in owners:
+            raise ValueError(
+                f"Each member's segmentations go to a folder of their own; {owners[folder]!r} and {member!r} both "
+                f"give members/{folder}. Rename one of them, or predict without --save_members."
+            )
+        owners[folder] = member
+
+
+def _publish(staging: Path, folder: Path, *, last: Path) -> None:
+    """Moves what was staged, also files that a writer put beside the one it was asked for, to the output folder."""
+    moves = [(path, folder / path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()]
+    for staged, final in sorted(moves, key=lambda move: (move[1] == last, move[1])):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(final) as temporary:
+            staged.replace(temporary)
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("nnunetv2", "torch", "numpy")}
+    return {"nnunet_ext": nnunet_ext.__version__, **libraries, "python": platform.python_version()}
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return str(value)

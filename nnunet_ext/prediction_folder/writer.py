@@ -1,0 +1,165 @@
+"""Writes the cases of a run into a folder, and what describes the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.case_files import (
+    CasePrediction,
+    is_complete,
+    remove_abandoned,
+    remove_leftovers,
+    write_case,
+    write_run_description,
+)
+from nnunet_ext.prediction_folder.case_table import CaseTable, recorded_rows
+from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.prediction_folder.map_files import map_file_ending, require_map_type
+from nnunet_ext.prediction_folder.output_lock import OutputLock
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a prediction folder records about the run that wrote it.
+
+    Attributes:
+        arguments: of the run.
+        members: one dictionary per member: its name, file, hash and so on.
+        dataset_json: of the first model.
+        plans: of the first model.
+    """
+
+    arguments: dict[str, Any]
+    members: list[dict[str, Any]]
+    dataset_json: dict[str, Any]
+    plans: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CaseContents:
+    """Which files and columns every case of a run gets, beside segmentation and row.
+
+    Attributes:
+        options: what the user asked for.
+        member_names: members whose own segmentations are written.
+        covering_mask: whether there is a covering mask.
+        verdict: whether the row has a verdict.
+    """
+
+    options: OutputOptions
+    member_names: Sequence[str] = ()
+    covering_mask: bool = False
+    verdict: bool = False
+
+
+class CaseWriter:
+    """Writes cases into an output folder, with the files that describe the run.
+
+    It holds the folder from the beginning; as a context manager it releases it at the end.
+
+    Args:
+        output: the folder; made if it is missing.
+        contents: what every case gets.
+        record: what is recorded about the run.
+        reader_writer: nnU-Net's, of the dataset.
+
+    Raises:
+        ValueError: if the dataset's format cannot hold maps of this type.
+        OutputInUseError: if another run writes the folder.
+        NotADirectoryError, PermissionError: if it is no folder or cannot be written.
+    """
+
+    def __init__(
+        self, output: Path, contents: CaseContents, record: RunRecord, reader_writer: BaseReaderWriter
+    ) -> None:
+        options = contents.options
+        self.output = output
+        self.contents = contents
+        self.reader_writer = reader_writer
+        self.file_ending: str = record.dataset_json["file_ending"]
+        if options.maps:
+            require_map_type(options.map_type, f"*{map_file_ending(self.file_ending, reader_writer)}")
+        self._alone = options.num_parts == 1
+        self._lock = OutputLock(output, part_id=options.part_id, num_parts=options.num_parts)
+        try:
+            self.table = CaseTable(
+                output,
+                part_id=options.part_id,
+                num_parts=options.num_parts,
+                keep_existing=options.continue_prediction,
+            )
+            self.judged = {row["case"] for row in recorded_rows(output) if row.get("verdict")}
+            write_run_description(
+                output,
+                arguments=record.arguments,
+                members=record.members,
+                dataset_json=record.dataset_json,
+                plans=record.plans,
+            )
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> CaseWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def clear(self, cases: Sequence[Case]) -> None:
+        """Removes what killed runs left under temporary names, a part only what is of its cases; whole files stay."""
+        if self._alone:
+            remove_abandoned(self.output)
+        for case in cases:
+            remove_leftovers(case.name, self.output)
+
+    def has(self, case: Case) -> bool:
+        """Whether all files of the case are there and, with a calibration, its verdict."""
+        if self.contents.verdict and case.name not in self.judged:
+            return False
+        options = self.contents.options
+        return is_complete(
+            case.name,
+            self.output,
+            file_ending=self.file_ending,
+            maps=options.maps,
+            save_probabilities=options.save_probabilities,
+            member_names=self.contents.member_names,
+            reader_writer=self.reader_writer,
+            covering_mask=self.contents.covering_mask,
+        )
+
+    def write(self, prediction: CasePrediction) -> None:
+        """Writes one case."""
+        write_case(
+            prediction,
+            self.output,
+            file_ending=self.file_ending,
+            reader_writer=self.reader_writer,
+            table=self.table,
+            map_type=self.contents.options.map_type,
+        )
+
+
+def output_of(output: str | Path | Sequence[str] | None, cases: list[Case]) -> tuple[Path | None, list[Case]]:
+    """The output folder, and the cases under the names that a list of output paths gives them.
+
+    Raises:
+        ValueError: if a list is not as long as the cases, or its paths are in different folders.
+    """
+    if output is None or isinstance(output, (str, Path)):
+        return (None if output is None else Path(output)), cases
+    paths = [Path(path) for path in output]
+    if len(paths) != len(cases) or len({path.parent for path in paths}) != 1:
+        raise ValueError(
+            f"A list of outputs must name one path per case, all in one folder; found {len(paths)} paths in "
+            f"{len({path.parent for path in paths})} folders for {len(cases)} cases."
+        )
+    renamed = [Case(path.name, case.files, case.previous_stage) for path, case in zip(paths, cases, strict=True)]
+    return paths[0].parent, renamed

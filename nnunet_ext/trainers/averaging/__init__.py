@@ -1,0 +1,1 @@
+"""Parts that average weights over a training."""

@@ -1,0 +1,1 @@
+"""Parts that change which cases and patches are trained on."""

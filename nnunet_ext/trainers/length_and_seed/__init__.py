@@ -1,0 +1,1 @@
+"""Parts that set how long a training takes and its seed."""

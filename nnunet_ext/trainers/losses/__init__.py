@@ -1,0 +1,1 @@
+"""Parts that replace the loss."""

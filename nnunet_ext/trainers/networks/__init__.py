@@ -1,0 +1,1 @@
+"""Parts that change the network."""

@@ -1,0 +1,1 @@
+"""Parts that change how the learning rate and the optimizer go."""

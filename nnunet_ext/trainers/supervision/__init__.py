@@ -1,0 +1,1 @@
+"""Parts that change what the levels of a network are trained with."""
