@@ -26,7 +26,7 @@ SAFE_UNPICKLER = (2, 10)  # CVE-2026-24747: earlier weights_only loads can corru
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line of the examination.
 
     Attributes:
@@ -44,75 +44,75 @@ class Finding:
         return line + (f"\n{'':29} -> {self.remedy}" if self.remedy else "")
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Looks at everything that a first training or prediction needs."""
     return [*versions(), *folders(), *devices(), *trainer_search()]
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[Diagnosis]:
     """Python and the packages that matter."""
     supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
-    yield Finding("python", platform.python_version(), "" if supported else "use Python 3.10 to 3.13")
-    yield Finding("nnunet_ext", nnunet_ext.__version__)
+    yield Diagnosis("python", platform.python_version(), "" if supported else "use Python 3.10 to 3.13")
+    yield Diagnosis("nnunet_ext", nnunet_ext.__version__)
     nnunet = metadata.version("nnunetv2")
     fits = nnunet.startswith("2.8.") and nnunet != "2.8.0"
-    yield Finding("nnunetv2", nnunet, "" if fits else 'pip install "nnunetv2>=2.8.1,<2.9"')
+    yield Diagnosis("nnunetv2", nnunet, "" if fits else 'pip install "nnunetv2>=2.8.1,<2.9"')
     torch = metadata.version("torch")
     recent = tuple(int(part) for part in torch.split("+")[0].split(".")[:2]) >= SAFE_UNPICKLER
-    yield Finding(
+    yield Diagnosis(
         "torch", torch, "" if recent else "update torch to 2.10 or later before you open checkpoints of strangers"
     )
-    yield torchvision_finding()
+    yield torchvision_diagnosis()
 
 
-def torchvision_finding() -> Finding:
+def torchvision_diagnosis() -> Diagnosis:
     """nnU-Net's search for trainers imports timm, and that torchvision; a mismatched build stops every search."""
     try:
         with warnings.catch_warnings():  # of parts of torchvision that nnU-Net does not use
             warnings.simplefilter("ignore")
             import torchvision
     except (ImportError, RuntimeError, OSError) as error:
-        return Finding(
+        return Diagnosis(
             "torchvision",
             f"cannot be imported beside this torch ({str(error).splitlines()[0]})",
             "install torch and torchvision from the same index (for a CPU: PyTorch's CPU index)",
         )
-    return Finding("torchvision", torchvision.__version__)
+    return Diagnosis("torchvision", torchvision.__version__)
 
 
-def folders() -> Iterator[Finding]:
+def folders() -> Iterator[Diagnosis]:
     """nnU-Net's three variables."""
     for variable, meaning in FOLDERS.items():
         value = os.environ.get(variable)
         if not value:
-            yield Finding(variable, "is not set", f"set {variable} to {meaning}")
+            yield Diagnosis(variable, "is not set", f"set {variable} to {meaning}")
         elif not Path(value).is_dir():
-            yield Finding(variable, f"{value} is no folder", f"make it, or set {variable} to {meaning}")
+            yield Diagnosis(variable, f"{value} is no folder", f"make it, or set {variable} to {meaning}")
         elif variable != "nnUNet_raw" and not os.access(value, os.W_OK):
-            yield Finding(variable, f"{value} cannot be written to", f"set {variable} to a folder of yours")
+            yield Diagnosis(variable, f"{value} cannot be written to", f"set {variable} to a folder of yours")
         else:
-            yield Finding(variable, value)
+            yield Diagnosis(variable, value)
 
 
-def devices() -> Iterator[Finding]:
+def devices() -> Iterator[Diagnosis]:
     """Where networks can run."""
     import torch
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            yield Finding(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+            yield Diagnosis(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     elif torch.backends.mps.is_available():
-        yield Finding("mps", "available")
+        yield Diagnosis("mps", "available")
     else:
-        yield Finding("cpu", f"{os.cpu_count()} cores, no GPU: use -device cpu")
+        yield Diagnosis("cpu", f"{os.cpu_count()} cores, no GPU: use -device cpu")
 
 
-def trainer_search() -> Iterator[Finding]:
+def trainer_search() -> Iterator[Diagnosis]:
     """Whether nnU-Net itself finds our trainers."""
     value = os.environ.get(discovery.VARIABLE, "")
     if discovery.path() not in value.split(os.pathsep):
-        yield Finding(
+        yield Diagnosis(
             discovery.VARIABLE,
             f"is {value}, without our folder" if value else "is not set",
             f"{discovery.shell_line('powershell' if os.name == 'nt' else 'sh')}   "
@@ -125,6 +125,6 @@ def trainer_search() -> Iterator[Finding]:
         with redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
             found = recursive_find_trainer_class_by_name(TEST_TRAINER)
     except (RuntimeError, ImportError, ValueError) as error:
-        yield Finding(discovery.VARIABLE, f"nnU-Net's search fails: {error}", "mend what the message names")
+        yield Diagnosis(discovery.VARIABLE, f"nnU-Net's search fails: {error}", "mend what the message names")
         return
-    yield Finding(discovery.VARIABLE, f"nnU-Net finds {found.__name__}")
+    yield Diagnosis(discovery.VARIABLE, f"nnU-Net finds {found.__name__}")

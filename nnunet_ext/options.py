@@ -7,7 +7,7 @@ nor nnU-Net is imported, so that help texts and parsers can read the choices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -241,3 +241,86 @@ class PredictOptions:
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     calibration: Path | Literal[True] | None = None
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `nnunet_ext check` looks at.
+
+    Attributes:
+        images: folder of the images.
+        model: for which models; None checks for a dataset that has no model yet.
+        dataset: name or id of that dataset, in `nnUNet_raw` or `nnUNet_preprocessed`.
+        previous_stage: folder with the segmentations of a cascade's first stage, checked as well.
+        allow_tqdm: whether to show a progress bar.
+
+    Raises:
+        ValueError: if neither a model nor a dataset is given, or both.
+    """
+
+    images: Path
+    model: ModelChoice | None = None
+    dataset: str | None = None
+    previous_stage: Path | None = None
+    allow_tqdm: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.dataset is None):
+            raise ValueError(
+                f"Images are checked for a model or for a dataset; found model {self.model} and dataset "
+                f"{self.dataset}. Give one of the two."
+            )
+
+
+@dataclass(frozen=True)
+class PlainCopyOptions:
+    """What `nnunet_ext export` copies.
+
+    Attributes:
+        results: a results folder as `nnUNet_results` is one; made if it is missing.
+        folds: None takes all that have the checkpoint.
+        checkpoint: file name in each fold, or a pattern of several.
+        classifier: of a Streaming model, which of its networks to copy, from 0.
+        trust_checkpoints: whether checkpoints may hold more than data, which can run code.
+    """
+
+    results: Path
+    folds: Sequence[int | str] | None = None
+    checkpoint: str = "checkpoint_final.pth"
+    classifier: int | None = None
+    trust_checkpoints: bool = False
+
+
+# Names under which `predict_args.json` has options whose flags are stock's.
+RECORDED_AS = {"images": "i", "results": "o", "calibration": "calibrated"}
+
+
+def recorded(options: PredictOptions) -> dict[str, Any]:
+    """The options as they go into `predict_args.json`: one level, under the names that users know."""
+    content = asdict(options)
+    for group in ("model", "ensemble", "output"):
+        content |= content.pop(group)
+    return {RECORDED_AS.get(name, name): value for name, value in content.items()}
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What `nnunet_ext calibrate` does.
+
+    Attributes:
+        model: which models make up the ensemble.
+        ensemble: how.
+        fit: what is fitted.
+        file: where the calibration is saved; None takes `calibration.json` in the model folder.
+        splits: file with the splits of the training; None takes `splits_final.json` in `nnUNet_preprocessed`.
+        patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
+        previous_stage: folder with the segmentations of a cascade's first stage.
+    """
+
+    model: ModelChoice
+    ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
+    fit: FitOptions = field(default_factory=FitOptions)
+    file: Path | None = None
+    splits: Path | None = None
+    patients: str | None = None
+    previous_stage: Path | None = None

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext import discovery, doctor
-from nnunet_ext.doctor import Finding
+from nnunet_ext.doctor import Diagnosis
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
-def by_subject(findings: Iterator[Finding] | list[Finding]) -> dict[str, Finding]:
+def by_subject(findings: Iterator[Diagnosis] | list[Diagnosis]) -> dict[str, Diagnosis]:
     return {finding.subject: finding for finding in findings}
 
 
@@ -27,8 +27,8 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_finding_is_one_line_and_a_problem_has_a_second_with_the_remedy():
-    assert str(Finding("torch", "2.10.0")) == "ok       torch                2.10.0"
-    lines = str(Finding("nnUNet_raw", "is not set", "set it")).splitlines()
+    assert str(Diagnosis("torch", "2.10.0")) == "ok       torch                2.10.0"
+    lines = str(Diagnosis("nnUNet_raw", "is not set", "set it")).splitlines()
     assert lines[0] == "problem  nnUNet_raw           is not set"
     assert lines[1].strip() == "-> set it"
 
@@ -106,7 +106,7 @@ def test_a_version_that_does_not_fit_has_a_remedy(monkeypatch, package, version,
 def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch):
     """nnU-Net's search for trainers would stop at it."""
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    finding = doctor.torchvision_finding()
+    finding = doctor.torchvision_diagnosis()
     assert "cannot be imported" in finding.state
     assert "torchvision from the same index" in finding.remedy
 

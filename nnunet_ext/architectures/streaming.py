@@ -171,6 +171,14 @@ class StreamingNetwork(nn.Module):
         weights = self.weigh(probabilities, valid_slices=valid_slices, regions=self.has_regions)
         return (weights * probabilities).sum(dim=0)
 
+    def combine_logits(self, logits: Tensor, valid_slices: Tensor | None = None) -> Tensor:
+        """As `mix`."""
+        return self.mix(logits, valid_slices)
+
+    def over_volumes(self) -> MixtureOverVolumes:
+        """How inference runs it: each classifier over the whole volume, then the mixture of all slices."""
+        return MixtureOverVolumes(self)
+
     def to_output(self, mixed: Tensor) -> Tensor:
         """Mixed probabilities in the form that nnU-Net's non-linearity follows."""
         if self.mixture == "paper":
@@ -181,6 +189,30 @@ class StreamingNetwork(nn.Module):
     def decoder(self) -> DeepSupervisionSwitch:
         """Where nnU-Net switches deep supervision."""
         return DeepSupervisionSwitch(self.classifiers)
+
+
+class MixtureOverVolumes:
+    """A mixture over a whole volume: its memory is that of all slices, not of a tile's.
+
+    Run tile by tile, the classifiers would be weighed by the slices of the tile, in 2D by a single one.
+    See `architectures.over_volumes.OverVolumes`.
+    """
+
+    may_be_compiled = False  # its classifiers are called one by one
+    needs_whole_volume = True
+
+    def __init__(self, network: StreamingNetwork) -> None:
+        self.network = network
+        self.classifiers = tuple(network.classifiers)
+
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
+        """The classifiers' logits (C, D, *in_plane) to the mixture's output, (C, D, *in_plane)."""
+        stacked = torch.stack(list(logits))[:, None]  # (K, 1, C, D, *in_plane)
+        return self.network.combine_logits(stacked)[0]
+
+    def weights_changed(self) -> None:
+        """Reads the flag of regions, which is part of the weights."""
+        read_regions(self.network, None)
 
 
 def read_regions(network: nn.Module, _: Any) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
+from nnunet_ext.cli.model_flags import model_choice
+from nnunet_ext.options import CalibrateOptions, FitOptions
 
 
 def calibrate_flags(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +50,33 @@ def calibrate(arguments: argparse.Namespace) -> int:
     from nnunet_ext.calibration.text import calibration_lines
     from nnunet_ext.commands.calibrate import calibrate_model
 
-    calibration, file = calibrate_model(arguments)
+    calibration, file = calibrate_model(calibrate_options(arguments))
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")
     return 0
+
+
+def calibrate_options(arguments: argparse.Namespace) -> CalibrateOptions:
+    """The flags as options.
+
+    Raises:
+        ValueError: if flags contradict each other, or a value is outside of its range.
+    """
+    return CalibrateOptions(
+        model=model_choice(arguments),
+        ensemble=ensemble_options(arguments),
+        fit=FitOptions(
+            temperature=arguments.temperature,
+            confidence=arguments.confidence,
+            failure_dice=arguments.failure_dice,
+            recall=arguments.recall,
+            level=arguments.level,
+            miss_rate=arguments.miss_rate,
+        ),
+        file=Path(arguments.o) if arguments.o else None,
+        splits=Path(arguments.splits) if arguments.splits else None,
+        patients=arguments.patients,
+        previous_stage=Path(arguments.prev_stage_predictions) if arguments.prev_stage_predictions else None,
+    )
 
 
 COMMAND = Command(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.model_flags import add_model_flags
+from nnunet_ext.cli.model_flags import add_model_flags, model_choice
+from nnunet_ext.options import CheckOptions
 
 
 def check_flags(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +26,17 @@ def check_flags(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.check import check_folder
 
-    report = check_folder(arguments)
-    print(*report.lines, sep="\n")
-    return 1 if report.bad else 0
+    by_dataset = arguments.d is not None and not arguments.m and arguments.c is None  # no model yet
+    options = CheckOptions(
+        images=Path(arguments.FOLDER),
+        model=None if by_dataset else model_choice(arguments),
+        dataset=arguments.d if by_dataset else None,
+        previous_stage=Path(arguments.prev_stage_predictions) if arguments.prev_stage_predictions else None,
+        allow_tqdm=not arguments.disable_progress_bar,
+    )
+    outcome = check_folder(options)
+    print(*outcome.lines, sep="\n")
+    return 1 if outcome.bad else 0
 
 
 COMMAND = Command(

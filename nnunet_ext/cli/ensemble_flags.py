@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
-from nnunet_ext.cli.model_flags import add_model_flags
-
-AVERAGES = ("probabilities", "logits")
-EARLY_EXITS = ("label", "information")
-PRECISIONS = ("fp32", "bf16", "auto")
-DEVICES = ("cuda", "cpu", "mps")
+from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds
+from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, EnsembleOptions
 
 
 def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
@@ -76,3 +75,55 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "half-precision autocast on CUDA)",
     )
     machine.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
+
+
+def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
+    """How the flags put the ensemble together.
+
+    Raises:
+        ValueError: if flags contradict each other.
+    """
+    return EnsembleOptions(
+        folds=chosen_folds(arguments.f),
+        members=member_rule(arguments.members, arguments.chk),
+        device=arguments.device,
+        average=arguments.average,
+        model_weights=model_weights(arguments.weights, arguments.m or ()),
+        tta_members=arguments.tta_members,
+        trust_checkpoints=arguments.trust_checkpoints,
+        tile_step_size=arguments.step_size,
+        use_mirroring=not arguments.disable_tta,
+        precision=arguments.precision,
+        early_exit=arguments.early_exit,
+        fast_resampling=arguments.fast_resampling,
+        allow_tqdm=not arguments.disable_progress_bar,
+    )
+
+
+def member_rule(members: str | None, checkpoint: str | None) -> str:
+    """`--members`, or `-chk` as stock spells a file's name; "final" without either."""
+    if members and checkpoint:
+        raise ValueError(f"Members are chosen by --members or by -chk; found {members!r} and {checkpoint!r}.")
+    return members or checkpoint or "final"
+
+
+def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[float] | None:
+    """`--weights` as numbers: given as such, or as one JSON file with a list or a folder-to-number table.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if texts is None:
+        return None
+    if len(texts) == 1 and Path(texts[0]).is_file():
+        content = json.loads(Path(texts[0]).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            missing = [folder for folder in map(str, folders) if folder not in content]
+            if missing:
+                raise ValueError(f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}.")
+            content = [content[folder] for folder in map(str, folders)]
+        texts = content
+    try:
+        return [float(text) for text in texts]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.model_flags import add_model_flags
+from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds, model_choice
+from nnunet_ext.options import PlainCopyOptions
 
 
 def export_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,20 +24,16 @@ def export_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.commands.predict import chosen_folds, model_folders
-    from nnunet_ext.models.plain_copy import export_plain_model
+    from nnunet_ext.commands.export import export_models
 
-    copies = [
-        export_plain_model(
-            folder,
-            Path(arguments.o),
-            folds=chosen_folds(arguments.f),
-            checkpoint=arguments.chk,
-            classifier=arguments.classifier,
-            trust=arguments.trust_checkpoints,
-        )
-        for folder in model_folders(arguments)
-    ]
+    options = PlainCopyOptions(
+        results=Path(arguments.o),
+        folds=chosen_folds(arguments.f),
+        checkpoint=arguments.chk,
+        classifier=arguments.classifier,
+        trust_checkpoints=arguments.trust_checkpoints,
+    )
+    copies = export_models(model_choice(arguments), options)
     print(*copies, sep="\n")
     return 0
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_ext.options import ModelChoice
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -19,3 +23,32 @@ def add_model_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="trainer (default: nnUNetTrainer)")
     model.add_argument("-c", metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
     return model
+
+
+def model_choice(arguments: argparse.Namespace) -> ModelChoice:
+    """The model that the flags name.
+
+    Raises:
+        ValueError: if both or neither of -m and -d are given.
+    """
+    return ModelChoice(
+        folders=tuple(Path(folder) for folder in arguments.m or ()),
+        dataset=arguments.d,
+        trainer=arguments.tr,
+        plans=arguments.p,
+        configuration=arguments.c,
+    )
+
+
+def chosen_folds(texts: Sequence[str] | None) -> list[int | str] | None:
+    """`-f` as numbers and "all"; None takes all that have members.
+
+    Raises:
+        ValueError: if a fold is something else.
+    """
+    if not texts:
+        return None
+    wrong = [text for text in texts if text != "all" and not text.isdecimal()]
+    if wrong:
+        raise ValueError(f"-f takes numbers of folds, or all; found {' '.join(wrong)}.")
+    return [text if text == "all" else int(text) for text in texts]

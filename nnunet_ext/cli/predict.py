@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags
-
-MAP_NAMES = ("entropy", "mutual_information", "expected_entropy", "variance", "confidence")
-MAP_TYPES = ("float32", "float16", "uint8")
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
+from nnunet_ext.cli.model_flags import model_choice
+from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
 
 
 def predict_flags(parser: argparse.ArgumentParser) -> None:
@@ -58,14 +59,53 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.predict import predict_folder
 
-    report = predict_folder(arguments)
-    done = f"{len(report.predicted)} predicted" + (
-        f", {len(report.skipped)} complete before" if report.skipped else ""
+    outcome = predict_folder(predict_options(arguments))
+    done = f"{len(outcome.predicted)} predicted" + (
+        f", {len(outcome.skipped)} complete before" if outcome.skipped else ""
     )
-    print(f"{done}, {len(report.failed)} failed: {arguments.o}")
-    for name, message in report.failed.items():
+    print(f"{done}, {len(outcome.failed)} failed: {arguments.o}")
+    for name, message in outcome.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
-    return 1 if report.failed else 0
+    return 1 if outcome.failed else 0
+
+
+def predict_options(arguments: argparse.Namespace) -> PredictOptions:
+    """The flags as options.
+
+    Raises:
+        ValueError: if flags contradict each other.
+    """
+    chosen = arguments.calibrated
+    return PredictOptions(
+        images=Path(arguments.i),
+        results=Path(arguments.o),
+        model=model_choice(arguments),
+        ensemble=ensemble_options(arguments),
+        output=OutputOptions(
+            maps=requested_maps(arguments.maps),
+            map_type=arguments.map_dtype,
+            save_probabilities=arguments.save_probabilities,
+            save_members=arguments.save_members,
+            continue_prediction=arguments.continue_prediction,
+            previous_stage=Path(arguments.prev_stage_predictions) if arguments.prev_stage_predictions else None,
+            num_parts=arguments.num_parts,
+            part_id=arguments.part_id,
+            prepare_ahead=arguments.npp > 0,
+            write_behind=arguments.nps > 0,
+        ),
+        calibration=Path(chosen) if isinstance(chosen, str) else chosen,
+    )
+
+
+def requested_maps(names: Sequence[str]) -> list[str]:
+    """`--maps` without "none", which stands alone.
+
+    Raises:
+        ValueError: if "none" has company.
+    """
+    if "none" in names and len(names) > 1:
+        raise ValueError(f"--maps none cannot be combined with other maps; found {' '.join(names)}.")
+    return [name for name in dict.fromkeys(names) if name != "none"]
 
 
 COMMAND = Command(

@@ -1,9 +1,7 @@
-"""What `nnunet_ext calibrate` does with its flags."""
+"""`nnunet_ext calibrate`: a model judged by the cases that it was not trained on."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,21 +11,19 @@ from typing import Any
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration_case
-from nnunet_ext.calibration.fit import FitOptions, fit_calibration
+from nnunet_ext.calibration.fit import fit_calibration, require_known_confidence
 from nnunet_ext.calibration.held_out_cases import held_out_cases, read_splits
 from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.commands.predict import (
-    calibration_file,
-    chosen_folds,
-    ensemble_options,
-    model_folders,
-    prepare_process_for,
-)
+from nnunet_ext.commands.predict import calibration_file
 from nnunet_ext.evaluation.folder import Dataset, open_dataset
 from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.evaluation.patients import patient_of
-from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.inference.engine import EnsembleEngine, device_of
+from nnunet_ext.machine.devices import prepare_process_for
+from nnunet_ext.models.description import model_description
 from nnunet_ext.models.members import MemberRule, folders_with_members
+from nnunet_ext.models.named_folders import chosen_model_folders
+from nnunet_ext.options import CalibrateOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
 
@@ -38,11 +34,8 @@ class CalibrationFailedError(RuntimeError):
     """Cases that could not be predicted: a calibration without them would hide it."""
 
 
-def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
+def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     """Predicts every fold's validation cases with that fold's members, fits to them, and saves what was fitted.
-
-    Args:
-        arguments: the flags of `nnunet_ext calibrate`.
 
     Returns:
         The calibration and the file that it was saved to.
@@ -50,39 +43,38 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
     Raises:
         TrainedOnError: if a case was trained on by the members that would judge it.
         CalibrationFailedError: if a case could not be predicted.
-        ValueError: if flags contradict each other, or there are too few cases.
+        ValueError: if options contradict each other, or there are too few cases.
     """
-    fit = fit_options(arguments)
-    prepare_process_for(arguments.device)
-    folders = model_folders(arguments)
-    file = calibration_file(arguments.o, folders)
-    options = ensemble_options(arguments, folders)
-    folds = chosen_folds(arguments.f) or trained_folds(folders[0], options["members"])
-    dataset = TrainingData.open(folders[0], arguments.splits)
+    require_known_confidence(options.fit.confidence)
+    prepare_process_for(device_of(options.ensemble))
+    folders = chosen_model_folders(options.model)
+    file = calibration_file(options.file, folders)
+    folds = options.ensemble.folds or trained_folds(folders[0], options.ensemble.members)
+    dataset = TrainingData.open(folders[0], options.splits)
     cases_of_fold = {}
     for fold in folds:
         names = held_out_cases(fold, dataset.splits, [folder / f"fold_{fold}" for folder in folders])
-        cases_of_fold[fold] = [dataset.case(name, arguments.prev_stage_predictions) for name in names]
+        cases_of_fold[fold] = [dataset.case(name, options.previous_stage) for name in names]
         for name in names:
-            patient_of(name, arguments.patients)  # a pattern that does not fit is refused before hours of prediction
+            patient_of(name, options.patients)  # a pattern that does not fit is refused before hours of prediction
     collected: list[CalibrationCase] = []
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
     for fold, cases in cases_of_fold.items():
-        predictor = EnsembleEngine.from_model_folders(folders, folds=[fold], **options)
-        settings = predictor.settings
-        members += [member.record() for model in predictor.models for member in model.members]
-        sink = CaseCollector(dataset, str(fold), arguments.patients)
-        report = predictor.predict_cases(cases, sink, maps=(), save_probabilities=True)
-        if report.failed:
+        engine = EnsembleEngine.from_model_folders(folders, options.ensemble, folds=[fold])
+        settings = engine.settings
+        members += [member.record() for model in engine.models for member in model.members]
+        sink = CaseCollector(dataset, str(fold), options.patients)
+        outcome = engine.predict_cases(cases, sink, OutputOptions(maps=(), save_probabilities=True))
+        if outcome.failed:
             raise CalibrationFailedError(
-                f"Every validation case must be predicted; {len(report.failed)} of fold {fold} failed: "
-                + "; ".join(f"{name}: {message}" for name, message in report.failed.items())
+                f"Every validation case must be predicted; {len(outcome.failed)} of fold {fold} failed: "
+                + "; ".join(f"{name}: {message}" for name, message in outcome.failed.items())
             )
         collected += sink.cases
     calibration = fit_calibration(
         collected,
-        fit,
+        options.fit,
         regions=dataset.description.regions,
         settings=settings,
         fitted_on={
@@ -92,18 +84,6 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
     )
     calibration.save(file)
     return calibration, file
-
-
-def fit_options(arguments: argparse.Namespace) -> FitOptions:
-    """The flags that decide what is fitted."""
-    return FitOptions(
-        temperature=arguments.temperature,
-        confidence=arguments.confidence,
-        failure_dice=arguments.failure_dice,
-        recall=arguments.recall,
-        level=arguments.level,
-        miss_rate=arguments.miss_rate,
-    )
 
 
 def trained_folds(folder: Path, members: str) -> list[str]:
@@ -129,14 +109,14 @@ class TrainingData:
     ending: str
 
     @classmethod
-    def open(cls, model_folder: Path, splits_file: str | None) -> TrainingData:
+    def open(cls, model_folder: Path, splits_file: Path | None) -> TrainingData:
         """Finds the dataset that a model was trained on in nnU-Net's folders.
 
         Raises:
             FileNotFoundError: if images or splits are not there.
             ValueError: if nnU-Net's variables are not set.
         """
-        plans, dataset_json = (read_json(model_folder / name) for name in ("plans.json", "dataset.json"))
+        plans, dataset_json = model_description(model_folder)
         name = plans["dataset_name"]
         raw = variable_folder("nnUNet_raw") / name
         if not raw.is_dir():
@@ -145,13 +125,13 @@ class TrainingData:
                 f"to the folder that holds {name}."
             )
         files = get_filenames_of_train_images_and_targets(str(raw), dataset_json)
-        splits = Path(splits_file) if splits_file else variable_folder("nnUNet_preprocessed") / name / SPLITS
+        splits = splits_file if splits_file else variable_folder("nnUNet_preprocessed") / name / SPLITS
         example = Path(next(iter(files.values()))["label"])
         return cls(
             open_dataset(dataset_json, plans, example), files, read_splits(splits), dataset_json["file_ending"]
         )
 
-    def case(self, name: str, previous_stage_folder: str | None) -> Case:
+    def case(self, name: str, previous_stage_folder: Path | None) -> Case:
         """A case under the name that the splits have for it.
 
         Raises:
@@ -161,21 +141,8 @@ class TrainingData:
             raise ValueError(
                 f"The splits must name cases of the dataset; it has no {name}. Give the training's with --splits."
             )
-        previous = Path(previous_stage_folder) / f"{name}{self.ending}" if previous_stage_folder else None
+        previous = previous_stage_folder / f"{name}{self.ending}" if previous_stage_folder else None
         return Case(name, tuple(Path(file) for file in self.files[name]["images"]), previous)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a file of a model folder.
-
-    Raises:
-        FileNotFoundError: if it does not exist.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"A model folder must hold {file.name}; {file} does not exist. Check -m, or -d and -c."
-        )
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def variable_folder(name: str) -> Path:

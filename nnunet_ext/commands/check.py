@@ -1,8 +1,7 @@
-"""What `nnunet_ext check` does with its flags. No checkpoint is read, and torch is not imported."""
+"""`nnunet_ext check`: images looked through before a model sees them. Torch is not imported."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -16,14 +15,16 @@ from tqdm import tqdm
 
 from nnunet_ext.input_checks import Finding, check_case
 from nnunet_ext.input_checks.text import finding_lines
-from nnunet_ext.models.named_folders import model_folders
+from nnunet_ext.models.description import model_description
+from nnunet_ext.models.named_folders import chosen_model_folders
+from nnunet_ext.options import CheckOptions
 from nnunet_ext.prediction_folder.cases import Case, find_cases
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedFiles:
     """What the files of every case must be.
 
     Attributes:
@@ -38,8 +39,8 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """What came of checking a folder.
+class CheckOutcome:
+    """What a check of a folder found.
 
     Attributes:
         findings: name of every case to what is wrong with it; nothing for a good one.
@@ -55,28 +56,22 @@ class CheckReport:
         return [name for name, findings in self.findings.items() if findings]
 
 
-def check_folder(arguments: argparse.Namespace) -> CheckReport:
+def check_folder(options: CheckOptions) -> CheckOutcome:
     """Checks all cases of a folder as `predict` would before it predicts them.
-
-    Args:
-        arguments: the flags of `nnunet_ext check`.
 
     Raises:
         FileNotFoundError: if the folder, its images or the description of the dataset are missing.
-        ValueError: if the flags do not say which dataset, or its description cannot be used.
+        ValueError: if the models contradict each other, or a description cannot be used.
     """
-    folder = Path(arguments.FOLDER)
-    expected = expected_files(arguments)
-    previous = Path(arguments.prev_stage_predictions) if arguments.prev_stage_predictions else None
-    cases = find_cases(folder, expected.file_ending, previous)
+    expected = expected_files(options)
+    cases = find_cases(options.images, expected.file_ending, options.previous_stage)
     findings = {
-        case.name: findings_of(case, expected)
-        for case in tqdm(cases, unit="case", disable=arguments.disable_progress_bar)
+        case.name: findings_of(case, expected) for case in tqdm(cases, unit="case", disable=not options.allow_tqdm)
     }
-    return CheckReport(findings, finding_lines(findings, folder))
+    return CheckOutcome(findings, finding_lines(findings, options.images))
 
 
-def findings_of(case: Case, expected: Expected) -> list[Finding]:
+def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
     """What is wrong with one case; also when a file brings a check itself to fall."""
     try:
         return check_case(
@@ -92,17 +87,18 @@ def findings_of(case: Case, expected: Expected) -> list[Finding]:
         return [Finding(None, found, "files that can be read", "Export the case again, and report this message.")]
 
 
-def expected_files(arguments: argparse.Namespace) -> Expected:
-    """What the model takes; or what the dataset holds, where -d stands alone.
+def expected_files(options: CheckOptions) -> ExpectedFiles:
+    """What the models take; or what the dataset holds, if there is no model.
 
     Raises:
         FileNotFoundError: if the dataset or the model is not described where it should be.
-        ValueError: if the flags contradict each other, or so do several models.
+        ValueError: if the models contradict each other.
     """
-    if arguments.d is not None and not arguments.m and arguments.c is None:
-        dataset_json = read_json(dataset_file(maybe_convert_to_dataset_name(arguments.d)))
+    if options.model is None:
+        file = dataset_file(maybe_convert_to_dataset_name(options.dataset))
+        dataset_json = json.loads(file.read_text(encoding="utf-8"))
         return expected_by_dataset(dataset_json, reader=dataset_json.get("overwrite_image_reader_writer"))
-    folders = model_folders(arguments)
+    folders = chosen_model_folders(options.model)
     expected = [expected_by_model(folder) for folder in folders]
     if len(set(expected)) > 1:
         described = "; ".join(f"{folder}: {one}" for folder, one in zip(folders, expected, strict=True))
@@ -110,17 +106,17 @@ def expected_files(arguments: argparse.Namespace) -> Expected:
     return expected[0]
 
 
-def expected_by_model(folder: Path) -> Expected:
+def expected_by_model(folder: Path) -> ExpectedFiles:
     """What one model takes.
 
     Raises:
         FileNotFoundError: if the folder is none of a model.
     """
-    plans = read_json(folder / "plans.json")
-    return expected_by_dataset(read_json(folder / "dataset.json"), reader=plans.get("image_reader_writer"))
+    plans, dataset_json = model_description(folder, advice="If no model is trained yet, give -d alone.")
+    return expected_by_dataset(dataset_json, reader=plans.get("image_reader_writer"))
 
 
-def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> Expected:
+def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> ExpectedFiles:
     """The part of a dataset.json that matters here.
 
     Raises:
@@ -132,7 +128,7 @@ def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> Exp
             f"dataset.json must have file_ending and channel_names; found {', '.join(dataset_json) or 'nothing'}. "
             f"Add what is missing."
         )
-    return Expected(dataset_json["file_ending"], len(channels), reader)
+    return ExpectedFiles(dataset_json["file_ending"], len(channels), reader)
 
 
 def dataset_file(name: str) -> Path:
@@ -149,17 +145,3 @@ def dataset_file(name: str) -> Path:
         f"{name} must have its dataset.json in nnUNet_raw or nnUNet_preprocessed; found none in "
         f"{' or '.join(map(str, places)) or 'either, as both are unset'}. Set the variables, or name a model with -m."
     )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a file.
-
-    Raises:
-        FileNotFoundError: if it does not exist.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"A model folder must hold {file.name}; {file} does not exist. Check -m, or -d, -tr, -p and -c; if no "
-            f"model is trained yet, give -d alone."
-        )
-    return json.loads(file.read_text(encoding="utf-8"))

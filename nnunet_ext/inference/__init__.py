@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnunet_ext.inference.accumulation.moments import Moments
     from nnunet_ext.inference.predictor import EnsemblePredictor
 
-__all__ = ["EnsemblePredictor"]
+__all__ = ["EnsemblePredictor", "Moments"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the predictor when it is asked for: it takes seconds, and evaluation needs only its neighbours."""
-    if name != "EnsemblePredictor":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from nnunet_ext.inference.predictor import EnsemblePredictor
+    """Imports what is asked for when it is asked for: nnU-Net's predictor takes seconds."""
+    if name == "EnsemblePredictor":
+        from nnunet_ext.inference.predictor import EnsemblePredictor
 
-    return EnsemblePredictor
+        return EnsemblePredictor
+    if name == "Moments":
+        from nnunet_ext.inference.accumulation.moments import Moments
+
+        return Moments
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

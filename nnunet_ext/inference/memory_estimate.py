@@ -10,7 +10,7 @@ from nnunet_ext.inference.accumulation.resampling import common_box, crop_box
 from nnunet_ext.machine.available_memory import available_memory_bytes
 
 if TYPE_CHECKING:
-    from nnunet_ext.inference.accumulation.case_sums import PreparedCase
+    from nnunet_ext.inference.accumulation.case_frame import PreparedCase
     from nnunet_ext.models.model import Model
 
 BYTES_PER_VALUE = 4  # fp32

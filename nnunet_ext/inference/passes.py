@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunet_ext.architectures.mirroring import Flip, flip_name, mirror_flips
+from nnunet_ext.inference.transforms.flip import flips
+from nnunet_ext.inference.transforms.transform import Transform
 from nnunet_ext.models.members import Member
 from nnunet_ext.models.model import Model
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a network over a case: a member, the flips that it averages, and its weight."""
+    """One run of a network over a case: a member, the transforms that it averages, and its weight."""
 
     name: str
     member: Member
-    flips: tuple[Flip, ...]
+    transforms: tuple[Transform, ...]
     weight: float
 
 
 def passes_of(
     models: Sequence[Model], weights: Sequence[float] | None, *, mirroring: bool, tta_members: bool
 ) -> list[list[Pass]]:
-    """The runs of each model's network: one a member, or one a member and flip.
+    """The runs of each model's network: one per member, or one per member and transform.
 
     Args:
         models: of the ensemble.
@@ -47,14 +48,14 @@ def passes_of_model(
     model: Model, model_name: str, weight: float | None, *, mirroring: bool, tta_members: bool
 ) -> list[Pass]:
     """The runs of one model's network; `model_name` begins their names."""
-    flips = mirror_flips(model.mirror_axes, enabled=mirroring)
-    groups: list[list[Flip]] = [[flip] for flip in flips] if tta_members else [flips]
+    transforms = flips(model.mirror_axes, enabled=mirroring)
+    groups = [[transform] for transform in transforms] if tta_members else [transforms]
     share = weight / (len(model.members) * len(groups)) if weight is not None else 1.0
     return [
         Pass(
-            name=model_name + member.name + (f"+{flip_name(group[0])}" if tta_members else ""),
+            name=model_name + member.name + (f"+{group[0].name}" if tta_members else ""),
             member=member,
-            flips=tuple(group),
+            transforms=tuple(group),
             weight=share,
         )
         for member in model.members

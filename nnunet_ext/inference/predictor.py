@@ -6,36 +6,69 @@ import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.architectures.posterior import to_logits
+from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.moments import Moments
-from nnunet_ext.inference.engine import EnsembleEngine
-from nnunet_ext.models.members import MemberError, MemberRule
-from nnunet_ext.models.model import load_model
+from nnunet_ext.inference.engine import EnsembleEngine, open_models
+from nnunet_ext.inference.run import RunOutcome
+from nnunet_ext.models.members import MemberError
+from nnunet_ext.options import EnsembleOptions, OutputOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):
+class EnsemblePredictor(nnUNetPredictor):
     """Predicts with all members of one or several model folders; made by `from_model_folders`.
 
     It is an `nnUNetPredictor`: where only one configuration is loaded, the inherited methods for arrays work, too,
     and return the ensemble's result.
+
+    Attributes:
+        engine: what predicts; there once model folders are open.
     """
 
+    engine: EnsembleEngine
+
     def __init__(self, **settings: Any) -> None:
+        """Takes the settings of `nnUNetPredictor`; open a model with `initialize_from_trained_model_folder`."""
         with redirect_stdout(io.StringIO()):  # nnU-Net's constructor prints a remark about every CPU
-            nnUNetPredictor.__init__(self, **settings)
-        EnsembleEngine.__init__(
-            self,
-            tile_step_size=self.tile_step_size,
-            use_gaussian=self.use_gaussian,
-            use_mirroring=self.use_mirroring,
-            device=self.device,
-            allow_tqdm=self.allow_tqdm,
+            super().__init__(**settings)
+
+    @classmethod
+    def from_model_folders(
+        cls,
+        folders: str | Path | Sequence[str | Path],
+        options: EnsembleOptions | None = None,
+        *,
+        calibration: Calibration | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Opens model folders; the arguments are those of `EnsembleEngine.from_model_folders`."""
+        engine = EnsembleEngine.from_model_folders(folders, options, calibration=calibration, **fields)
+        chosen = engine.options
+        predictor = cls(
+            tile_step_size=chosen.tile_step_size,
+            use_gaussian=chosen.use_gaussian,
+            use_mirroring=chosen.use_mirroring,
+            device=engine.device,
+            allow_tqdm=chosen.allow_tqdm,
         )
+        predictor.use(engine)
+        return predictor
+
+    def use(self, engine: EnsembleEngine) -> None:
+        """Predicts with this engine from now on, and describes its first model as nnU-Net's predictor would."""
+        first = engine.models[0]
+        self.engine = engine
+        self.plans_manager, self.configuration_manager = first.plans, first.configuration
+        self.dataset_json, self.label_manager, self.network = first.dataset_json, first.labels, first.network
+        self.trainer_name, self.allowed_mirroring_axes = first.members[0].trainer_name, first.mirror_axes
 
     def initialize_from_trained_model_folder(
         self,
@@ -44,9 +77,58 @@ class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):
         checkpoint_name: str = "checkpoint_final.pth",
     ) -> None:
         """Stock's way to open one model folder; checkpoints are read without running code from them."""
-        rule = MemberRule.parse(checkpoint_name)
-        self.use([load_model(Path(model_training_output_dir), use_folds, rule, device=self.device)])
-        self.member_rule = checkpoint_name
+        options = EnsembleOptions(
+            folds=use_folds,
+            members=checkpoint_name,
+            device=self.device,
+            tile_step_size=self.tile_step_size,
+            use_gaussian=self.use_gaussian,
+            use_mirroring=self.use_mirroring,
+            allow_tqdm=self.allow_tqdm,
+        )
+        self.use(EnsembleEngine(open_models([Path(model_training_output_dir)], options), options))
+
+    def predict_from_files(
+        self,
+        list_of_lists_or_source_folder: str | Path | Sequence[Sequence[str]],
+        output_folder_or_list_of_truncated_output_files: str | Path | Sequence[str] | None,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        num_processes_preprocessing: int = 1,
+        num_processes_segmentation_export: int = 1,
+        folder_with_segs_from_prev_stage: str | Path | None = None,
+        num_parts: int = 1,
+        part_id: int = 0,
+        **fields: Any,
+    ) -> RunOutcome:
+        """As `EnsembleEngine.predict_from_files`, with stock's names.
+
+        Args:
+            list_of_lists_or_source_folder: a folder with `CASE_0000<ending>` files, or the files of each case.
+            output_folder_or_list_of_truncated_output_files: a folder; a list of paths without ending; or None.
+            save_probabilities: also write `CASE.npz` and `CASE.pkl` as stock does.
+            overwrite: False skips cases whose files are complete.
+            num_processes_preprocessing: 0 preprocesses in line; otherwise the next case is prepared in a thread.
+            num_processes_segmentation_export: 0 writes in line; otherwise a thread writes.
+            folder_with_segs_from_prev_stage: of a cascade.
+            num_parts: into how many runs the cases are divided.
+            part_id: which of them this is, from 0.
+            fields: others of `OutputOptions`: `maps`, `map_type`, `save_members`.
+        """
+        previous_stage = folder_with_segs_from_prev_stage
+        options = OutputOptions(
+            save_probabilities=save_probabilities,
+            continue_prediction=not overwrite,
+            previous_stage=None if previous_stage is None else Path(previous_stage),
+            num_parts=num_parts,
+            part_id=part_id,
+            prepare_ahead=num_processes_preprocessing > 0,
+            write_behind=num_processes_segmentation_export > 0,
+            **fields,
+        )
+        return self.engine.predict_from_files(
+            list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, options
+        )
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
@@ -58,19 +140,20 @@ class EnsemblePredictor(EnsembleEngine, nnUNetPredictor):
         Raises:
             MemberError: if several model folders are loaded, whose resolutions differ.
         """
-        if len(self.models) > 1:
+        engine = self.engine
+        if len(engine.models) > 1:
             raise MemberError(
                 f"Arrays at a configuration's resolution can only be predicted with one model folder; "
-                f"{len(self.models)} are loaded. Use predict_from_files."
+                f"{len(engine.models)} are loaded. Use predict_from_files."
             )
         regions = self.label_manager.has_regions
         moments, total = Moments(regions=regions, with_variance=False), torch.zeros(())
-        passes = self.passes[0]
-        prepared = self._prepare_image(self.models[0], data)
+        passes, averages_logits = engine.passes[0], engine.options.average == "logits"
+        prepared = engine.prepare_image(engine.models[0], data)
         for step in passes:
-            logits = self.runners[0].logits(step, prepared.tiled)
-            if self.average == "logits":
+            logits = engine.runners[0].logits(step, prepared.tiled)
+            if averages_logits:
                 total = total + logits
             else:
                 moments.add(self.label_manager.apply_inference_nonlin(logits))
-        return total / len(passes) if self.average == "logits" else to_logits(moments.mean(), regions=regions)
+        return total / len(passes) if averages_logits else to_logits(moments.mean(), regions=regions)

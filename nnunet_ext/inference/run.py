@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from nnunet_ext.inference.accumulation.case_sums import PreparedCase
+from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.memory_estimate import CaseTooLargeError
 from nnunet_ext.input_checks import BadInputError
 from nnunet_ext.prediction_folder.case_files import CasePrediction
@@ -34,8 +34,25 @@ Predict = Callable[[Case, list[PreparedCase], tqdm], CasePrediction]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What happens beside the prediction of a case, and how progress is counted.
+
+    Attributes:
+        passes_per_case: for the progress bar.
+        prepare_ahead: prepare the next case in a thread.
+        write_behind: let the sink take a case while the next one is predicted.
+        show_progress: show the bar.
+    """
+
+    passes_per_case: int
+    prepare_ahead: bool = True
+    write_behind: bool = True
+    show_progress: bool = True
+
+
 @dataclass
-class PredictionReport:
+class RunOutcome:
     """What became of the cases of one run.
 
     Attributes:
@@ -60,52 +77,41 @@ class PredictionReport:
 
 
 def run_cases(
-    cases: Sequence[Case],
-    prepare: Prepare,
-    predict: Predict,
-    sink: CaseSink | None,
-    *,
-    passes_per_case: int,
-    prepare_ahead: bool = True,
-    write_behind: bool = True,
-    show_progress: bool = True,
-) -> PredictionReport:
+    cases: Sequence[Case], prepare: Prepare, predict: Predict, sink: CaseSink | None, pace: Pace
+) -> RunOutcome:
     """Predicts cases one after the other; one that cannot be predicted does not stop the others.
 
     Args:
         cases: in order.
         prepare: checks and preprocesses a case.
-        predict: predicts a prepared case, advancing the progress bar by `passes_per_case`.
-        sink: takes the results; None keeps them in the report.
-        passes_per_case: for the progress bar.
-        prepare_ahead: prepare the next case in a thread.
-        write_behind: let the sink take a case while the next one is predicted.
-        show_progress: show the bar.
+        predict: predicts a prepared case, advancing the progress bar by `pace.passes_per_case`.
+        sink: takes the results; None keeps them in the outcome.
+        pace: what happens beside the prediction.
     """
-    report = PredictionReport()
+    outcome = RunOutcome()
     waiting: list[tuple[str, Future[None]]] = []
     with (
-        tqdm(total=len(cases) * passes_per_case, disable=not show_progress, unit="member") as progress,
+        tqdm(total=len(cases) * pace.passes_per_case, disable=not pace.show_progress, unit="member") as progress,
         ThreadPoolExecutor(max_workers=1) as disk,
-        closing(_prepared(cases, prepare, ahead=prepare_ahead)) as prepared_cases,
+        closing(_prepared(cases, prepare, ahead=pace.prepare_ahead)) as prepared_cases,
     ):
         for case, prepared in prepared_cases:
             progress.set_description(case.name)
             try:
                 prediction = predict(case, prepared(), progress)
             except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
-                report.fail(case.name, error)
+                outcome.fail(case.name, error)
                 continue
             if sink is None:
-                report.predictions.append(prediction)
-                report.predicted.append(case.name)
+                outcome.predictions.append(prediction)
+                outcome.predicted.append(case.name)
                 continue
             waiting.append((case.name, disk.submit(sink.write, prediction)))
-            while len(waiting) > (MOST_WAITING_FOR_DISK if write_behind else 0):
-                _collect(*waiting.pop(0), report)
+            while len(waiting) > (MOST_WAITING_FOR_DISK if pace.write_behind else 0):
+                _collect(*waiting.pop(0), outcome)
         for name, written in waiting:
-            _collect(name, written, report)
-    return report
+            _collect(name, written, outcome)
+    return outcome
 
 
 def _result(prepared: Future[list[PreparedCase]]) -> list[PreparedCase]:
@@ -116,13 +122,13 @@ def _result(prepared: Future[list[PreparedCase]]) -> list[PreparedCase]:
     return prepared.result()
 
 
-def _collect(name: str, written: Future[None], report: PredictionReport) -> None:
+def _collect(name: str, written: Future[None], outcome: RunOutcome) -> None:
     error = written.exception()  # waits
     if isinstance(error, (Exception, SystemExit)):
-        report.fail(name, error)
+        outcome.fail(name, error)
     else:
         written.result()
-        report.predicted.append(name)
+        outcome.predicted.append(name)
 
 
 def _prepared(

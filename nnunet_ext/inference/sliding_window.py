@@ -1,28 +1,27 @@
-"""One network over one image: overlapping tiles, mirrored, blended with a Gaussian window, all in fp32."""
+"""One network over one image: overlapping tiles, transformed, blended with a Gaussian window, all in fp32."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
-from torch import nn
 
-from nnunet_ext.architectures.mirroring import Flip
-from nnunet_ext.inference.runtimes.batch_size import BatchSize, batch_size_for
-from nnunet_ext.inference.runtimes.precision import Arithmetic
+from nnunet_ext.inference.runtimes.batch_size import BatchSize
+from nnunet_ext.inference.transforms.transform import Transform
 
 Tile = tuple[slice | int, ...]  # over the spatial axes; a 2D configuration has a slice index in front
+RunPatches = Callable[[torch.Tensor], torch.Tensor]  # (B, channels, *patch) to logits (B, C, *patch), see Runtime.run
 
 
 @dataclass(frozen=True)
 class TiledImage:
     """An image padded to the patch size, with its tiles and the weights that they are blended with.
 
-    It is the same for all members of a model, so it is made once a case.
+    It is the same for all members of a model, so it is made once per case.
 
     Attributes:
         image: (channels, *padded spatial).
@@ -86,45 +85,47 @@ def tiles_of(shape: Sequence[int], patch_size: Sequence[int], step_size: float) 
 
 @torch.inference_mode()
 def sliding_window_logits(
-    network: nn.Module,
+    run: RunPatches,
     tiled: TiledImage,
-    flips: Sequence[Flip],
+    transforms: Sequence[Transform],
     *,
-    device: torch.device,
-    arithmetic: Arithmetic | None = None,
-    batch_size: BatchSize | None = None,
+    batch_size: BatchSize,
     tiles: Sequence[Tile] | None = None,
 ) -> torch.Tensor:
-    """Logits of a network: mean over flips, blended over tiles as stock does; (C, *spatial) fp32, where the image is.
+    """Logits of a network: mean over exact transforms, blended over tiles as stock does.
 
-    Tiles and their mirrored copies go through the network together, several patches a batch. Where a batch does not
-    fit into the memory of a GPU, half of it is tried.
+    Tiles and their transformed copies go through the network together, several patches per batch. Where a batch does
+    not fit into the memory of a GPU, half of it is tried.
 
     Args:
-        network: in evaluation mode, on `device`; (B, channels, *patch) to (B, C, *patch).
+        run: the network; gives logits in fp32 where the image is.
         tiled: of one image.
-        flips: mirrored copies to average, see `mirror_flips`.
-        device: where the network runs.
-        arithmetic: in which precision; None is single precision.
-        batch_size: patches at a time; None takes what `batch_size_for` says. Is halved where memory asks for it.
+        transforms: exact ones, to average over; at least the identity.
+        batch_size: patches at a time; is halved where memory asks for it.
         tiles: only these ones of the image's, at least one; the logits are then right only where no other tile
             reaches. None takes all.
 
+    Returns:
+        (C, *spatial) fp32, where the image is, without the padding.
+
     Raises:
-        ValueError: if there are no tiles or no flips.
+        ValueError: if there are no tiles or no transforms.
         torch.OutOfMemoryError: if not even a single patch fits.
     """
-    pairs = list(product(tiled.tiles if tiles is None else tiles, flips))
+    pairs = list(product(tiled.tiles if tiles is None else tiles, transforms))
     if not pairs:
-        raise ValueError(f"At least one tile and one flip are needed; found {len(tiled.tiles)} and {len(flips)}.")
-    batch_size = batch_size or batch_size_for(tiled.window.shape, device)
-    arithmetic = arithmetic or Arithmetic()
+        raise ValueError(
+            f"At least one tile and one transform are needed; found {len(tiled.tiles)} and {len(transforms)}."
+        )
     logits: torch.Tensor | None = None
     start = 0
     while start < len(pairs):
         batch = pairs[start : start + batch_size.patches]
+        regions = [(slice(None), *tile) for tile, _ in batch]
+        patches = [tiled.image[region] for region in regions]
         try:
-            outputs = run_batch(network, tiled, batch, device, arithmetic)  # (B, C, *patch)
+            seen = torch.stack([transform.apply(patch) for patch, (_, transform) in zip(patches, batch, strict=True)])
+            outputs = run(seen)  # (B, C, *patch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -133,33 +134,9 @@ def sliding_window_logits(
             continue
         if logits is None:
             logits = torch.zeros((outputs.shape[1], *tiled.image.shape[1:]), device=outputs.device)
-        for (tile, flip), output in zip(batch, outputs, strict=True):
-            all_channels = (slice(None), *tile)
-            logits[all_channels].addcmul_(mirrored(output, flip), tiled.window)
+        for region, patch, (_, transform), output in zip(regions, patches, batch, outputs, strict=True):
+            logits[region].addcmul_(transform.undo(output, patch), tiled.window)
         start += len(batch)
-    assembled = torch.as_tensor(logits).div_(tiled.weight * len(flips))
+    assembled = torch.as_tensor(logits).div_(tiled.weight * len(transforms))
     cropped = (slice(None), *tiled.crop)
     return assembled[cropped]
-
-
-@torch.inference_mode()
-def run_batch(
-    network: nn.Module,
-    tiled: TiledImage,
-    batch: Sequence[tuple[Tile, Flip]],
-    device: torch.device,
-    arithmetic: Arithmetic,
-) -> torch.Tensor:
-    """Logits of some tiles, (B, C, *patch) in fp32 where the image is, mirrored as their patches were."""
-    regions = [((slice(None), *tile), flip) for tile, flip in batch]
-    patches = torch.stack([mirrored(tiled.image[region], flip) for region, flip in regions])
-    if device.type == "cuda" and patches.device.type == "cpu":
-        patches = patches.pin_memory()  # only then the copy runs beside the network
-    with arithmetic.context(device):
-        outputs = network(patches.to(device, arithmetic.weights, non_blocking=True))
-    return outputs.to(tiled.image.device).float()
-
-
-def mirrored(patch: torch.Tensor, flip: Flip) -> torch.Tensor:
-    """(channels, *patch) mirrored along spatial axes; the patch itself if there are none."""
-    return torch.flip(patch, [axis + 1 for axis in flip]) if flip else patch  # behind the channels

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_ext.input_checks.case_checks import Case
+from nnunet_ext.input_checks.case_checks import CheckedCase
 from nnunet_ext.input_checks.checks import CHECKS
 from nnunet_ext.input_checks.findings import BadInputError, Finding
 from nnunet_ext.input_checks.reading import read_image
@@ -46,7 +46,7 @@ def check_case(
         The findings in the order of the files, then those about the case as a whole; empty when the case is good.
     """
     findings: list[Finding] = []
-    case = Case(images=[], file_ending=file_ending, channels=channels)
+    case = CheckedCase(images=[], file_ending=file_ending, channels=channels)
     images = [_look_at(Path(file), file_ending, reader, False, findings) for file in files]
     case.images = images
     if previous_stage is not None:

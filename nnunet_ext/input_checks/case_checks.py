@@ -19,7 +19,7 @@ _RESAMPLE = "Resample the image to the grid of the other one, or take the file t
 
 
 @dataclass
-class Case:
+class CheckedCase:
     """A case after its files were looked at one by one; the images no longer hold their voxels."""
 
     images: Sequence[StoredImage]
@@ -28,7 +28,7 @@ class Case:
     previous_stage: StoredImage | None = None
 
 
-def without_contrast(case: Case) -> Iterator[Finding]:
+def without_contrast(case: CheckedCase) -> Iterator[Finding]:
     """No channel with contrast. One blank channel of several is a sequence that was not taken."""
     if case.images and all(image.blank_value is not None for image in case.images):
         first = case.images[0]
@@ -36,7 +36,7 @@ def without_contrast(case: Case) -> Iterator[Finding]:
         yield Finding(first.path, f"the same value, {first.blank_value:g}, in all voxels", "contrast", remedy)
 
 
-def wrong_channels(case: Case) -> Iterator[Finding]:
+def wrong_channels(case: CheckedCase) -> Iterator[Finding]:
     """Channels that are missing, too many or out of order."""
     if any(not image.shape and image.reader in (PICTURE_READER, "") for image in case.images):
         return  # a picture that cannot be read may hold one, three or four channels
@@ -58,7 +58,7 @@ def wrong_channels(case: Case) -> Iterator[Finding]:
         yield Finding(case.images[0].path, found, expected, "Rename the files or put them in order.")
 
 
-def _channel_numbers(case: Case) -> list[int] | None:
+def _channel_numbers(case: CheckedCase) -> list[int] | None:
     """The k of each CASE_000k; None if the names are no such numbered files of one case."""
     pattern = re.compile(r"(.*)_(\d{4})" + re.escape(case.file_ending), re.IGNORECASE | re.DOTALL)
     matches = [pattern.fullmatch(image.path.name) for image in case.images]
@@ -67,12 +67,12 @@ def _channel_numbers(case: Case) -> list[int] | None:
     return [int(match[2]) for match in matches if match]
 
 
-def _name_of_channel(case: Case, number: int) -> str:
+def _name_of_channel(case: CheckedCase, number: int) -> str:
     case_name = case.images[0].path.name[: -len(f"_0000{case.file_ending}")] if case.images else "CASE"
     return f"{case_name}_{number:04d}{case.file_ending}"
 
 
-def channels_on_different_grids(case: Case) -> Iterator[Finding]:
+def channels_on_different_grids(case: CheckedCase) -> Iterator[Finding]:
     """Channels that differ in shape, spacing, origin or direction."""
     readable = [image for image in case.images if image.shape]
     for image in readable[1:]:
@@ -83,7 +83,7 @@ def channels_on_different_grids(case: Case) -> Iterator[Finding]:
         yield from _different_grid(image, readable[0])
 
 
-def previous_stage_on_different_grid(case: Case) -> Iterator[Finding]:
+def previous_stage_on_different_grid(case: CheckedCase) -> Iterator[Finding]:
     """A segmentation of the previous stage that does not lie on the image."""
     previous = case.previous_stage
     readable = [image for image in case.images if image.shape]

@@ -17,7 +17,7 @@ class Check:
     Attributes:
         name: Short name.
         looks_for: What the check finds.
-        scope: A "file" check takes the `StoredImage` of each file, a "case" check takes the `Case`.
+        scope: A "file" check takes the `StoredImage` of each file, a "case" check takes the `CheckedCase`.
         find: Gives the findings; none when all is well.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.architectures.channels_last import with_channels_last
-from nnunet_ext.architectures.dropout_draws import dropout_layers
+from nnunet_ext.architectures.dropout_draws import drawn_layers, with_drawn_dropout
+from nnunet_ext.architectures.over_volumes import OverVolumes, over_volumes
+from nnunet_ext.models.description import model_description
 from nnunet_ext.models.members import Member, MemberError, MemberRule, find_members
 from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
 from nnunet_ext.models.weight_store import WeightStore, default_budget_bytes, point_at
@@ -64,6 +65,11 @@ class Model:
     def mirror_axes(self) -> tuple[int, ...] | None:
         """Spatial axes that training mirrored."""
         return self.members[0].mirror_axes
+
+    @property
+    def volumes(self) -> OverVolumes:
+        """How the network runs over a volume."""
+        return over_volumes(self.network)
 
     def load(self, member: Member) -> None:
         """Gives the network a member's weights.
@@ -123,15 +129,8 @@ def load_model(
         FileNotFoundError: if it is not a model folder.
         MemberError, CheckpointError: see `find_members`; also if a member does not fit the plans' network.
     """
-    plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
-    for file in (plans_file, dataset_file):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"A model folder must hold plans.json, dataset.json and fold_X folders, as nnUNetv2_train leaves it; "
-                f"{file} does not exist. Check -m (or -d, -tr, -p and -c)."
-            )
-    plans = PlansManager(json.loads(plans_file.read_text(encoding="utf-8")))
-    dataset_json = json.loads(dataset_file.read_text(encoding="utf-8"))
+    stored_plans, dataset_json = model_description(folder)
+    plans = PlansManager(stored_plans)
     members = find_members(folder, folds, rule, trust=trust)
     warn_of_other_plans(members, folder, training_facts(plans.plans, dataset_json, members[0].configuration))
     configuration = plans.get_configuration(members[0].configuration)
@@ -139,6 +138,8 @@ def load_model(
     network = build_network(members[0].trainer_name, plans, configuration, dataset_json, labels)
     if device.type == "cpu" and weights_dtype == torch.float32:
         network = with_channels_last(network)
+    if rule.dropout_draws:
+        network = with_drawn_dropout(network)
     store = WeightStore(device, weights_dtype, default_budget_bytes(device))
     model = Model(folder, plans, configuration, dataset_json, labels, network.to(device).eval(), members, store)
     if rule.dropout_draws:
@@ -150,7 +151,7 @@ def load_model(
 
 def require_dropout(model: Model) -> None:
     """Refuses to draw from a network that drops nothing: all draws would be the same."""
-    if not dropout_layers(model.network):
+    if not drawn_layers(model.network):
         raise MemberError(
             f"--members mc-dropout needs a network with dropout layers; that of {model.folder} has none. Train one "
             f"with -tr nnUNetTrainerMCDropout, or choose other members."
@@ -236,7 +237,7 @@ def channel_names(model: Model) -> list[str]:
     return [names[key] for key in sorted(names, key=int)]
 
 
-def require_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
+def require_model_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
     """Refuses weights that are not one positive number a model folder."""
     if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
         raise MemberError(

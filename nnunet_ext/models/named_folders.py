@@ -1,25 +1,16 @@
-"""Which model folders the flags name. Light: torch is not imported."""
+"""The folders of the models that a command works on. Torch is not imported."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunet_ext.options import ModelChoice
 
-def model_folders(arguments: argparse.Namespace) -> list[Path]:
-    """The model folders that -m names, or -d with -tr, -p and -c.
 
-    Raises:
-        ValueError: if both or neither are given.
-    """
-    by_dataset = arguments.d is not None or arguments.c is not None
-    if bool(arguments.m) == by_dataset or (by_dataset and None in (arguments.d, arguments.c)):
-        raise ValueError(
-            f"The model is named either by -m FOLDER or by -d DATASET and -c CONFIGURATION (with -tr and -p); found "
-            f"-m {arguments.m}, -d {arguments.d}, -c {arguments.c}. Give one of the two."
-        )
-    if arguments.m:
-        return [Path(folder) for folder in arguments.m]
-    return [Path(get_output_folder(arguments.d, arguments.tr, arguments.p, arguments.c))]
+def chosen_model_folders(choice: ModelChoice) -> list[Path]:
+    """`TRAINER__PLANS__CONFIGURATION` folders: those that were named, or the one in `nnUNet_results`."""
+    if choice.folders:
+        return list(choice.folders)
+    return [Path(get_output_folder(choice.dataset, choice.trainer, choice.plans, choice.configuration))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_ext.files.checkpoints import load_checkpoint, save_checkpoint
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, build_network, find_trainer, load_model
+from nnunet_ext.options import PlainCopyOptions
 from nnunet_ext.trainers.names import PREFIX, stock_class
 
 PREDICTION_KEYS = ("network_weights", "init_args", "inference_allowed_mirroring_axes")
@@ -19,19 +19,11 @@ DESCRIPTIONS = ("dataset.json", "plans.json", "dataset_fingerprint.json")
 CPU = torch.device("cpu")
 
 
-class ExportError(ValueError):
+class PlainCopyError(ValueError):
     """A model that has no plain form, or a place that is taken; the message says which."""
 
 
-def export_plain_model(
-    model_folder: Path,
-    results: Path,
-    *,
-    folds: Sequence[int | str] | None = None,
-    checkpoint: str = "checkpoint_final.pth",
-    classifier: int | None = None,
-    trust: bool = False,
-) -> Path:
+def copy_plain_model(model_folder: Path, options: PlainCopyOptions) -> Path:
     """Copies checkpoints under the name of the stock trainer that builds the same network.
 
     The copies hold what prediction needs: weights, plans and mirror axes; training cannot continue from them. Each
@@ -39,29 +31,27 @@ def export_plain_model(
 
     Args:
         model_folder: `TRAINER__PLANS__CONFIGURATION`.
-        results: a results folder as `nnUNet_results` is one; made if it is missing.
-        folds: None takes all that have the checkpoint.
-        checkpoint: file name in each fold, or a pattern of several.
-        classifier: of a Streaming model, which of its networks to copy, from 0.
-        trust: allow checkpoints that hold more than data.
+        options: which checkpoints, and where the copy goes.
 
     Returns:
         The folder of the copy, `results/DATASET/STOCK_TRAINER__PLANS__CONFIGURATION`.
 
     Raises:
-        ExportError: if stock nnU-Net has no network that takes the weights, or the copy's folder exists.
+        PlainCopyError: if stock nnU-Net has no network that takes the weights, or the copy's folder exists.
         MemberError, CheckpointError, FileNotFoundError: see `load_model`.
     """
-    model = load_model(model_folder, folds, MemberRule(checkpoint), device=CPU, trust=trust)
+    model = load_model(
+        model_folder, options.folds, MemberRule(options.checkpoint), device=CPU, trust=options.trust_checkpoints
+    )
     trainer = plain_trainer_name(model.members[0].trainer_name)
-    require_plain(model, trainer, classifier)
+    require_plain(model, trainer, options.classifier)
     plans, configuration = model.plans.plans, model.members[0].configuration
-    target = results / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
+    target = options.results / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
     if target.exists():
-        raise ExportError(f"The copy goes to a new folder; {target} exists. Choose another -o, or remove it.")
+        raise PlainCopyError(f"The copy goes to a new folder; {target} exists. Choose another -o, or remove it.")
     for member in model.members:
-        content = load_checkpoint(member.path, trust=trust)
-        weights = plain_weights(content["network_weights"], classifier)
+        content = load_checkpoint(member.path, trust=options.trust_checkpoints)
+        weights = plain_weights(content["network_weights"], options.classifier)
         copy = {key: content.get(key) for key in PREDICTION_KEYS}
         copy |= {"trainer_name": trainer, "network_weights": weights}
         fold_folder = target / member.path.parent.name
@@ -101,7 +91,7 @@ def require_plain(model: Model, trainer: str, classifier: int | None) -> None:
         try:
             network.load_state_dict(plain_weights(member.weights(), classifier), assign=True)
         except RuntimeError as error:
-            raise ExportError(
+            raise PlainCopyError(
                 f"A plain copy holds the network that {trainer} builds; the weights of {member.path} "
                 f"({member.trainer_name}) are of another one. Predict with this package instead; of a Streaming "
                 f"model, copy one of its U-Nets with --classifier."

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nnunet_ext.architectures.streaming import read_regions
+from nnunet_ext.architectures.over_volumes import over_volumes
 from nnunet_ext.files.checkpoints import cast_weights
 from nnunet_ext.machine.available_memory import available_memory_bytes
 from nnunet_ext.models.members import Member
@@ -91,7 +91,7 @@ def point_at(network: nn.Module, weights: Weights) -> None:
         )
     for name, tensor in own.items():
         tensor.data = weights[name]
-    read_regions(network, None)  # nothing was loaded, so its hook did not run
+    over_volumes(network).weights_changed()
 
 
 def shape_in(weights: Weights, name: str) -> str:

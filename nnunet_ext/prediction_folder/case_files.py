@@ -23,8 +23,9 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 import nnunet_ext
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path
+from nnunet_ext.options import MapType
 from nnunet_ext.prediction_folder.case_table import CaseTable, write_text_shared
-from nnunet_ext.prediction_folder.map_files import MapType, map_file_ending, write_map
+from nnunet_ext.prediction_folder.map_files import map_file_ending, write_map
 from nnunet_ext.prediction_folder.packing import write_whole
 
 

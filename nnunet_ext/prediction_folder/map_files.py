@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -24,6 +24,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunet_ext.options import MAP_TYPES, MapType, require_choice
 from nnunet_ext.prediction_folder.packing import write_whole
 
 TIFF_ENDINGS = (".tif", ".tiff")
@@ -33,8 +34,6 @@ SLOPE_OFFSET = 112  # of scl_slope in a NIfTI-1 header; scl_inter follows
 
 
 MapWriter = Callable[[np.ndarray, Path, dict[str, Any]], None]
-MapType = Literal["float32", "float16", "uint8"]
-MAP_TYPES: tuple[MapType, ...] = ("float32", "float16", "uint8")
 
 LARGEST_UINT8 = 255
 
@@ -84,8 +83,7 @@ def write_map(
 
 def require_map_type(map_type: MapType, file_name: str) -> None:
     """Refuses a type that does not exist, and uint8 in files that cannot hold its scale."""
-    if map_type not in MAP_TYPES:
-        raise ValueError(f"Maps are of the type {', '.join(MAP_TYPES)}; found {map_type!r}.")
+    require_choice("The type of the maps", map_type, MAP_TYPES)
     if map_type == "uint8" and not file_name.lower().endswith(NIFTI_ENDINGS):
         raise ValueError(
             f"Maps in uint8 need a format that stores their scale, which is NIfTI; found {file_name}. "

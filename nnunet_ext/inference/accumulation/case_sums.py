@@ -1,108 +1,77 @@
-"""One case, all members: what is accumulated at image resolution and what comes out of it."""
+"""One case, all members: what is accumulated over them at the image's resolution."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.calibration.risk_control import foreground_probability
-from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels, crop_to_foreground
-from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_type
+from nnunet_ext.inference.accumulation.case_frame import CaseFrame
+from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_map, label_type
 from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
 from nnunet_ext.inference.accumulation.moments import Moments
-from nnunet_ext.inference.accumulation.resampling import (
-    Box,
-    box_shape,
-    common_box,
-    crop_box,
-    embed,
-    image_shape,
-    in_image,
-    outside_logits,
-    outside_probabilities,
-    place,
-)
-from nnunet_ext.inference.accumulation.slabs import (
-    MappedVolume,
-    Slab,
-    SlicedVolume,
-    WholeVolume,
-    assembled,
-    for_each_slab,
-)
+from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
+from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, SlicedVolume, assembled, for_each_slab
 from nnunet_ext.inference.passes import Pass
-from nnunet_ext.inference.sliding_window import Tile, TiledImage
-from nnunet_ext.inference.uncertainty import calibrated_maps, case_row, uncertainty_maps
-from nnunet_ext.labels import regions_of
-from nnunet_ext.models.model import Model
-from nnunet_ext.prediction_folder.case_files import CasePrediction
+from nnunet_ext.inference.sliding_window import Tile
+from nnunet_ext.options import Average
 
 
 @dataclass(frozen=True)
-class PreparedCase:
-    """A case as one model's preprocessing left it: the tiled image and nnU-Net's properties."""
+class SumOptions:
+    """What is summed up over the members of a case.
 
-    tiled: TiledImage
-    properties: dict
+    Attributes:
+        average: of probabilities or logits, see `EnsembleOptions`.
+        with_variance: track the variance of the probabilities, too.
+        keep_members: keep every member's own segmentation.
+        fast_resampling: resample probabilities instead of logits, see `EnsembleOptions`.
+    """
 
-    def to(self, device: torch.device) -> PreparedCase:
-        """With the image where the members' results are to be summed up."""
-        return PreparedCase(self.tiled.to(device), self.properties)
+    average: Average = "probabilities"
+    with_variance: bool = False
+    keep_members: bool = False
+    fast_resampling: bool = False
 
 
-class CaseEnsemble:
+class CaseSums:
     """Takes the members' logits of one case in, one after the other; no member's volume is kept.
 
-    Everything is accumulated in the image's own axes and resolution, within the box that nnU-Net's crop leaves.
-
     Args:
-        models: of the ensemble.
-        prepared: the case as each of them sees it.
-        average: "probabilities" or "logits"; see `EnsembleEngine`.
-        with_variance: track the variance, too.
-        keep_members: keep every member's own segmentation.
+        frame: where in the image the models predicted.
+        labels: classes or regions.
+        options: what is summed up.
         early_exit: says where no further member is needed; None lets all members run everywhere. Where a member did
             not run, its segmentation counts as that of the members before it.
-        fast_resampling: resample probabilities instead of logits; see `EnsembleEngine`.
+
+    Attributes:
+        moments: of the members' probabilities (C, *box).
+        members: their segmentations, cropped to their foreground.
+        only_labels: (*box) of a member that is alone, else None.
+        member_segmentations: name to (*image), if they are kept.
+        open_voxels: (*box), where members still run; None is everywhere.
     """
 
     def __init__(
-        self,
-        models: Sequence[Model],
-        prepared: Sequence[PreparedCase],
-        *,
-        average: str,
-        with_variance: bool,
-        keep_members: bool,
-        early_exit: SettledRule | None = None,
-        fast_resampling: bool = False,
+        self, frame: CaseFrame, labels: LabelManager, options: SumOptions, early_exit: SettledRule | None = None
     ) -> None:
-        self.models = models
-        self.prepared = prepared
-        self.labels = models[0].labels
-        self.boxes = [crop_box(case.properties, model.plans) for model, case in zip(models, prepared, strict=True)]
-        self.box: Box = common_box(self.boxes)
-        self.box_shape = box_shape(self.box)
-        self.shape = image_shape(prepared[0].properties, models[0].plans)
-        self.moments = Moments(regions=self.labels.has_regions, with_variance=with_variance)
-        self.logit_sums: list[torch.Tensor | None] | None = [None] * len(models) if average == "logits" else None
-        self.weights = [0.0] * len(models)
-        self.members: list[CroppedLabels] = []
-        self.only_labels: np.ndarray | None = None  # (*box), of a member that is alone
-        self.keep_members = keep_members
-        self.member_segmentations: dict[str, np.ndarray] = {}
-        self.fast_resampling = fast_resampling
+        self.frame = frame
+        self.labels = labels
+        self.options = options
         self.early_exit = early_exit
-        self.open_voxels: torch.Tensor | None = None  # (*box) bool: where members still run; None is everywhere
-        self.settled_labels: torch.Tensor | None = None  # (*box), right where members do not run any more
+        self.moments = Moments(regions=labels.has_regions, with_variance=options.with_variance)
+        self.members: list[CroppedLabels] = []
+        self.only_labels: np.ndarray | None = None
+        self.member_segmentations: dict[str, np.ndarray] = {}
+        self.open_voxels: torch.Tensor | None = None
+        self._settled_labels: torch.Tensor | None = None  # (*box), right where members do not run any more
+        self._logit_sums: list[torch.Tensor | None] = [None] * len(frame.models)
+        self._weights = [0.0] * len(frame.models)
 
     def add(self, position: int, step: Pass, logits: torch.Tensor) -> None:
         """Takes one member in.
@@ -112,9 +81,9 @@ class CaseEnsemble:
             step: which member it is.
             logits: (C, *spatial) at the model's resolution; may be changed.
         """
-        shape = (self.labels.num_segmentation_heads, *self.box_shape)
+        shape = (self.labels.num_segmentation_heads, *self.frame.box_shape)
         weight = step.weight if self.open_voxels is None else step.weight * self.open_voxels
-        segmentation = torch.empty(self.box_shape, dtype=label_type(self.labels))
+        segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
         self.moments.begin_member(shape, weight, device=logits.device)
 
         def take_in(slab: Slab) -> None:
@@ -127,16 +96,20 @@ class CaseEnsemble:
         member_labels = as_array(segmentation)
         self.only_labels = member_labels if not self.members else None
         self.members.append(crop_to_foreground(member_labels))
-        if self.keep_members:
-            self.member_segmentations[step.name] = embed(member_labels, self.box, self.shape)
-        self.weights[position] += step.weight
-        if self.logit_sums is not None:
-            earlier = self.logit_sums[position]
+        if self.options.keep_members:
+            self.member_segmentations[step.name] = self.frame.embedded(member_labels)
+        self._weights[position] += step.weight
+        if self.options.average == "logits":
+            earlier = self._logit_sums[position]
             weighted = logits * step.weight
-            self.logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
+            self._logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
 
     def add_settled(self) -> None:
-        """Takes a member in that need not run at all."""
+        """Takes a member in that need not run at all.
+
+        Raises:
+            RuntimeError: if nothing is settled yet.
+        """
         self.members.append(crop_to_foreground(as_array(self._settled())))
 
     def settle(self, weight_left: float) -> None:
@@ -144,119 +117,58 @@ class CaseEnsemble:
         settled = self.early_exit.settled(self.moments, weight_left) if self.early_exit is not None else None
         if settled is not None:
             self.open_voxels = ~settled if self.open_voxels is None else self.open_voxels & ~settled
-            self.settled_labels = self._labels(self.moments.mean())
+            self._settled_labels = label_map(self.moments.mean(), self.labels)
 
     def tiles_needed(self, position: int) -> list[Tile] | None:
         """The tiles that a model still has to look at; None stands for all of them."""
         if self.open_voxels is None:
             return None
-        reads_neighbours_only = is_linear(self.models[position].configuration.resampling_fn_probabilities)
-        if self.boxes[position] != self.box or not reads_neighbours_only:
+        model = self.frame.models[position]
+        reads_neighbours_only = is_linear(model.configuration.resampling_fn_probabilities)
+        if not self.frame.is_whole(position) or not reads_neighbours_only:
             return None if self.open_voxels.any() else []
-        on_network_axes = self.open_voxels.permute(*self.models[position].plans.transpose_forward)
-        return tiles_with(on_network_axes, self.prepared[position].tiled)
+        on_network_axes = self.open_voxels.permute(*model.plans.transpose_forward)
+        return tiles_with(on_network_axes, self.frame.prepared[position].tiled)
 
-    def _settled(self) -> torch.Tensor:
-        if self.settled_labels is None:
-            raise RuntimeError("Nothing is settled yet. Call settle() between the members.")
-        return self.settled_labels
+    def probabilities(self) -> torch.Tensor:
+        """The ensemble's probabilities (C, *box), averaged as asked for.
 
-    def finish(
-        self, name: str, *, maps: Sequence[str], save_probabilities: bool, calibration: Calibration | None = None
-    ) -> CasePrediction:
-        """What is known after the last member.
-
-        A calibration changes the probabilities and the maps of them, and adds expected Dice, verdict and covering
-        mask. The segmentation and the row's other columns stay: they are what it was fitted on.
+        Raises:
+            RuntimeError: if no member was added.
         """
-        probabilities = self._probabilities()
-        segmentation = self.only_labels if self.only_labels is not None else as_array(self._labels(probabilities))
-        wanted = uncertainty_maps(self.moments, list(dict.fromkeys([*maps, "entropy", "mutual_information"])))
-        row = case_row(
-            segmentation=segmentation,
-            entropy=wanted["entropy"],
-            mutual_information=wanted["mutual_information"],
-            members=self.members,
-            regions=regions_of(self.models[0].dataset_json),
-            image_voxels=math.prod(self.shape),
-            voxel_volume_ml=voxel_volume_ml(self.prepared[0].properties["spacing"]),
-        )
-        covering_mask = None
-        if calibration is not None:
-            row |= calibration.columns(row)
-            covering_mask = self._covering_mask(calibration, probabilities)
-            probabilities = calibration.temperature.apply(probabilities)
-            wanted |= calibrated_maps(probabilities, maps, regions=self.labels.has_regions)
-        outside = {"confidence": 1.0}  # background for certain
-        return CasePrediction(
-            case=name,
-            segmentation=embed(segmentation, self.box, self.shape),
-            properties=self.prepared[0].properties,
-            row=row,
-            maps={key: embed(wanted[key], self.box, self.shape, outside.get(key, 0.0)) for key in maps},
-            probabilities=self._whole(probabilities) if save_probabilities else None,
-            member_segmentations=self.member_segmentations,
-            covering_mask=covering_mask,
-        )
-
-    def _covering_mask(self, calibration: Calibration, probabilities: torch.Tensor) -> np.ndarray | None:
-        """(*image): 1 where foreground may be; None if the calibration has no mask."""
-        if calibration.mask is None:
-            return None
-        foreground = foreground_probability(probabilities.cpu().numpy(), regions=self.labels.has_regions)
-        covered = calibration.mask.mask(foreground).astype(np.uint8)
-        return embed(covered, self.box, self.shape, fill=int(calibration.mask.threshold == 0))
-
-    def _member_probabilities(self, position: int, logits: torch.Tensor) -> SlicedVolume:
-        """A member's probabilities (C, *box): stock resamples logits, the fast way its fewer probabilities."""
-        regions, nonlinearity = self.labels.has_regions, partial(class_probabilities, labels=self.labels)
-        if self.fast_resampling:
-            return self._in_box(position, nonlinearity(logits), outside_probabilities(len(logits), regions=regions))
-        volume = self._in_box(position, logits, outside_logits(len(logits), regions=regions))
-        return MappedVolume(volume, nonlinearity)
-
-    def _in_box(self, position: int, values: torch.Tensor, outside: torch.Tensor) -> SlicedVolume:
-        """What a network gave, (C, *spatial), as a volume (C, *box) of the image; `outside` (C) of nnU-Net's crop."""
-        model, box = self.models[position], self.boxes[position]
-        volume = in_image(values, self.prepared[position].properties, model.plans, model.configuration)
-        if box == self.box:
-            return volume
-        whole = assembled(volume, (len(values), *box_shape(box)))
-        return WholeVolume(place(whole, box, self.box, outside.to(values.device)))
-
-    def _probabilities(self) -> torch.Tensor:
-        """The ensemble's probabilities (C, *box), averaged as asked for."""
-        if self.logit_sums is None or self.moments.members == 1:  # of a single member both averages are the same
+        if self.options.average == "probabilities" or self.moments.members == 1:  # of one member both are the same
             return self.moments.mean()
         total: torch.Tensor | None = None
         outside = outside_logits(len(self.moments.mean()), regions=self.labels.has_regions)
-        for position, logit_sum in enumerate(self.logit_sums):
+        for position, logit_sum in enumerate(self._logit_sums):
             if logit_sum is None:
                 continue
             # averaged before resampling, as stock does over folds
-            share = self.weights[position] / sum(self.weights)
-            volume = self._in_box(position, logit_sum / self.weights[position], outside)
-            placed = assembled(volume, (len(logit_sum), *self.box_shape)).mul_(share)
+            share = self._weights[position] / sum(self._weights)
+            volume = self.frame.in_box(position, logit_sum / self._weights[position], outside)
+            placed = assembled(volume, (len(logit_sum), *self.frame.box_shape)).mul_(share)
             total = placed if total is None else total.add_(placed)
         if total is None:
             raise RuntimeError("An ensemble has at least one member; none was added.")
         return self.labels.apply_inference_nonlin(total)
 
-    def _labels(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Label map (*box) of the ensemble's probabilities."""
-        labels = torch.empty(self.box_shape, dtype=label_type(self.labels))
+    def segmentation(self, probabilities: torch.Tensor) -> np.ndarray:
+        """(*box): the labels of the ensemble's probabilities; of a single member, its own."""
+        return as_array(label_map(probabilities, self.labels)) if self.only_labels is None else self.only_labels
 
-        def decide(slab: Slab) -> None:
-            labels[slab.where] = decided_labels(slab.values, self.labels).cpu()
+    def _settled(self) -> torch.Tensor:
+        if self._settled_labels is None:
+            raise RuntimeError("Nothing is settled yet. Call settle() between the members.")
+        return self._settled_labels
 
-        for_each_slab(WholeVolume(probabilities), decide)
-        return labels
-
-    def _whole(self, probabilities: torch.Tensor) -> np.ndarray:
-        """(C, *box) to (C, *image), with background outside of the box."""
-        outside = outside_probabilities(len(probabilities), regions=self.labels.has_regions)
-        whole = tuple(slice(0, size) for size in self.shape)
-        return place(probabilities.cpu(), self.box, whole, outside).numpy()
+    def _member_probabilities(self, position: int, logits: torch.Tensor) -> SlicedVolume:
+        """A member's probabilities (C, *box): stock resamples logits, the fast way its fewer probabilities."""
+        regions, nonlinearity = self.labels.has_regions, partial(class_probabilities, labels=self.labels)
+        if self.options.fast_resampling:
+            outside = outside_probabilities(len(logits), regions=regions)
+            return self.frame.in_box(position, nonlinearity(logits), outside)
+        volume = self.frame.in_box(position, logits, outside_logits(len(logits), regions=regions))
+        return MappedVolume(volume, nonlinearity)
 
 
 def as_array(segmentation: torch.Tensor) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_slab
+
 
 def class_probabilities(logits: torch.Tensor, labels: LabelManager) -> torch.Tensor:
     """Softmax of (C, *spatial) logits, or the sigmoid of regions; float32, as nnU-Net's `apply_inference_nonlin`.
@@ -29,6 +31,17 @@ def decided_labels(probabilities: torch.Tensor, labels: LabelManager) -> torch.T
         else most_likely_class(probabilities)
     )
     return decided.to(label_type(labels))
+
+
+def label_map(probabilities: torch.Tensor, labels: LabelManager) -> torch.Tensor:
+    """As `decided_labels` of a whole volume (C, *spatial), slab by slab; on the CPU."""
+    decided = torch.empty(tuple(probabilities.shape[1:]), dtype=label_type(labels))
+
+    def decide(slab: Slab) -> None:
+        decided[slab.where] = decided_labels(slab.values, labels).cpu()
+
+    for_each_slab(WholeVolume(probabilities), decide)
+    return decided
 
 
 def label_type(labels: LabelManager) -> torch.dtype:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch.nn import functional
 
 from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.sliding_window import Tile, TiledImage
-
-EarlyExit = Literal["label", "information"]
-EARLY_EXITS: tuple[EarlyExit, ...] = ("label", "information")
+from nnunet_ext.options import EARLY_EXITS, EarlyExit, require_choice
 
 ROUNDING = 1e-5  # of a mean in single precision over hundreds of members: what is left may turn out a bit larger
 
@@ -72,8 +70,7 @@ def rule_for(name: EarlyExit) -> SettledRule:
     Raises:
         ValueError: if there is no such rule.
     """
-    if name not in EARLY_EXITS:
-        raise ValueError(f"Early exit goes by {' or '.join(EARLY_EXITS)}; found {name!r}.")
+    require_choice("early_exit", name, EARLY_EXITS)
     return LabelSettled() if name == "label" else InformationSettled()
 
 

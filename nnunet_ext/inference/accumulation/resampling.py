@@ -38,13 +38,12 @@ def in_image(
     return TransposedVolume(volume, plans.transpose_backward)
 
 
-def require_fast_resampling(configurations: Iterable[ConfigurationManager], average: str) -> None:
-    """Refuses to resample probabilities where they would not stay probabilities, or where logits are averaged."""
-    if average == "logits":
-        raise ValueError(
-            "Fast resampling takes the softmax before members meet; found it with averaged logits. Leave out "
-            "--fast-resampling or --average logits."
-        )
+def require_linear_resampling(configurations: Iterable[ConfigurationManager]) -> None:
+    """Refuses fast resampling where probabilities would not stay probabilities.
+
+    Raises:
+        ValueError: if plans have another function than nnU-Net's default.
+    """
     for configuration in configurations:
         resampling = configuration.resampling_fn_probabilities
         if not is_linear(resampling):

@@ -1,1 +1,1 @@
-"""What runs a network."""
+"""What runs a network, one runtime per file; all of them are a `runtime.Runtime`."""

@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "bf16", "auto"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "auto")
+from nnunet_ext.options import PRECISIONS, Precision, require_choice
 
 WORTHWHILE_SPEEDUP = 1.5  # without units for it bfloat16 is emulated and slower; with them it is 2 to 3 times as fast
 
@@ -50,8 +48,7 @@ def arithmetic_for(precision: Precision | None, device: torch.device) -> Arithme
     Raises:
         ValueError: if there is no such precision.
     """
-    if precision not in (None, *PRECISIONS):
-        raise ValueError(f"The precision must be one of {', '.join(PRECISIONS)}; found {precision!r}.")
+    require_choice("precision", precision, (None, *PRECISIONS))
     if device.type == "cuda" and precision != "fp32":
         return Arithmetic(autocast=torch.bfloat16 if precision == "bf16" else torch.float16)
     fast = precision == "auto" and device.type == "cpu" and bfloat16_speedup() >= WORTHWHILE_SPEEDUP

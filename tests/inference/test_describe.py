@@ -7,9 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from nnunet_ext.inference.accumulation.agreement import crop_to_foreground
-from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.uncertainty import (
     MAPS,
     case_row,
@@ -18,6 +15,9 @@ from nnunet_ext.inference.uncertainty import (
     require_known_maps,
     uncertainty_maps,
 )
+
+from nnunet_ext.inference.accumulation.agreement import crop_to_foreground
+from nnunet_ext.inference.accumulation.moments import Moments
 
 
 def moments_of(*members: list[float], regions: bool = False) -> Moments:

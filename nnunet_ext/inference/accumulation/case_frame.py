@@ -1,0 +1,94 @@
+"""Where in the image the models of an ensemble predicted, and how their volumes get there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nnunet_ext.inference.accumulation.resampling import (
+    Box,
+    box_shape,
+    common_box,
+    crop_box,
+    embed,
+    image_shape,
+    in_image,
+    outside_probabilities,
+    place,
+)
+from nnunet_ext.inference.accumulation.slabs import SlicedVolume, WholeVolume, assembled
+from nnunet_ext.inference.sliding_window import TiledImage
+from nnunet_ext.models.model import Model
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case as one model's preprocessing left it: the tiled image and nnU-Net's properties."""
+
+    tiled: TiledImage
+    properties: dict
+
+    def to(self, device: torch.device) -> PreparedCase:
+        """With the image where the members' results are to be summed up."""
+        return PreparedCase(self.tiled.to(device), self.properties)
+
+
+class CaseFrame:
+    """The part of the image that nnU-Net's crop leaves, in the image's own axes and resolution.
+
+    Several models may crop differently; the box holds the boxes of all. Outside of it background is certain.
+
+    Args:
+        models: of the ensemble.
+        prepared: the case as each of them sees it.
+
+    Attributes:
+        box: the part of the image that is predicted.
+        box_shape: how many voxels it has along each axis.
+        shape: of the whole image.
+        properties: what nnU-Net recorded about the image.
+    """
+
+    def __init__(self, models: Sequence[Model], prepared: Sequence[PreparedCase]) -> None:
+        self.models = models
+        self.prepared = prepared
+        self.boxes = [crop_box(case.properties, model.plans) for model, case in zip(models, prepared, strict=True)]
+        self.box: Box = common_box(self.boxes)
+        self.box_shape = box_shape(self.box)
+        self.shape = image_shape(prepared[0].properties, models[0].plans)
+        self.properties = prepared[0].properties
+
+    def is_whole(self, position: int) -> bool:
+        """Whether a model saw all of the box."""
+        return self.boxes[position] == self.box
+
+    def in_box(self, position: int, values: torch.Tensor, outside: torch.Tensor) -> SlicedVolume:
+        """What a network gave as a volume of the box.
+
+        Args:
+            position: of the network's model.
+            values: (C, *spatial) on the network's axes, at its resolution.
+            outside: (C), what is known where the model cropped.
+
+        Returns:
+            (C, *box_shape).
+        """
+        model, box = self.models[position], self.boxes[position]
+        volume = in_image(values, self.prepared[position].properties, model.plans, model.configuration)
+        if box == self.box:
+            return volume
+        whole = assembled(volume, (len(values), *box_shape(box)))
+        return WholeVolume(place(whole, box, self.box, outside.to(values.device)))
+
+    def embedded(self, volume: np.ndarray, fill: float = 0) -> np.ndarray:
+        """(*box_shape) to (*shape), `fill` outside of the box."""
+        return embed(volume, self.box, self.shape, fill)
+
+    def embedded_probabilities(self, probabilities: torch.Tensor, *, regions: bool) -> np.ndarray:
+        """(C, *box_shape) to (C, *shape), with background outside of the box."""
+        whole = tuple(slice(0, size) for size in self.shape)
+        outside = outside_probabilities(len(probabilities), regions=regions)
+        return place(probabilities.cpu(), self.box, whole, outside).numpy()

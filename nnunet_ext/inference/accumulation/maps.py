@@ -1,0 +1,69 @@
+"""The maps of uncertainty: one value in [0, 1] per voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from nnunet_ext.inference.accumulation.moments import Moments, entropy, largest_entropy
+from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_slab
+
+# Each map is (*spatial) in [0, 1], from the moments and their predictive entropy, which costs most and is needed
+# twice. Entropies are divided by their largest value, ln C.
+MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
+    "entropy": lambda moments, entropy: entropy / moments.largest_entropy(),
+    "mutual_information": lambda moments, entropy: (
+        (entropy - moments.expected_entropy()).clamp_min_(0) / moments.largest_entropy()
+    ),
+    "expected_entropy": lambda moments, _: moments.expected_entropy() / moments.largest_entropy(),
+    "variance": lambda moments, _: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
+    "confidence": lambda moments, _: confidence(moments.mean(), regions=moments.regions),
+}
+
+
+def normalised_entropy(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Entropy of (C, *spatial) probabilities by the largest that there is, (*spatial)."""
+    return entropy(mean, regions=regions) / largest_entropy(len(mean), regions=regions)
+
+
+def confidence(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Probability of the most likely class; of regions, that of the least certain decision. (*spatial)."""
+    return torch.maximum(mean, 1 - mean).amin(0) if regions else mean.amax(0)
+
+
+# Maps that need the mean probabilities only.
+MAPS_OF_MEAN: dict[str, Callable[..., torch.Tensor]] = {"entropy": normalised_entropy, "confidence": confidence}
+
+OUTSIDE = {"confidence": 1.0}  # of the predicted box: background for certain; all other maps are 0 there
+
+
+def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The maps of these names, (*spatial) float32, in [0, 1] to the last bit."""
+    mean = moments.mean()
+    maps = {name: np.empty(tuple(mean.shape[1:]), dtype=np.float32) for name in names}
+
+    def fill(slab: Slab) -> None:
+        part = moments.part(slab.where)
+        predictive_entropy = part.predictive_entropy()
+        for name, values in maps.items():
+            values[slab.where] = as_map(MAPS[name](part, predictive_entropy))
+
+    for_each_slab(WholeVolume(mean), fill)
+    return maps
+
+
+def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, regions: bool) -> dict[str, np.ndarray]:
+    """Those of these maps that show the mean probabilities, for calibrated ones; (*spatial) float32.
+
+    The other maps describe the members, whose probabilities nobody calibrated.
+    """
+    return {
+        name: as_map(MAPS_OF_MEAN[name](probabilities, regions=regions)) for name in names if name in MAPS_OF_MEAN
+    }
+
+
+def as_map(values: torch.Tensor) -> np.ndarray:
+    """In [0, 1] to the last bit, (*spatial) float32."""
+    return values.clamp_(0, 1).cpu().numpy().astype(np.float32, copy=False)

@@ -1,0 +1,53 @@
+"""One case after its last member: what the stages read and return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from nnunet_ext.inference.accumulation.agreement import CroppedLabels
+from nnunet_ext.inference.accumulation.case_frame import CaseFrame
+from nnunet_ext.inference.accumulation.moments import Moments
+from nnunet_ext.labels import Region
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """A case that was decided. Volumes cover the box of its frame, on the image's axes.
+
+    Attributes:
+        frame: where the box lies in the image.
+        structures: name of every foreground class or region to its labels.
+        moments: of the members' probabilities.
+        members: the members' own segmentations, cropped to their foreground.
+        member_segmentations: name to (*image), of those that are written.
+        probabilities: (C, *box), the ensemble's.
+        segmentation: (*box), uint8 or uint16.
+        maps: name to (*box) float32 in [0, 1].
+        row: of `cases.csv`, without the case's name.
+        covering_mask: (*box) uint8, 1 where foreground may be; None without a calibration that has such a mask.
+        covered_outside: the value of the covering mask outside of the box.
+    """
+
+    frame: CaseFrame
+    structures: Mapping[str, Region]
+    moments: Moments
+    members: Sequence[CroppedLabels]
+    member_segmentations: dict[str, np.ndarray]
+    probabilities: torch.Tensor
+    segmentation: np.ndarray
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    row: Mapping[str, object] = field(default_factory=dict)
+    covering_mask: np.ndarray | None = None
+    covered_outside: int = 0
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the outputs are regions."""
+        return self.moments.regions
+
+
+Stage = Callable[[CaseResult], CaseResult]

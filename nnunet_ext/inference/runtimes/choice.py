@@ -1,0 +1,20 @@
+"""Which runtime a model gets."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from nnunet_ext.inference.runtimes.precision import Arithmetic
+from nnunet_ext.inference.runtimes.runtime import Runtime
+from nnunet_ext.inference.runtimes.torch_runtime import CompiledTorchRuntime, TorchRuntime
+from nnunet_ext.models.model import Model
+
+COMPILE_VARIABLE = "nnUNet_compile"
+
+
+def runtime_for(model: Model, device: torch.device, arithmetic: Arithmetic) -> Runtime:
+    """torch, compiled where `nnUNet_compile` asks for it, as by stock's predictor."""
+    compiled = os.environ.get(COMPILE_VARIABLE, "").lower() in ("true", "1", "t")
+    return (CompiledTorchRuntime if compiled else TorchRuntime)(model, device, arithmetic)

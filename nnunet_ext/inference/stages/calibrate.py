@@ -1,0 +1,50 @@
+"""The stage that applies what `nnunet_ext calibrate` fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.calibration.risk_control import foreground_probability
+from nnunet_ext.inference.accumulation.maps import calibrated_maps
+from nnunet_ext.inference.case_result import CaseResult
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Changes the probabilities and the maps of them, and adds predicted Dice, verdict and covering mask.
+
+    The segmentation and the row's other columns stay: they are what the calibration was fitted on.
+
+    Attributes:
+        calibration: of this ensemble.
+        maps: names of the maps that are written.
+    """
+
+    calibration: Calibration
+    maps: Sequence[str]
+
+    def __call__(self, result: CaseResult) -> CaseResult:
+        """The calibrated result."""
+        covering_mask = self._covering_mask(result)
+        probabilities = self.calibration.temperature.apply(result.probabilities)
+        changed = calibrated_maps(probabilities, self.maps, regions=result.has_regions)
+        mask = self.calibration.mask
+        return replace(
+            result,
+            probabilities=probabilities,
+            maps={**result.maps, **changed},
+            row={**result.row, **self.calibration.columns(result.row)},
+            covering_mask=covering_mask,
+            covered_outside=0 if mask is None else int(mask.threshold == 0),
+        )
+
+    def _covering_mask(self, result: CaseResult) -> np.ndarray | None:
+        """(*box): 1 where foreground may be, by the probabilities before calibration, on which it was fitted."""
+        if self.calibration.mask is None:
+            return None
+        foreground = foreground_probability(result.probabilities.cpu().numpy(), regions=result.has_regions)
+        return self.calibration.mask.mask(foreground).astype(np.uint8)

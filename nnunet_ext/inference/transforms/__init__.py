@@ -1,0 +1,1 @@
+"""Test-time augmentation, one transform per file: each changes the input and undoes itself on the logits."""

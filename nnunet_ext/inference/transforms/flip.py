@@ -1,0 +1,49 @@
+"""Mirroring along the axes that training mirrored, nnU-Net's own test-time augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nnunet_ext.architectures.mirroring import flip_name, mirror_flips
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors a volume.
+
+    Attributes:
+        axes: spatial axes from 0; none leaves the volume as it is.
+    """
+
+    axes: tuple[int, ...] = ()
+    exact = True
+
+    @property
+    def name(self) -> str:
+        """ "flip-none", "flip-0", "flip-02"."""
+        return flip_name(self.axes)
+
+    def apply(self, volume: Tensor) -> Tensor:
+        """See `Transform`."""
+        return torch.flip(volume, [axis + 1 for axis in self.axes]) if self.axes else volume  # behind the channels
+
+    def undo(self, logits: Tensor, volume: Tensor) -> Tensor:
+        """See `Transform`; mirroring twice is no change."""
+        return self.apply(logits)
+
+
+IDENTITY = Flip()
+
+
+def flips(mirror_axes: Sequence[int] | None, *, enabled: bool = True) -> list[Flip]:
+    """All combinations of mirror axes, the identity first, in stock nnU-Net's order.
+
+    Args:
+        mirror_axes: spatial axes from 0, as a checkpoint stores them; None or empty gives the identity alone.
+        enabled: False gives the identity alone (`--disable_tta`).
+    """
+    return [Flip(axes) for axes in mirror_flips(mirror_axes, enabled=enabled)]

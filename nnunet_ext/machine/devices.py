@@ -1,0 +1,36 @@
+"""Where networks can run on this machine, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from nnunet_ext.machine.allocator import keep_freed_memory
+
+
+def fastest_device() -> torch.device:
+    """A CUDA device if torch finds one, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def prepare_process_for(device: torch.device) -> None:
+    """All cores and kept memory for a CPU; one core for a GPU, where threads do not help nnU-Net (as stock sets it).
+
+    Raises:
+        ValueError: if CUDA is asked for and torch finds none.
+    """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("-device cuda needs a CUDA device, and torch finds none. Use -device cpu.")
+    torch.set_num_threads(usable_cores() if device.type == "cpu" else 1)
+    if device.type == "cpu":
+        keep_freed_memory()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a batch system may have made fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
