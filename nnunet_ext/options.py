@@ -35,7 +35,8 @@ def require_choice(what: str, value: object, choices: Sequence[object]) -> None:
         ValueError: with the choices and the value found.
     """
     if value not in choices:
-        raise ValueError(f"{what} must be one of {', '.join(map(str, choices))}; found {value!r}.")
+        known = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise ValueError(f"{what} must be one of {known}; found {value!r}.")
 
 
 def require_share(what: str, value: float, *, one_allowed: bool) -> None:

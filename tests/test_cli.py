@@ -8,24 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 import nnunet_ext
 from nnunet_ext import discovery
-from nnunet_ext.cli import COMMANDS, build_parser, ensemble_flags, main
-from nnunet_ext.cli.ensemble_flags import AVERAGES
-from nnunet_ext.cli.predict import MAP_NAMES, MAP_TYPES
-from nnunet_ext.commands.predict import member_rule, model_folders, model_weights, requested_maps
-from nnunet_ext.doctor import Finding
-from nnunet_ext.inference.accumulation import early_exit
-from nnunet_ext.inference.run import PredictionReport
-from nnunet_ext.inference.runtimes import precision
-from nnunet_ext.inference.uncertainty import MAPS
-from nnunet_ext.prediction_folder import map_files as float_maps
+from nnunet_ext.cli import COMMANDS, build_parser, main
+from nnunet_ext.cli.ensemble_flags import member_rule, model_weights
+from nnunet_ext.cli.model_flags import model_choice
+from nnunet_ext.cli.predict import predict_options, requested_maps
+from nnunet_ext.doctor import Diagnosis
+from nnunet_ext.inference.run import RunOutcome
+from nnunet_ext.models.named_folders import chosen_model_folders
+from nnunet_ext.options import EnsembleOptions, ModelChoice, OutputOptions, PredictOptions, recorded
 
 SUBCOMMANDS = [command.name for command in COMMANDS]
 
@@ -82,15 +78,6 @@ def test_the_version_is_told(capsys):
 def test_a_command_line_that_cannot_be_read_has_status_2(arguments, capsys):
     assert exit_status(*arguments) == 2
     assert "usage" in capsys.readouterr().err
-
-
-def test_the_choices_are_those_of_the_code_behind():
-    """The parser repeats them, so that help comes without importing torch."""
-    assert set(MAP_NAMES) == set(MAPS)
-    assert AVERAGES == ("probabilities", "logits")
-    assert ensemble_flags.EARLY_EXITS == early_exit.EARLY_EXITS
-    assert ensemble_flags.PRECISIONS == precision.PRECISIONS
-    assert MAP_TYPES == float_maps.MAP_TYPES
 
 
 def test_importing_the_command_imports_no_torch():
@@ -158,7 +145,9 @@ def test_trainers_prints_every_part_and_an_example_below_it(capsys):
 
 @pytest.mark.parametrize(("remedy", "status"), [("", 0), ("mend it", 1)])
 def test_doctor_has_status_1_if_something_is_wrong(remedy, status, capsys, monkeypatch):
-    monkeypatch.setattr("nnunet_ext.doctor.examine", lambda: [Finding("python", "3.12"), Finding("x", "y", remedy)])
+    monkeypatch.setattr(
+        "nnunet_ext.doctor.examine", lambda: [Diagnosis("python", "3.12"), Diagnosis("x", "y", remedy)]
+    )
     assert main(["doctor"]) == status
     assert capsys.readouterr().out.startswith("ok       python")
 
@@ -173,9 +162,9 @@ def flags(*more: str, out: str = "out") -> list[str]:
 @pytest.mark.parametrize(
     ("report", "status", "line"),
     [
-        (PredictionReport(predicted=["a", "b"]), 0, "2 predicted, 0 failed: out"),
-        (PredictionReport(predicted=["a"], skipped=["b"]), 0, "1 predicted, 1 complete before, 0 failed: out"),
-        (PredictionReport(predicted=["a"], failed={"b": "is cut"}), 1, "1 predicted, 1 failed: out"),
+        (RunOutcome(predicted=["a", "b"]), 0, "2 predicted, 0 failed: out"),
+        (RunOutcome(predicted=["a"], skipped=["b"]), 0, "1 predicted, 1 complete before, 0 failed: out"),
+        (RunOutcome(predicted=["a"], failed={"b": "is cut"}), 1, "1 predicted, 1 failed: out"),
     ],
 )
 def test_predict_has_status_0_only_if_every_case_was_predicted(report, status, line, capsys, monkeypatch):
@@ -216,67 +205,74 @@ def test_a_dataset_that_cannot_be_found_is_refused_without_a_traceback(dataset, 
 # --- predict: flags ---
 
 
-def test_every_flag_reaches_the_predictor(monkeypatch):
-    received: dict[str, Any] = {}
+def options_of(*more: str) -> PredictOptions:
+    return predict_options(build_parser().parse_args(flags(*more)))
 
-    class Recorder:
-        @classmethod
-        def from_model_folders(cls, folders: list[Path], **settings: Any) -> Recorder:
-            received.update(settings, folders=folders)
-            return cls()
 
-        def predict_from_files(self, source: str, output: str, **settings: Any) -> PredictionReport:
-            received.update(settings, source=source, output=output)
-            return PredictionReport()
+def test_without_flags_the_options_have_their_defaults():
+    assert options_of("-m", "a") == PredictOptions(
+        images=Path("images"),
+        results=Path("out"),
+        model=ModelChoice(folders=(Path("a"),)),
+        ensemble=EnsembleOptions(device="cpu"),
+        output=OutputOptions(maps=["entropy"]),
+    )
 
-    monkeypatch.setattr("nnunet_ext.commands.predict.EnsembleEngine", Recorder)
-    threads = torch.get_num_threads()
-    try:
-        assert main(flags("-m", "a", "-m", "b")) == 0
-        defaults = dict(received)
-        more = (
-            "-f 0 all --members samples:3 --average logits --weights 2 1 --tta-members --disable_tta -step_size 0.75"
-        )
-        more += " --trust-checkpoints --maps variance --save_probabilities --save_members -npp 0 -nps 2"
-        more += " --continue_prediction -prev_stage_predictions low -num_parts 3 -part_id 2 --disable_progress_bar"
-        more += " --precision fp32 --early-exit --fast-resampling --map-dtype uint8"
-        assert main(flags("-m", "a", "-m", "b", *more.split())) == 0
-    finally:
-        torch.set_num_threads(threads)
-    expected = {  # argument: (by default, with the flag)
-        "folders": ([Path("a"), Path("b")],) * 2,
-        "folds": (None, [0, "all"]),
-        "members": ("final", "samples:3"),
-        "device": ("cpu", "cpu"),
-        "average": ("probabilities", "logits"),
-        "weights": (None, [2, 1]),
-        "tta_members": (False, True),
-        "trust_checkpoints": (False, True),
-        "tile_step_size": (0.5, 0.75),
-        "use_mirroring": (True, False),
-        "allow_tqdm": (True, False),
-        "precision": (None, "fp32"),
-        "early_exit": (None, "label"),
-        "fast_resampling": (False, True),
-        "map_type": ("float32", "uint8"),
-        "source": ("images", "images"),
-        "output": ("out", "out"),
-        "save_probabilities": (False, True),
-        "overwrite": (True, False),
-        "num_processes_preprocessing": (1, 0),
-        "num_processes_segmentation_export": (1, 2),
-        "folder_with_segs_from_prev_stage": (None, "low"),
-        "num_parts": (1, 3),
-        "part_id": (0, 2),
-        "maps": (["entropy"], ["variance"]),
-        "save_members": (False, True),
-    }
-    for argument, (default, given) in expected.items():
-        assert (argument, defaults[argument]) == (argument, default)
-        assert (argument, received[argument]) == (argument, given)
-    assert received.keys() - expected.keys() == {"arguments"}
-    assert received["arguments"]["step_size"] == 0.75
-    json.dumps(received["arguments"])
+
+def test_every_flag_becomes_an_option():
+    more = "-f 0 all --members samples:3 --weights 2 1 --tta-members --disable_tta -step_size 0.75 --precision fp32"
+    more += " --trust-checkpoints --maps variance --save_probabilities --save_members -npp 0 -nps 0"
+    more += " --continue_prediction -prev_stage_predictions low -num_parts 3 -part_id 2 --disable_progress_bar"
+    more += " --early-exit --fast-resampling --map-dtype uint8 --calibrated fit.json"
+    assert options_of("-m", "a", "-m", "b", *more.split()) == PredictOptions(
+        images=Path("images"),
+        results=Path("out"),
+        model=ModelChoice(folders=(Path("a"), Path("b"))),
+        ensemble=EnsembleOptions(
+            folds=[0, "all"],
+            members="samples:3",
+            device="cpu",
+            model_weights=[2, 1],
+            tta_members=True,
+            trust_checkpoints=True,
+            tile_step_size=0.75,
+            use_mirroring=False,
+            precision="fp32",
+            early_exit="label",
+            fast_resampling=True,
+            allow_tqdm=False,
+        ),
+        output=OutputOptions(
+            maps=["variance"],
+            map_type="uint8",
+            save_probabilities=True,
+            save_members=True,
+            continue_prediction=True,
+            previous_stage=Path("low"),
+            num_parts=3,
+            part_id=2,
+            prepare_ahead=False,
+            write_behind=False,
+        ),
+        calibration=Path("fit.json"),
+    )
+    assert options_of("-m", "a", "--average", "logits").ensemble.average == "logits"
+    assert options_of("-m", "a", "--calibrated").calibration is True
+
+
+def test_the_options_are_recorded_on_one_level_under_the_names_of_their_flags():
+    content = json.loads(
+        json.dumps(recorded(options_of("-m", "a", "-step_size", "0.75", "--calibrated")), default=str)
+    )
+    assert (content["i"], content["o"], content["calibrated"]) == ("images", "out", True)
+    assert (content["tile_step_size"], content["maps"], content["folders"]) == (0.75, ["entropy"], ["a"])
+    assert not any(isinstance(value, dict) for value in content.values())
+
+
+@pytest.mark.parametrize("flag", ["--early-exit", "--fast-resampling"])
+def test_what_needs_the_mean_of_probabilities_is_refused_with_averaged_logits(flag):
+    with pytest.raises(ValueError, match=f"found it with averaged logits. Leave out {flag} or --average logits"):
+        options_of("-m", "a", "--average", "logits", flag)
 
 
 # --- predict: flags that contradict each other ---
@@ -327,14 +323,14 @@ def test_an_unknown_map_is_refused_by_the_parser(capsys):
 
 def test_a_dataset_leads_to_the_folder_of_stock_nnunet(monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
-    arguments = SimpleNamespace(m=None, d="Dataset027_ACDC", tr="nnUNetTrainer", p="nnUNetPlans", c="2d")
-    assert model_folders(arguments) == [tmp_path / "Dataset027_ACDC" / "nnUNetTrainer__nnUNetPlans__2d"]
+    choice = ModelChoice(dataset="Dataset027_ACDC", configuration="2d")
+    assert chosen_model_folders(choice) == [tmp_path / "Dataset027_ACDC" / "nnUNetTrainer__nnUNetPlans__2d"]
 
 
 def test_several_model_folders_are_given_one_by_one():
     parsed = build_parser().parse_args(flags("-m", "a", "-m", "b", "--weights", "1", "2"))
-    assert model_folders(parsed) == [Path("a"), Path("b")]
-    assert model_weights(parsed.weights, [Path("a"), Path("b")]) == [1, 2]
+    assert chosen_model_folders(model_choice(parsed)) == [Path("a"), Path("b")]
+    assert model_weights(parsed.weights, ["a", "b"]) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -343,14 +339,14 @@ def test_several_model_folders_are_given_one_by_one():
 def test_weights_may_come_from_a_file(content, tmp_path):
     file = tmp_path / "weights.json"
     file.write_text(json.dumps(content), encoding="utf-8")
-    assert model_weights([str(file)], [Path("a"), Path("b")]) == [0.25, 0.75]
+    assert model_weights([str(file)], ["a", "b"]) == [0.25, 0.75]
 
 
 def test_weights_that_are_missing_or_no_numbers_are_refused(tmp_path):
     file = tmp_path / "weights.json"
     file.write_text(json.dumps({"a": 1}), encoding="utf-8")
     with pytest.raises(ValueError, match="lacks b"):
-        model_weights([str(file)], [Path("a"), Path("b")])
+        model_weights([str(file)], ["a", "b"])
     with pytest.raises(ValueError, match="must be numbers"):
-        model_weights(["nowhere.json"], [Path("a")])
-    assert model_weights(None, [Path("a")]) is None
+        model_weights(["nowhere.json"], ["a"])
+    assert model_weights(None, ["a"]) is None

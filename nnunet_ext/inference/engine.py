@@ -18,7 +18,7 @@ from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
-from nnunet_ext.inference.case_result import Stage
+from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.memory_estimate import require_memory_for
 from nnunet_ext.inference.memory_fallback import where_it_fits
@@ -28,10 +28,6 @@ from nnunet_ext.inference.runtimes.choice import runtime_for
 from nnunet_ext.inference.runtimes.precision import Arithmetic, arithmetic_for
 from nnunet_ext.inference.runtimes.runtime import Runtime
 from nnunet_ext.inference.sliding_window import Tile, tile_image
-from nnunet_ext.inference.stages.calibrate import Calibrate
-from nnunet_ext.inference.stages.decide import decide
-from nnunet_ext.inference.stages.describe import Describe
-from nnunet_ext.inference.stages.embed import embed
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
 from nnunet_ext.machine.devices import fastest_device
@@ -253,19 +249,9 @@ class EnsembleEngine:
 
         def predict_on(device: torch.device) -> CasePrediction:
             sums = self._sum_up([case.to(device) for case in prepared], options, progress)
-            result = decide(sums, self.structures)
-            for stage in self.stages(options):
-                result = stage(result)
-            return embed(result, name, options)
+            return finish(name, sums, self.structures, stages_for(options, self.calibration), options)
 
         return where_it_fits(predict_on, self.device, name, progress)
-
-    def stages(self, options: OutputOptions) -> list[Stage]:
-        """What a decided case goes through, in this order."""
-        stages: list[Stage] = [Describe(options.maps)]
-        if self.calibration is not None:
-            stages.append(Calibrate(self.calibration, options.maps))
-        return stages
 
     @property
     def passes_per_case(self) -> int:

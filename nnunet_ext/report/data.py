@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.evaluation.confidences import DIRECTIONS, usable_columns
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.inference.uncertainty import MAPS
+from nnunet_ext.options import MAP_NAMES
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
 from nnunet_ext.prediction_folder.map_files import map_file_ending
@@ -270,7 +270,7 @@ def _image_files(images: Path | None, run: Mapping[str, Any], ending: str) -> tu
 
 
 def _map_files(folder: Path, case: str, ending: str) -> dict[str, Path]:
-    files = {name: folder / "maps" / name / f"{case}{ending}" for name in MAPS}
+    files = {name: folder / "maps" / name / f"{case}{ending}" for name in MAP_NAMES}
     return {name: file for name, file in files.items() if file.is_file()}
 
 

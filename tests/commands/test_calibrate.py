@@ -15,12 +15,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_ext.calibration.fit import FitOptions
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.cli import build_parser, main
+from nnunet_ext.cli.calibrate import calibrate_options
 from nnunet_ext.commands import calibrate as module
-from nnunet_ext.commands.calibrate import CaseCollector, TrainingData, fit_options, trained_folds
-from nnunet_ext.inference.run import PredictionReport
+from nnunet_ext.commands.calibrate import CaseCollector, TrainingData, trained_folds
+from nnunet_ext.inference.run import RunOutcome
+from nnunet_ext.options import EnsembleOptions, FitOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
 
@@ -85,15 +86,13 @@ class StandIn:
         self.settings = SETTINGS
 
     @classmethod
-    def from_model_folders(cls, folders: Sequence[Path], *, folds: Sequence[Any], **options: Any) -> StandIn:
-        cls.opened.append({"folders": list(folders), "folds": list(folds), **options})
+    def from_model_folders(cls, folders: Sequence[Path], options: EnsembleOptions, *, folds: list[Any]) -> StandIn:
+        cls.opened.append({"folders": list(folders), "folds": list(folds), "members": options.members})
         return cls(folds[0])
 
-    def predict_cases(
-        self, cases: Sequence[Case], sink: CaseCollector, *, maps: Sequence[str], save_probabilities: bool
-    ) -> PredictionReport:
-        assert (maps, save_probabilities) == ((), True)
-        report = PredictionReport()
+    def predict_cases(self, cases: Sequence[Case], sink: CaseCollector, options: OutputOptions) -> RunOutcome:
+        assert (options.maps, options.save_probabilities) == ((), True)
+        report = RunOutcome()
         for case in cases:
             if case.name in self.broken:
                 report.fail(case.name, RuntimeError("out of memory"))
@@ -251,17 +250,17 @@ def test_nnunets_folders_must_be_known_and_hold_the_dataset(variable, calibrate,
 def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
     (model / "plans.json").unlink()
     assert calibrate() == 1
-    assert "A model folder must hold plans.json; " in capsys.readouterr().err
+    assert "A model folder must hold plans.json, dataset.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--confidence", "agreement"], "or auto; found 'agreement'"),
+        (["--confidence", "agreement"], "auto; found 'agreement'"),
         (["--recall", "2"], "recall must be above 0 and at most 1; found 2.0"),
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
-        (["--level", "1"], "level must be between 0 and 1; found 1.0"),
-        (["--miss-rate", "10"], "miss_rate must be between 0 and 1; found 10.0"),
+        (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
+        (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
         (["--patients", "(q[0-9]+)_"], "p00_ed"),
     ],
 )
@@ -275,11 +274,11 @@ def test_what_cannot_work_is_refused_before_anything_is_predicted(flags, message
 
 
 def test_the_defaults_of_the_flags_are_those_of_the_fit():
-    assert fit_options(arguments_of("-m", "model")) == FitOptions()
+    assert calibrate_options(arguments_of("-m", "model")).fit == FitOptions()
     flags = ["--temperature", "per-class", "--confidence", "mean_entropy", "--failure-dice", "0.5", "--recall", "0.8"]
-    assert fit_options(arguments_of("-m", "model", *flags, "--level", "0.7", "--miss-rate", "0.2")) == FitOptions(
-        "per-class", "mean_entropy", 0.5, 0.8, 0.7, 0.2
-    )
+    assert calibrate_options(
+        arguments_of("-m", "model", *flags, "--level", "0.7", "--miss-rate", "0.2")
+    ).fit == FitOptions("per-class", "mean_entropy", 0.5, 0.8, 0.7, 0.2)
 
 
 def test_folds_with_members_are_found(model):
@@ -294,7 +293,7 @@ def test_a_case_has_the_name_that_the_splits_have_for_it(model):
     listed = {"dataset": {"heart": {"images": [image], "label": label}}}
     file.write_text(json.dumps(json.loads(file.read_text()) | listed))
     data = TrainingData.open(model, None)
-    case = data.case("heart", "first_stage")
+    case = data.case("heart", Path("first_stage"))
     assert case.name == "heart"
     assert [path.name for path in case.files] == [f"{CASES[0]}_0000.nii.gz"]
     assert case.previous_stage == Path("first_stage/heart.nii.gz")

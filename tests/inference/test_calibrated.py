@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Threshold
 from nnunet_ext.cli import main
-from nnunet_ext.inference import EnsemblePredictor
-from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
+from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
+from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
+from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.inference.transforms.flip import IDENTITY
+from nnunet_ext.labels import regions_of
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, load_model
+from nnunet_ext.options import OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 NO_TILES = tile_image(torch.zeros(1, 1, 4, 4), (4, 4))  # the network does not run in most of these tests
@@ -62,28 +68,28 @@ def calibration_of(
 
 
 @pytest.fixture
-def two_members(make_model_folder: Callable[..., Path]) -> Callable[..., CaseEnsemble]:
+def two_members(make_model_folder: Callable[..., Path]) -> Callable[..., CaseSums]:
     """Two members' probabilities, one row an output without background, in the box of the case above."""
 
-    def make(first: Sequence[Any], second: Sequence[Any], *, regions: bool = False, **settings: Any) -> CaseEnsemble:
+    def make(first: Sequence[Any], second: Sequence[Any], *, regions: bool = False, **settings: Any) -> CaseSums:
         labels = {"labels": REGIONS, "regions_class_order": [1, 2]} if regions else {"labels": TWO_LABELS}
         model: Model = load_model(
             make_model_folder(**labels), None, MemberRule.parse("final"), device=torch.device("cpu")
         )
-        ensemble = CaseEnsemble(
-            [model], [PREPARED], average="probabilities", with_variance=True, keep_members=False, **settings
-        )
+        ensemble = CaseSums(CaseFrame([model], [PREPARED]), model.labels, SumOptions(with_variance=True), **settings)
         for name, probabilities in (("first", first), ("second", second)):
             p = torch.tensor(probabilities).reshape(-1, 1, 1, 2)
             logits = torch.logit(p) if regions else torch.cat([torch.zeros_like(p), torch.logit(p)])
-            ensemble.add(0, Pass(name=name, member=model.members[0], flips=((),), weight=1.0), logits)
+            ensemble.add(0, Pass(name=name, member=model.members[0], transforms=(IDENTITY,), weight=1.0), logits)
         return ensemble
 
     return make
 
 
-def finished(ensemble: CaseEnsemble, calibration: Calibration | None, maps: Sequence[str] = ()) -> CasePrediction:
-    return ensemble.finish("case", maps=maps, save_probabilities=True, calibration=calibration)
+def finished(ensemble: CaseSums, calibration: Calibration | None, maps: Sequence[str] = ()) -> CasePrediction:
+    options = OutputOptions(maps=maps, save_probabilities=True)
+    structures = regions_of(ensemble.frame.models[0].dataset_json)
+    return finish("case", ensemble, structures, stages_for(options, calibration), options)
 
 
 def entropy(p: float) -> float:
@@ -184,10 +190,8 @@ def test_without_a_threshold_there_is_no_mask(two_members, calibration):
 # --- folders ---
 
 
-def opened(folder: Path, **settings: Any) -> EnsemblePredictor:
-    return EnsemblePredictor.from_model_folders(
-        folder, device="cpu", allow_tqdm=False, use_mirroring=False, **settings
-    )
+def opened(folder: Path, **settings: Any) -> EnsembleEngine:
+    return EnsembleEngine.from_model_folders(folder, device="cpu", allow_tqdm=False, use_mirroring=False, **settings)
 
 
 @pytest.fixture
@@ -216,8 +220,8 @@ def test_files_of_a_calibrated_prediction(folder, images, tmp_path):
     """Held against the files of a plain one: p^(1/T) normalised, by NumPy."""
     predictor = opened(folder)
     predictor.predict_from_files(images, tmp_path / "plain", save_probabilities=True)
-    predictor.use_calibration(calibration_of(1.7, 1.7, 1.7, mask=0.25, settings=predictor.settings))
-    predictor.predict_from_files(images, tmp_path / "ours", save_probabilities=True)
+    calibrated = opened(folder, calibration=calibration_of(1.7, 1.7, 1.7, mask=0.25, settings=predictor.settings))
+    calibrated.predict_from_files(images, tmp_path / "ours", save_probabilities=True)
     plain, ours = (np.load(tmp_path / name / "c0.npz")["probabilities"] for name in ("plain", "ours"))
     powers = plain.astype(np.float64) ** (1 / 1.7)
     np.testing.assert_allclose(ours, powers / powers.sum(axis=0), atol=1e-5)
@@ -241,43 +245,44 @@ def test_continuing_asks_for_the_mask_as_well(folder, images, tmp_path):
     predictor, output = opened(folder), tmp_path / "out"
     assert predictor.predict_from_files(images, output).predicted == ["c0", "c1"]
     calibration = calibration_of(1.7, 1.7, 1.7, settings=predictor.settings)
-    predictor.use_calibration(calibration)
-    assert predictor.predict_from_files(images, output, overwrite=False).predicted == ["c0", "c1"]  # none has a mask
+    predictor = opened(folder, calibration=calibration)
+    continued = partial(predictor.predict_from_files, images, output, continue_prediction=True)
+    assert continued().predicted == ["c0", "c1"]  # none has a mask
     (output / "covering_masks" / "c1.nii.gz").unlink()
-    report = predictor.predict_from_files(images, output, overwrite=False)
+    report = continued()
     assert (report.skipped, report.predicted) == (["c0"], ["c1"])
     (output / "covering_masks" / "c1.nii.gz").unlink()
-    predictor.use_calibration(replace(calibration, mask=None))
-    assert predictor.predict_from_files(images, output, overwrite=False).skipped == ["c0", "c1"]
+    without_mask = opened(folder, calibration=replace(calibration, mask=None))
+    assert without_mask.predict_from_files(images, output, continue_prediction=True).skipped == ["c0", "c1"]
 
 
 @pytest.mark.parametrize("other", [{"tile_step_size": 0.25}, {"average": "logits"}, {"tta_members": True}])
 def test_a_calibration_of_another_ensemble_is_refused(folder, other):
     calibration = calibration_of(1.0, 1.0, 1.0, settings=opened(folder).settings)
     with pytest.raises(CalibrationError, match="belongs to the ensemble that it was fitted for"):
-        opened(folder, **other).use_calibration(calibration)
+        opened(folder, calibration=calibration, **other)
 
 
 def test_members_that_were_trained_again_are_refused(folder):
     predictor = opened(folder)
     members = [{"name": member.name, "sha256": member.sha256} for member in predictor.models[0].members]
     calibration = calibration_of(1.0, 1.0, 1.0, settings=predictor.settings, fitted_on={"members": members})
-    predictor.use_calibration(calibration)
+    opened(folder, calibration=calibration)
     members[1]["sha256"] = "of an earlier training"
     with pytest.raises(CalibrationError, match="fold_1/checkpoint_final is another file now"):
-        predictor.use_calibration(calibration)
+        opened(folder, calibration=calibration)
 
 
 def test_other_folds_are_the_same_ensemble(folder):
     """A cross-validation judges each fold's members; the model that predicts has all of them."""
     one = opened(folder, folds=[0])
-    opened(folder).use_calibration(calibration_of(1.0, 1.0, 1.0, settings=one.settings))
+    opened(folder, calibration=calibration_of(1.0, 1.0, 1.0, settings=one.settings))
 
 
 def test_settings_come_back_from_a_file(folder, tmp_path):
-    predictor = opened(folder, weights=[2])
+    predictor = opened(folder, model_weights=[2])
     calibration_of(1.0, 1.0, 1.0, settings=predictor.settings).save(tmp_path / "calibration.json")
-    predictor.use_calibration(Calibration.load(tmp_path / "calibration.json"))
+    opened(folder, model_weights=[2], calibration=Calibration.load(tmp_path / "calibration.json"))
 
 
 # --- the command ---
@@ -291,7 +296,7 @@ def predict(folder: Path, images: Path, output: Path, *flags: str) -> int:
 
 
 def test_the_command_takes_the_calibration_of_the_model_folder(folder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("nnunet_ext.commands.predict.usable_cores", lambda: 1)
+    monkeypatch.setattr("nnunet_ext.machine.devices.usable_cores", lambda: 1)
     calibration = calibration_of(1.7, 1.7, 1.7, settings=opened(folder).settings)
     calibration.save(folder / "calibration.json")
     assert predict(folder, images, tmp_path / "out", "--calibrated") == 0
@@ -304,7 +309,7 @@ def test_the_command_takes_the_calibration_of_the_model_folder(folder, images, t
 def test_the_command_refuses_a_calibration_that_is_missing_or_of_another_ensemble(
     folder, images, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("nnunet_ext.commands.predict.usable_cores", lambda: 1)
+    monkeypatch.setattr("nnunet_ext.machine.devices.usable_cores", lambda: 1)
     assert predict(folder, images, tmp_path / "out", "--calibrated") == 1
     assert "calibration.json does not exist. Run nnunet_ext calibrate" in capsys.readouterr().err
     calibration_of(1.0, 1.0, 1.0, settings=opened(folder).settings).save(folder / "calibration.json")

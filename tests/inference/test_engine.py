@@ -6,24 +6,15 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from nnunet_ext.inference import EnsemblePredictor, engine, member_runner
-from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.inference.engine import EnsembleEngine, open_models
+from nnunet_ext.inference.memory_fallback import where_it_fits
 from nnunet_ext.inference.runtimes.batch_size import BatchSize
-from nnunet_ext.prediction_folder.cases import find_cases
-
-
-@pytest.fixture
-def measured(monkeypatch):
-    """The patch sizes for which a batch size is looked for; each gets 8, after one patch was run."""
-    patch_sizes = []
-
-    def fitting(patch_size, device, run_patch):
-        patch_sizes.append(tuple(patch_size))
-        assert run_patch().shape == (1, 3, *patch_size)
-        return BatchSize(8)
-
-    monkeypatch.setattr(member_runner, "fitting_batch_size", fitting)
-    return patch_sizes
+from nnunet_ext.inference.runtimes.choice import runtime_for
+from nnunet_ext.inference.runtimes.precision import SINGLE
+from nnunet_ext.inference.runtimes.torch_runtime import CompiledTorchRuntime, TorchRuntime
+from nnunet_ext.models.members import MemberError
+from nnunet_ext.options import EnsembleOptions
 
 
 @pytest.fixture
@@ -34,49 +25,59 @@ def two_models(make_model_folder):
     ]
 
 
-def opened(folders):
-    return EnsembleEngine.from_model_folders(folders, device="cpu", allow_tqdm=False)
+def opened(folders, choose_runtime=runtime_for):
+    options = EnsembleOptions(device="cpu", allow_tqdm=False)
+    return EnsembleEngine(open_models(folders, options), options, choose_runtime=choose_runtime)
 
 
-def test_each_model_has_a_batch_size_that_is_found_with_the_first_case(two_models, make_image, tmp_path, measured):
+def with_batches_of(patches, measured=None):
+    """Runtimes that take this many patches at a time, whatever the patch; each time one asks is noted."""
+
+    def find(patch_size, device, run_patch):
+        if measured is not None:
+            measured.append(tuple(patch_size))
+        assert run_patch().shape == (1, 3, *patch_size)
+        return BatchSize(patches)
+
+    return lambda model, device, arithmetic: TorchRuntime(model, device, arithmetic, find)
+
+
+def test_each_model_has_a_batch_size_that_is_found_with_the_first_case(two_models, make_image, tmp_path):
     """Patches of 16 x 16 and of 8 x 16 x 16, two cases, three members: looked for twice."""
+    measured = []
     images = make_image(make_image(tmp_path / "images", "a"), "b", seed=1)
-    report = opened(two_models).predict_from_files(images, None)
-    assert report.failed == {}
-    assert report.predicted == ["a", "b"]
+    outcome = opened(two_models, with_batches_of(8, measured)).predict_from_files(images, None)
+    assert outcome.failed == {}
+    assert outcome.predicted == ["a", "b"]
     assert measured == [(16, 16), (8, 16, 16)]
 
 
-def test_a_batch_size_that_was_halved_stays_so_for_later_members_and_cases(
-    two_models, make_image, tmp_path, measured, monkeypatch
-):
+def test_a_batch_size_that_was_halved_stays_so_for_later_members_and_cases(two_models, make_image, tmp_path):
     """The memory holds 5 patches: a batch of 8 does not fit, and 4 are run from then on, in both cases."""
-    batches = []
-    predictor = opened(two_models[:1])
-    forward = type(predictor.models[0].network).forward
+    batches, measured = [], []
+    engine = opened(two_models[:1], with_batches_of(8, measured))
+    (network,) = engine.runners[0].runtime.networks
 
-    def limited(self, patches):
+    def limited(patches):
         batches.append(len(patches))
         if len(patches) > 5:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(self, patches)
+        return network(patches)
 
-    monkeypatch.setattr(type(predictor.models[0].network), "forward", limited)
+    engine.runners[0].runtime.networks = [limited]
     images = make_image(make_image(tmp_path / "images", "a"), "b", seed=1)
-    assert predictor.predict_from_files(images, None).failed == {}
-    assert batches[:3] == [1, 8, 4]  # measured, tried, halved
-    assert max(batches[2:]) == 4
+    assert engine.predict_from_files(images, None).failed == {}
+    assert batches[:2] == [8, 4]  # tried, halved
+    assert max(batches[1:]) == 4
     assert measured == [(16, 16)]
 
 
-def test_the_size_of_a_batch_does_not_change_the_result(two_models, make_image, tmp_path, monkeypatch):
+def test_the_size_of_a_batch_does_not_change_the_result(two_models, make_image, tmp_path):
     images = make_image(tmp_path / "images")
-    case = find_cases(images, ".nii.gz")[0]
     found = []
     for patches in (1, 3, 100):
-        monkeypatch.setattr(member_runner, "fitting_batch_size", lambda *_, patches=patches: BatchSize(patches))
-        predictor = opened(two_models)
-        found.append(predictor.predict_case("case", predictor.prepare(case), save_probabilities=True).probabilities)
+        engine = opened(two_models, with_batches_of(patches))
+        found.append(engine.predict_from_files(images, None, save_probabilities=True).predictions[0].probabilities)
     for other in found[1:]:
         assert abs(other - found[0]).max() < 1e-4
 
@@ -94,54 +95,66 @@ def test_the_engine_and_the_predictor_give_the_same(two_models, make_image, tmp_
     assert first.row == second.row
 
 
-def test_networks_are_compiled_where_nnunets_variable_asks_for_it(two_models, make_image, tmp_path, monkeypatch):
-    """Once a model, not once a member; the compiled network sees each member's weights."""
+def test_compiled_networks_see_the_weights_of_each_member(two_models, make_image, tmp_path):
+    """Compiled once per model, not once per member."""
     images = make_image(tmp_path / "images", "a")
     plain = opened(two_models).predict_from_files(images, None).predictions[0]
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
-    monkeypatch.setenv("nnUNet_compile", "T")
-    asked = opened(two_models)
-    prediction = asked.predict_from_files(images, None).predictions[0]
-    assert compiled == [model.network for model in asked.models]
+
+    def note(network):
+        compiled.append(network)
+        return network
+
+    def compiling(model, device, arithmetic):
+        return CompiledTorchRuntime(model, device, arithmetic, compile_network=note)
+
+    engine = opened(two_models, compiling)
+    prediction = engine.predict_from_files(images, None).predictions[0]
+    assert compiled == [model.network for model in engine.models]
     assert (prediction.segmentation == plain.segmentation).all()
     assert (prediction.maps["entropy"] == plain.maps["entropy"]).all()
 
 
-# --- memory of a GPU ---
+def test_nnunets_variable_asks_for_compiled_networks(two_models, monkeypatch):
+    model = opened(two_models[:1]).models[0]
+    assert type(runtime_for(model, torch.device("cpu"), SINGLE)) is TorchRuntime
+    monkeypatch.setenv("nnUNet_compile", "T")
+    assert type(runtime_for(model, torch.device("cpu"), SINGLE)) is CompiledTorchRuntime
 
 
-def out_of_memory_on_a_gpu(self, device, *, progress, **settings):
+def test_an_engine_is_whole_when_it_is_constructed(two_models):
+    """What cannot work is refused at once, not by the first case."""
+    with pytest.raises(MemberError, match="one positive number for each model folder"):
+        EnsembleEngine.from_model_folders(two_models, device="cpu", model_weights=[1])
+    with pytest.raises(MemberError, match="at least one model folder"):
+        EnsembleEngine([], EnsembleOptions(device="cpu"))
+
+
+# --- memory of a GPU: no GPU is needed, the device is only a name here ---
+
+
+def test_sums_that_do_not_fit_into_a_gpu_are_kept_in_main_memory(caplog):
     """Two members are done when the sums do not fit any more; on the CPU all is well."""
-    if device.type == "cuda":
-        progress.update(2)
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-    progress.update(3)
-    return f"summed up on the {device}"
-
-
-def test_sums_that_do_not_fit_into_a_gpu_are_kept_in_main_memory(two_models, monkeypatch, caplog):
-    """No GPU is needed: the device is only a name here."""
-    asked = opened(two_models)
-    asked.device = torch.device("cuda")
-    monkeypatch.setattr(EnsembleEngine, "_predict_case_on", out_of_memory_on_a_gpu)
-    monkeypatch.setattr(engine, "require_memory_for", lambda *arguments, **settings: None)
     bar = tqdm(total=3, file=io.StringIO())
-    assert asked.predict_case("liver", [], progress=bar) == "summed up on the cpu"
+
+    def predict_on(device):
+        if device.type == "cuda":
+            bar.update(2)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        bar.update(3)
+        return f"summed up on the {device}"
+
+    assert where_it_fits(predict_on, torch.device("cuda"), "liver", bar) == "summed up on the cpu"
     assert bar.n == 3, "members that are run again count once"
     assert "liver does not fit into the memory of the GPU; summing up in main memory." in caplog.text
 
 
-def test_other_errors_on_a_gpu_are_not_taken_for_memory_that_runs_out(two_models, monkeypatch):
-    def broken(self, device, **settings):
+def test_other_errors_on_a_gpu_are_not_taken_for_memory_that_runs_out():
+    def broken(device):
         raise RuntimeError(f"a bug on {device}")
 
-    asked = opened(two_models)
-    asked.device = torch.device("cuda")
-    monkeypatch.setattr(EnsembleEngine, "_predict_case_on", broken)
-    monkeypatch.setattr(engine, "require_memory_for", lambda *arguments, **settings: None)
     with pytest.raises(RuntimeError, match="a bug on cuda"):
-        asked.predict_case("liver", [])
+        where_it_fits(broken, torch.device("cuda"), "liver")
 
 
 @pytest.mark.gpu

@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
+from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
+from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
 from nnunet_ext.inference.accumulation.early_exit import InformationSettled, LabelSettled, SettledRule
+from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.inference.transforms.flip import IDENTITY
+from nnunet_ext.labels import regions_of
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, load_model
+from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 TWO_LABELS = {"background": 0, "organ": 1}
 SHAPE = (1, 1, 4)  # (z, y, x): four voxels in a row
@@ -63,20 +69,20 @@ def ensemble_of(
     keep: bool = False,
     early_exit: SettledRule | None = None,
     fast_resampling: bool = False,
-) -> CaseEnsemble:
-    return CaseEnsemble(
-        models,
-        cases,
-        average=average,
-        with_variance=True,
-        keep_members=keep,
-        early_exit=early_exit,
-        fast_resampling=fast_resampling,
-    )
+) -> CaseSums:
+    options = SumOptions(average=average, with_variance=True, keep_members=keep, fast_resampling=fast_resampling)
+    return CaseSums(CaseFrame(models, cases), models[0].labels, options, early_exit)
+
+
+def finished(sums: CaseSums, **fields: Any) -> CasePrediction:
+    """What is written about the case, without a calibration."""
+    options = OutputOptions(**fields)
+    structures = regions_of(sums.frame.models[0].dataset_json)
+    return finish("case", sums, structures, stages_for(options, None), options)
 
 
 def step(model: Model, name: str = "member", weight: float = 1.0) -> Pass:
-    return Pass(name=name, member=model.members[0], flips=((),), weight=weight)
+    return Pass(name=name, member=model.members[0], transforms=(IDENTITY,), weight=weight)
 
 
 def test_probabilities_are_averaged_in_the_box_and_background_is_certain_outside(open_model):
@@ -85,7 +91,7 @@ def test_probabilities_are_averaged_in_the_box_and_background_is_certain_outside
     ensemble = ensemble_of([model], [prepared(slice(1, 3))])
     ensemble.add(0, step(model), logits_of(0.2, 0.9))
     ensemble.add(0, step(model), logits_of(0.6, 0.7))
-    result = ensemble.finish("case", maps=["entropy", "confidence", "variance"], save_probabilities=True)
+    result = finished(ensemble, maps=["entropy", "confidence", "variance"], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[:, 0, 0], [[1, 0.6, 0.2, 1], [0, 0.4, 0.8, 0]], atol=1e-6)
     assert result.segmentation.tolist() == [[[0, 0, 1, 0]]]
     assert result.segmentation.dtype == np.uint8
@@ -104,7 +110,7 @@ def test_the_row_is_about_the_whole_image(open_model):
     ensemble = ensemble_of([model], [prepared(slice(1, 3))])
     ensemble.add(0, step(model), logits_of(0.6, 0.9))
     ensemble.add(0, step(model), logits_of(0.2, 0.9))
-    row = ensemble.finish("case", maps=[], save_probabilities=False).row
+    row = finished(ensemble, maps=[], save_probabilities=False).row
     entropies = [-(p * math.log(p) + (1 - p) * math.log(1 - p)) / math.log(2) for p in (0.4, 0.9)]
     assert row["members"] == 2
     assert row["mean_entropy"] == pytest.approx(sum(entropies) / 4, abs=1e-6)
@@ -120,7 +126,7 @@ def test_members_count_by_their_weight(open_model):
     ensemble = ensemble_of([model], [prepared(slice(0, 4))])
     ensemble.add(0, step(model, weight=3), logits_of(0.2, 0.2, 0.2, 0.2))
     ensemble.add(0, step(model, weight=1), logits_of(0.8, 0.8, 0.8, 0.8))
-    probabilities = ensemble.finish("case", maps=[], save_probabilities=True).probabilities
+    probabilities = finished(ensemble, maps=[], save_probabilities=True).probabilities
     np.testing.assert_allclose(probabilities[1], np.full(SHAPE, 0.35), atol=1e-6)
 
 
@@ -136,7 +142,7 @@ def test_one_sure_member_outvotes_two_unsure_ones_only_in_logits(open_model, ave
     ensemble = ensemble_of([model], [prepared(slice(0, 4))], average=average)
     for organ in (0.01, 0.8, 0.8):
         ensemble.add(0, step(model), logits_of(*[organ] * 4))
-    result = ensemble.finish("case", maps=["entropy"], save_probabilities=True)
+    result = finished(ensemble, maps=["entropy"], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[1], np.full(SHAPE, expected), atol=1e-4)
     assert set(result.segmentation.ravel()) == ({1} if average == "probabilities" else {0})
     # maps always tell of the members' probabilities
@@ -154,7 +160,7 @@ def test_models_with_other_axes_meet_in_the_image(open_model):
     other = logits_of(0.1, 0.3, 0.5, 0.9, transpose_forward=(2, 0, 1))
     assert other.shape == (2, 4, 1, 1)
     ensemble.add(1, step(second), other)
-    result = ensemble.finish("case", maps=["entropy"], save_probabilities=True)
+    result = finished(ensemble, maps=["entropy"], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[1, 0, 0], [0.2, 0.3, 0.4, 0.6], atol=1e-6)
     assert result.segmentation.tolist() == [[[0, 0, 0, 1]]]
     assert result.maps["entropy"].shape == SHAPE
@@ -166,7 +172,7 @@ def test_where_one_model_cropped_more_it_is_sure_of_background(open_model):
     ensemble = ensemble_of([first, second], [prepared(slice(1, 3)), prepared(slice(2, 4))])
     ensemble.add(0, step(first), logits_of(0.8, 0.8))
     ensemble.add(1, step(second), logits_of(0.6, 0.6))
-    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    result = finished(ensemble, maps=[], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[1, 0, 0], [0, 0.4, 0.7, 0.3], atol=1e-6)
     np.testing.assert_allclose(result.probabilities.sum(0), np.ones(SHAPE), atol=1e-6)
 
@@ -177,12 +183,12 @@ def test_members_segmentations_are_whole_and_kept_only_on_request(open_model):
     for ensemble in (kept, dropped):
         ensemble.add(0, step(model, "a"), logits_of(0.9, 0.2))
         ensemble.add(0, step(model, "b"), logits_of(0.2, 0.9))
-    segmentations = kept.finish("case", maps=[], save_probabilities=False).member_segmentations
+    segmentations = finished(kept, maps=[], save_probabilities=False).member_segmentations
     assert {name: labels.tolist() for name, labels in segmentations.items()} == {
         "a": [[[0, 1, 0, 0]]],
         "b": [[[0, 0, 1, 0]]],
     }
-    result = dropped.finish("case", maps=[], save_probabilities=False)
+    result = finished(dropped, maps=[], save_probabilities=False)
     assert result.member_segmentations == {}
     assert result.probabilities is None
 
@@ -193,7 +199,7 @@ def test_regions_are_painted_in_their_order_and_are_absent_outside(open_model):
     probabilities = torch.tensor([[0.9, 0.7], [0.4, 0.6]]).reshape(2, 1, 1, 2)  # whole, core
     ensemble = ensemble_of([model], [prepared(slice(1, 3))])
     ensemble.add(0, step(model), torch.logit(probabilities))
-    result = ensemble.finish("case", maps=["confidence"], save_probabilities=True)
+    result = finished(ensemble, maps=["confidence"], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[:, 0, 0], [[0, 0.9, 0.7, 0], [0, 0.4, 0.6, 0]], atol=1e-6)
     assert result.segmentation.tolist() == [[[0, 1, 2, 0]]]
     np.testing.assert_allclose(result.maps["confidence"][0, 0], [1, 0.6, 0.6, 1], atol=1e-6)
@@ -214,7 +220,7 @@ def test_stock_resamples_logits_and_the_fast_way_probabilities(open_model):
     for fast, expected in ((False, [0.2, 1 / 3, 2 / 3, 0.8]), (True, [0.2, 0.35, 0.65, 0.8])):
         ensemble = ensemble_of([model], [prepared(slice(0, 4))], fast_resampling=fast)
         ensemble.add(0, step(model), logits_of(0.2, 0.8))
-        result = ensemble.finish("case", maps=[], save_probabilities=True)
+        result = finished(ensemble, maps=[], save_probabilities=True)
         np.testing.assert_allclose(result.probabilities[1, 0, 0], expected, atol=1e-6)
         assert result.segmentation.tolist() == [[[0, 0, 1, 1]]]
 
@@ -225,7 +231,7 @@ def test_the_fast_way_averages_probabilities_of_members_and_is_certain_outside(o
     ensemble = ensemble_of([first, second], [prepared(slice(1, 3)), prepared(slice(2, 4))], fast_resampling=True)
     ensemble.add(0, step(first), logits_of(0.2, 0.8))
     ensemble.add(1, step(second), logits_of(0.4, 0.6))
-    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    result = finished(ensemble, maps=[], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[1, 0, 0], [0, 0.1, 0.6, 0.3], atol=1e-6)
 
 
@@ -245,7 +251,7 @@ def test_the_fast_way_is_nnunets_resampling_of_the_softmax(open_model):
     )
     ensemble = ensemble_of([model], [PreparedCase(NO_TILES, properties)], fast_resampling=True)
     ensemble.add(0, step(model), logits)
-    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    result = finished(ensemble, maps=[], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-6)
 
 
@@ -255,7 +261,7 @@ def test_where_nothing_is_resampled_both_ways_are_the_same(open_model):
     for fast in (False, True):
         ensemble = ensemble_of([model], [prepared(slice(1, 3))], fast_resampling=fast)
         ensemble.add(0, step(model), logits_of(0.2, 0.9))
-        found.append(ensemble.finish("case", maps=["entropy"], save_probabilities=True))
+        found.append(finished(ensemble, maps=["entropy"], save_probabilities=True))
     np.testing.assert_array_equal(found[0].probabilities, found[1].probabilities)
     np.testing.assert_array_equal(found[0].maps["entropy"], found[1].maps["entropy"])
 
@@ -275,7 +281,7 @@ def test_closed_voxels_keep_their_mean_and_open_ones_take_members_in(open_model)
         ensemble.settle(2.0 - number)
         if number == 1:
             assert ensemble.open_voxels.tolist() == [[[False, True, False, True]]]
-    result = ensemble.finish("case", maps=["variance"], save_probabilities=True)
+    result = finished(ensemble, maps=["variance"], save_probabilities=True)
     np.testing.assert_allclose(result.probabilities[1, 0, 0], [0.9, 1.6 / 3, 0.1, 1.9 / 3], atol=1e-6)
     assert result.segmentation.tolist() == [[[1, 1, 0, 1]]]
     # of two equal members 0; of 0.6, 0.4, 0.6 and of 0.7, 0.6, 0.6, for both of the classes
@@ -291,7 +297,7 @@ def test_where_a_member_did_not_run_its_segmentation_is_that_of_those_before(ope
     for number, organ in enumerate([(0.9, 0.6, 0.1, 0.7), (0.9, 0.4, 0.1, 0.6), (0.9, 0.4, 0.9, 0.9)]):
         ensemble.add(0, step(model), logits_of(*organ))
         ensemble.settle(2.0 - number)
-    row = ensemble.finish("case", maps=[], save_probabilities=False).row
+    row = finished(ensemble, maps=[], save_probabilities=False).row
     assert row["members"] == 3
     # Dice of 3 and 2 voxels of which 2 are common: 4/5, twice; of equal ones 1
     assert row["pairwise_dice"] == pytest.approx((0.8 + 0.8 + 1) / 3)
@@ -307,7 +313,7 @@ def test_a_member_that_need_not_run_at_all_counts_as_those_before_it(open_model)
     ensemble.settle(1.0)
     assert not ensemble.open_voxels.any()
     ensemble.add_settled()
-    result = ensemble.finish("case", maps=[], save_probabilities=True)
+    result = finished(ensemble, maps=[], save_probabilities=True)
     assert result.row["members"] == 3
     assert result.row["pairwise_dice"] == 1
     np.testing.assert_allclose(result.probabilities[1, 0, 0], [0.95, 0.05, 0.05, 0.95], atol=1e-6)
@@ -333,7 +339,7 @@ def test_no_member_can_be_taken_for_settled_before_anything_is(open_model):
         ensemble.add_settled()
 
 
-def with_open_columns(model: Model, *columns: int, transpose_forward: Sequence[int] = (0, 1, 2)) -> CaseEnsemble:
+def with_open_columns(model: Model, *columns: int, transpose_forward: Sequence[int] = (0, 1, 2)) -> CaseSums:
     """A case of 1 x 4 x 10 voxels of which some columns are open."""
     axes = list(transpose_forward)
     shape = (1, 4, 10)

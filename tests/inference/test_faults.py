@@ -275,9 +275,9 @@ def test_an_image_that_may_not_be_read_fails_its_case_by_name(predictor, images,
     if as_root:
         os.seteuid(NOBODY)
     readable, closed, _ = find_cases(foreign_folder / "images", ".nii.gz")
-    predictor.prepare(readable)
+    predictor.engine.prepare(readable)
     with pytest.raises((BadInputError, PermissionError), match="ermission denied") as refusal:
-        predictor.prepare(closed)
+        predictor.engine.prepare(closed)
     assert str(foreign_folder / "images" / "c1_0000.nii.gz") in str(refusal.value)
 
 
@@ -311,7 +311,7 @@ def test_a_run_that_is_interrupted_frees_the_folder(predictor, images, tmp_path,
             OutputLock(tmp_path / "out")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predictor, "predict_case", interrupted)
+    monkeypatch.setattr(predictor.engine, "predict_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predictor.predict_from_files(images, tmp_path / "out")
     assert set(content(tmp_path / "out")) == {"dataset.json", "plans.json"}
@@ -393,7 +393,7 @@ def test_what_the_writing_thread_raises_fails_its_case_by_name(
 def test_memory_that_runs_out_even_for_a_single_patch_fails_the_case_by_name(
     predictor, images, tmp_path, monkeypatch
 ):
-    network = predictor.models[0].network
+    network = predictor.engine.models[0].network
     forward, calls = network.forward, []
 
     def out_of_memory_at_c1(patches: torch.Tensor) -> torch.Tensor:
@@ -403,13 +403,13 @@ def test_memory_that_runs_out_even_for_a_single_patch_fails_the_case_by_name(
         return forward(patches)
 
     progress: list[str] = []
-    predict_case = predictor.predict_case
+    predict_case = predictor.engine.predict_case
 
     def noted(name: str, *arguments: Any, **settings: Any) -> Any:
         progress.append(name)
         return predict_case(name, *arguments, **settings)
 
-    monkeypatch.setattr(predictor, "predict_case", noted)
+    monkeypatch.setattr(predictor.engine, "predict_case", noted)
     monkeypatch.setattr(network, "forward", out_of_memory_at_c1)
     report = predictor.predict_from_files(images, tmp_path / "out")
     assert report.predicted == ["c0", "c2"]
@@ -429,7 +429,7 @@ def test_other_errors_of_the_network_are_not_taken_for_memory_that_runs_out(
         calls.append(len(patches))
         raise error
 
-    monkeypatch.setattr(predictor.models[0].network, "forward", broken)
+    monkeypatch.setattr(predictor.engine.models[0].network, "forward", broken)
     report = predictor.predict_from_files(images, tmp_path / "out")
     assert report.predicted == []
     assert report.failed == {case: f"{type(error).__name__}: {error}" for case in CASES}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nnunet_ext.inference.passes import passes_of
+from nnunet_ext.inference.transforms.flip import IDENTITY, Flip
 
 
 def model(folder: str, *members: str, mirror_axes: tuple[int, ...] | None = (0,)) -> Any:
@@ -21,14 +22,14 @@ def model(folder: str, *members: str, mirror_axes: tuple[int, ...] | None = (0,)
 def test_a_member_is_one_run_over_all_its_flips():
     ((first, second),) = passes_of([model("m", "fold_0", "fold_1")], None, mirroring=True, tta_members=False)
     assert (first.name, second.name) == ("fold_0", "fold_1")
-    assert first.flips == second.flips == ((), (0,))
+    assert first.transforms == second.transforms == (IDENTITY, Flip((0,)))
     assert first.weight == second.weight == 1
 
 
 def test_flips_that_are_members_share_the_weight_of_their_model():
     """Weight 3 over two members of two flips each: 0.75 a run."""
     ((*runs,),) = passes_of([model("m", "fold_0", "fold_1")], [3], mirroring=True, tta_members=True)
-    assert [run.flips for run in runs] == [((),), ((0,),), ((),), ((0,),)]
+    assert [run.transforms for run in runs] == [(IDENTITY,), (Flip((0,)),)] * 2
     assert [run.weight for run in runs] == [0.75] * 4
     assert len({run.name for run in runs}) == 4
     assert all(run.name.startswith(("fold_0+", "fold_1+")) for run in runs)
@@ -37,7 +38,7 @@ def test_flips_that_are_members_share_the_weight_of_their_model():
 @pytest.mark.parametrize(("mirroring", "axes"), [(False, (0, 1)), (True, None)])
 def test_without_mirroring_the_image_is_seen_as_it_is(mirroring, axes):
     ((run,),) = passes_of([model("m", "fold_0", mirror_axes=axes)], None, mirroring=mirroring, tta_members=False)
-    assert run.flips == ((),)
+    assert run.transforms == (IDENTITY,)
 
 
 def test_weights_are_of_folders_not_of_members():

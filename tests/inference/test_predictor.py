@@ -28,6 +28,7 @@ from nnunet_ext.cli import main
 from nnunet_ext.inference import EnsemblePredictor
 from nnunet_ext.models import weight_store
 from nnunet_ext.models.members import MemberError
+from nnunet_ext.options import OutputOptions
 from nnunet_ext.prediction_folder.cases import find_cases
 
 MAPS = ("entropy", "mutual_information", "expected_entropy", "variance", "confidence")
@@ -330,7 +331,7 @@ def test_flips_can_be_members(make_model_folder, images, tmp_path):
     not_flipped = voxels(output / "members" / "fold_1__checkpoint_final+flip-none" / "case.nii.gz")
     np.testing.assert_array_equal(not_flipped, segmentation(plain))
     for arguments in ({"tta_members": False}, {"tta_members": True, "use_mirroring": False}):
-        assert opened(folder, **arguments).passes_per_case == 2
+        assert opened(folder, **arguments).engine.passes_per_case == 2
 
 
 @pytest.mark.parametrize("weights", [None, [3.0, 1.0]])
@@ -347,7 +348,7 @@ def test_model_folders_of_other_spacing_and_axes_are_averaged_in_the_image(
     ]
     expected = np.average(alone, axis=0, weights=weights or [2, 1])
     output = predicted(
-        [first, second], images, tmp_path / "both", weights=weights, save_probabilities=True, save_members=True
+        [first, second], images, tmp_path / "both", model_weights=weights, save_probabilities=True, save_members=True
     )
     np.testing.assert_allclose(probabilities(output), expected, atol=1e-5)
     assert table(output)["case"]["members"] == "3"
@@ -369,7 +370,7 @@ def test_averaged_logits_of_model_folders_are_softmaxed_after_the_mean(make_mode
     ]  # fmt: skip
     mean = np.exp(np.average(logarithms, axis=0, weights=[0.5, 0.5, 3]))
     output = predicted(
-        [first, second], images, tmp_path / "both", average="logits", weights=[1, 3], save_probabilities=True
+        [first, second], images, tmp_path / "both", average="logits", model_weights=[1, 3], save_probabilities=True
     )
     seen = probabilities(output)[0] < 1  # outside of the crop background is certain
     np.testing.assert_allclose(probabilities(output)[:, seen], (mean / mean.sum(0))[:, seen], atol=1e-5)
@@ -635,14 +636,14 @@ def test_a_bad_case_fails_alone_and_leaves_nothing(make_model_folder, five_image
 
 def test_a_case_that_breaks_the_network_fails_alone(make_model_folder, five_images, tmp_path, monkeypatch):
     predictor = opened(make_model_folder())
-    predict_case = predictor.predict_case
+    predict_case = predictor.engine.predict_case
 
     def out_of_memory(name: str, *arguments: Any, **settings: Any) -> Any:
         if name == "c2":
             raise torch.OutOfMemoryError("not enough memory")
         return predict_case(name, *arguments, **settings)
 
-    monkeypatch.setattr(predictor, "predict_case", out_of_memory)
+    monkeypatch.setattr(predictor.engine, "predict_case", out_of_memory)
     report = predictor.predict_from_files(five_images, tmp_path / "out")
     assert report.predicted == ["c0", "c1", "c3", "c4"]
     assert "not enough memory" in report.failed["c2"]
@@ -666,7 +667,7 @@ def test_the_command_records_its_flags_and_passes_them_on(make_model_folder, ima
     assert f"1 predicted, 0 failed: {tmp_path / 'out'}" in capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "predict_args.json").read_text(encoding="utf-8"))
     assert [member["name"] for member in record["members"]] == ["fold_1/checkpoint_final"]
-    assert record["arguments"]["disable_tta"] is True
+    assert record["arguments"]["use_mirroring"] is False
     assert record["arguments"]["maps"] == ["variance"]
     assert files_in(tmp_path / "out") == {
         *("case.nii.gz", "cases.csv", "predict_args.json", "dataset.json", "plans.json"),
@@ -709,10 +710,10 @@ def test_beside_their_weights_twelve_members_take_no_more_tensors_than_two(
     peaks = {}
     for count in (2, 12):
         predictor = opened(folder, members=f"checkpoint_*.pth:{count}")
-        prepared = predictor.prepare(find_cases(images, ".nii.gz")[0])
+        prepared = predictor.engine.prepare(find_cases(images, ".nii.gz")[0])
         gc.collect()  # what other tests left must not go away in between
         probe = MemoryProbe()
-        predictor.predict_case("case", prepared, maps=MAPS, progress=probe)
+        predictor.engine.predict_case("case", prepared, OutputOptions(maps=MAPS), probe)
         assert len(probe.bytes_after_member) == count
         assert len(set(probe.bytes_after_member[1:])) == 1
         peaks[count] = max(probe.bytes_after_member)
@@ -854,13 +855,13 @@ def test_model_folders_that_do_not_belong_together_are_refused(make_model_folder
 def test_the_order_in_which_classes_are_listed_does_not_matter(make_model_folder):
     """Outputs of classes are in the order of their numbers; only those of regions are as dataset.json lists them."""
     reordered = {"right": 2, "left": 1, "background": 0}
-    assert len(opened([make_model_folder("first"), make_model_folder("second", labels=reordered)]).models) == 2
+    assert len(opened([make_model_folder("first"), make_model_folder("second", labels=reordered)]).engine.models) == 2
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, float("nan")]])
 def test_weights_must_be_one_positive_number_a_folder(make_model_folder, weights):
     with pytest.raises(MemberError, match="one positive number for each model folder"):
-        opened([make_model_folder("first"), make_model_folder("second")], weights=weights)
+        opened([make_model_folder("first"), make_model_folder("second")], model_weights=weights)
 
 
 def test_no_model_folder_at_all_is_refused():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ext.architectures.mirroring import mirror_flips
 from nnunet_ext.inference.runtimes.batch_size import BatchSize, batch_size_for
 from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image, tiles_of
+from nnunet_ext.inference.transforms.flip import IDENTITY, Flip, flips
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ def test_an_image_smaller_than_the_patch_is_padded_on_both_sides_and_cropped_aga
 def test_each_tile_is_looked_at_once_a_flip():
     network = Copies()
     tiled = tile_image(torch.zeros(1, 3, 24, 16), (16, 16))  # 2 tiles in each of 3 slices
-    sliding_window_logits(network, tiled, [(), (0,), (1,), (0, 1)], device=CPU)
+    sliding_window_logits(network, tiled, flips((0, 1)), batch_size=BatchSize(8))
     assert sum(network.batches) == 3 * 2 * 4
 
 
@@ -90,7 +90,7 @@ def test_tiles_and_flips_share_batches():
     network = Copies()
     image = torch.arange(3.0 * 16 * 16).reshape(1, 3, 16, 16)
     logits = sliding_window_logits(
-        network, tile_image(image, (16, 16)), [(), (1,)], device=CPU, batch_size=BatchSize(4)
+        network, tile_image(image, (16, 16)), [IDENTITY, Flip((1,))], batch_size=BatchSize(4)
     )
     assert network.batches == [4, 2]
     torch.testing.assert_close(logits, image)
@@ -107,7 +107,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(caplog):
     network = Copies(most=2)
     image = torch.arange(6.0 * 16 * 16).reshape(1, 6, 16, 16)
     size = BatchSize(6)
-    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [()], device=CPU, batch_size=size)
+    logits = sliding_window_logits(network, tile_image(image, (16, 16)), [IDENTITY], batch_size=size)
     assert network.batches == [1] * 6
     assert size.patches == 1, "the next member must not try again what did not fit"
     torch.testing.assert_close(logits, image)
@@ -116,7 +116,9 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(caplog):
 
 def test_a_patch_that_does_not_fit_alone_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
-        sliding_window_logits(Copies(most=0), tile_image(torch.zeros(1, 1, 16, 16), (16, 16)), [()], device=CPU)
+        sliding_window_logits(
+            Copies(most=0), tile_image(torch.zeros(1, 1, 16, 16), (16, 16)), [IDENTITY], batch_size=BatchSize(8)
+        )
 
 
 # --- blending ---
@@ -134,7 +136,7 @@ def test_a_patch_that_does_not_fit_alone_is_an_error():
 )
 def test_a_constant_network_gives_its_constant_everywhere(shape, patch, gaussian):
     tiled = tile_image(torch.rand((2, *shape)), patch, gaussian=gaussian)
-    logits = sliding_window_logits(Constant(), tiled, mirror_flips((0, 1)), device=CPU)
+    logits = sliding_window_logits(Constant(), tiled, flips((0, 1)), batch_size=BatchSize(8))
     expected = torch.tensor([-2.0, 0.5, 7.0]).reshape(3, 1, 1, 1).expand(3, *shape)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=0)
 
@@ -143,7 +145,7 @@ def test_a_constant_network_gives_its_constant_everywhere(shape, patch, gaussian
 def test_a_network_that_returns_its_input_gives_the_image_back(shape, patch):
     """Every tile lands where it was cut out, whatever the weights and the mirroring."""
     image = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
-    logits = sliding_window_logits(Copies(), tile_image(image, patch), mirror_flips((0, 1)), device=CPU)
+    logits = sliding_window_logits(Copies(), tile_image(image, patch), flips((0, 1)), batch_size=BatchSize(8))
     torch.testing.assert_close(logits, image, rtol=1e-5, atol=1e-6)
 
 
@@ -151,7 +153,7 @@ def test_overlapping_tiles_are_weighed_by_the_window():
     """6 columns, patch 4, step 2: tiles at 0 and 2. A ramp that starts anew in each tile gives, in column 3, the
     ramp's 3 of the first tile and 1 of the second, weighed by the window's columns 3 and 1."""
     tiled = tile_image(torch.zeros(1, 1, 4, 6), (4, 4))
-    logits = sliding_window_logits(AddsRamp(), tiled, [()], device=CPU)
+    logits = sliding_window_logits(AddsRamp(), tiled, [IDENTITY], batch_size=BatchSize(8))
     window = tiled.window.numpy()
     expected = (3 * window[:, 3] + 1 * window[:, 1]) / (window[:, 3] + window[:, 1])
     np.testing.assert_allclose(logits[0, 0, :, 3], expected, rtol=1e-6)
@@ -179,7 +181,7 @@ def test_logits_and_labels_are_those_of_stock_nnunet(
     image = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
     expected = stock.predict_sliding_window_return_logits(image)
     tiled = tile_image(image, stock.configuration_manager.patch_size)
-    logits = sliding_window_logits(stock.network, tiled, mirror_flips(axes, enabled=mirroring), device=CPU)
+    logits = sliding_window_logits(stock.network, tiled, flips(axes, enabled=mirroring), batch_size=BatchSize(8))
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
     assert torch.equal(logits.argmax(0), expected.argmax(0))
@@ -192,5 +194,5 @@ def test_step_and_window_are_those_of_stock_nnunet(make_model_folder, stock_pred
     image = torch.randn((1, 2, 37, 30), generator=torch.Generator().manual_seed(0))
     expected = stock.predict_sliding_window_return_logits(image)
     tiled = tile_image(image, (16, 16), step_size=step_size, gaussian=gaussian)
-    logits = sliding_window_logits(stock.network, tiled, mirror_flips((0, 1)), device=CPU)
+    logits = sliding_window_logits(stock.network, tiled, flips((0, 1)), batch_size=BatchSize(8))
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)

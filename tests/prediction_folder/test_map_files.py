@@ -428,7 +428,7 @@ def test_uint8_is_refused_where_no_slope_can_be_stored(
 
 
 def test_an_unknown_map_type_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="of the type float32, float16, uint8; found 'int16'"):
+    with pytest.raises(ValueError, match="one of float32, float16, uint8; found 'int16'"):
         write_map(np.zeros(SHAPE_ZYX), tmp_path / "case.nii", {}, SimpleITKIO(), "int16")  # type: ignore[arg-type]
 
 

@@ -199,7 +199,7 @@ def test_rules_are_found_by_name_and_each_case_has_its_own():
     assert isinstance(rule_for("label"), LabelSettled)
     assert isinstance(rule_for("information"), InformationSettled)
     assert rule_for("information") is not rule_for("information")
-    with pytest.raises(ValueError, match="goes by label or information; found 'entropy'"):
+    with pytest.raises(ValueError, match="early_exit must be one of label, information; found 'entropy'"):
         rule_for("entropy")
 
 
@@ -419,10 +419,10 @@ def test_regions_are_segmented_as_by_all_members(make_model_folder, write_checkp
 def test_two_model_folders_with_weights_are_segmented_as_by_all_members(seven_members, make_image, tmp_path, patches):
     folders = [seven_members("first"), seven_members("second", **GEOMETRIES["3d, resampled and transposed"])]
     images = make_image(tmp_path / "images", shape_zyx=IMAGE)
-    expected = predicted(folders, images, tmp_path / "all", weights=[3.0, 1.0])
+    expected = predicted(folders, images, tmp_path / "all", model_weights=[3.0, 1.0])
     all_patches = sum(patches)
     patches.clear()
-    found = predicted(folders, images, tmp_path / "some", weights=[3.0, 1.0], early_exit="label")
+    found = predicted(folders, images, tmp_path / "some", model_weights=[3.0, 1.0], early_exit="label")
     np.testing.assert_array_equal(found, expected)
     assert sum(patches) < all_patches
 
@@ -489,5 +489,5 @@ def test_early_exit_is_part_of_what_a_calibration_rests_on(make_model_folder):
     plain, early = (
         EnsemblePredictor.from_model_folders(folder, device="cpu", early_exit=word) for word in (None, "label")
     )
-    assert "early_exit" not in plain.settings
-    assert early.settings == plain.settings | {"early_exit": "label"}
+    assert "early_exit" not in plain.engine.settings
+    assert early.engine.settings == plain.engine.settings | {"early_exit": "label"}

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from nnunet_ext.inference import EnsemblePredictor
 from nnunet_ext.inference.runtimes import precision
+from nnunet_ext.inference.runtimes.batch_size import BatchSize
 from nnunet_ext.inference.runtimes.precision import (
     BFLOAT16_WEIGHTS,
     SINGLE,
@@ -19,7 +21,9 @@ from nnunet_ext.inference.runtimes.precision import (
     fastest,
     log_cost,
 )
-from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image
+from nnunet_ext.inference.runtimes.torch_runtime import run_patches
+from nnunet_ext.inference.sliding_window import TiledImage, sliding_window_logits, tile_image
+from nnunet_ext.inference.transforms.flip import flips
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -123,17 +127,22 @@ class Convolution(nn.Module):
         return self.layer(patches)
 
 
+def logits_in(arithmetic: Arithmetic, network: nn.Module, tiled: TiledImage) -> torch.Tensor:
+    run = partial(run_patches, network, device=CPU, arithmetic=arithmetic)
+    return sliding_window_logits(run, tiled, flips((0,)), batch_size=BatchSize(4))
+
+
 def test_a_network_in_bfloat16_gives_logits_in_single_precision_that_are_nearly_the_same():
     """bfloat16 has 8 significant bits: each rounding is off by 2^-9 of the value at most, and there are four of them
     (image, weight, product sum, result). The sum of |weight·image| is what the products' errors refer to."""
     image = torch.randn((1, 2, 20, 24), generator=torch.Generator().manual_seed(1))
     tiled = tile_image(image, (16, 16))
     network = Convolution()
-    single = sliding_window_logits(network, tiled, [(), (0,)], device=CPU, arithmetic=SINGLE)
+    single = logits_in(SINGLE, network, tiled)
     sizes = nn.functional.conv2d(
         image[0][:, None].abs(), network.layer.weight.abs(), network.layer.bias.abs(), padding=1
     )
-    reduced = sliding_window_logits(network.bfloat16(), tiled, [(), (0,)], device=CPU, arithmetic=BFLOAT16_WEIGHTS)
+    reduced = logits_in(BFLOAT16_WEIGHTS, network.bfloat16(), tiled)
     assert network.seen == {torch.float32, torch.bfloat16}
     assert reduced.dtype == torch.float32
     assert reduced.shape == single.shape == (3, 2, 20, 24)

@@ -1,5 +1,3 @@
-"""A plain copy predicts under stock nnU-Net; models that have no plain form are refused."""
-
 import json
 
 import pytest
@@ -8,7 +6,8 @@ import torch
 from nnunet_ext.architectures.posterior import posterior_weights
 from nnunet_ext.files.checkpoints import load_checkpoint
 from nnunet_ext.models.members import MemberError
-from nnunet_ext.models.plain_copy import ExportError, export_plain_model, plain_trainer_name
+from nnunet_ext.models.plain_copy import PlainCopyError, copy_plain_model, plain_trainer_name
+from nnunet_ext.options import PlainCopyOptions
 
 PLANS_NAME = "nnUNetPlans"
 
@@ -46,7 +45,7 @@ def test_the_plain_trainer_is_the_stock_one_that_builds_the_same_network(trainer
 
 
 def test_the_copy_lies_where_nnunet_looks_for_it(model_folder, tmp_path):
-    copy = export_plain_model(model_folder, tmp_path / "plain")
+    copy = copy_plain_model(model_folder, PlainCopyOptions(tmp_path / "plain"))
     assert copy == tmp_path / "plain" / "Dataset001_Sides" / "nnUNetTrainer__nnUNetPlans__2d"
     assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()) == [
         "dataset.json",
@@ -57,7 +56,9 @@ def test_the_copy_lies_where_nnunet_looks_for_it(model_folder, tmp_path):
 
 
 def test_the_copy_has_the_weights_and_the_stock_trainers_name(model_folder, tmp_path):
-    copy = load_checkpoint(export_plain_model(model_folder, tmp_path) / "fold_1" / "checkpoint_final.pth")
+    copy = load_checkpoint(
+        copy_plain_model(model_folder, PlainCopyOptions(tmp_path)) / "fold_1" / "checkpoint_final.pth"
+    )
     original = load_checkpoint(model_folder / "fold_1" / "checkpoint_final.pth")
     assert set(copy) == {"network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"}
     assert copy["trainer_name"] == "nnUNetTrainer"
@@ -68,20 +69,20 @@ def test_the_copy_has_the_weights_and_the_stock_trainers_name(model_folder, tmp_
 
 
 def test_one_fold_can_be_chosen(model_folder, tmp_path):
-    copy = export_plain_model(model_folder, tmp_path, folds=[1])
+    copy = copy_plain_model(model_folder, PlainCopyOptions(tmp_path, folds=[1]))
     assert [path.name for path in copy.glob("fold_*")] == ["fold_1"]
 
 
 def test_another_checkpoint_keeps_its_file_name(model_folder, write_checkpoint, tmp_path):
     write_checkpoint(model_folder, 0, "checkpoint_swa.pth", trainer_name="nnUNetTrainerDSD_250epochs")
-    copy = export_plain_model(model_folder, tmp_path, checkpoint="checkpoint_swa.pth")
+    copy = copy_plain_model(model_folder, PlainCopyOptions(tmp_path, checkpoint="checkpoint_swa.pth"))
     assert [path.name for path in copy.rglob("*.pth")] == ["checkpoint_swa.pth"]
 
 
 def test_an_existing_copy_is_not_overwritten(model_folder, tmp_path):
-    export_plain_model(model_folder, tmp_path)
-    with pytest.raises(ExportError, match=r"goes to a new folder; .*nnUNetTrainer__nnUNetPlans__2d exists"):
-        export_plain_model(model_folder, tmp_path)
+    copy_plain_model(model_folder, PlainCopyOptions(tmp_path))
+    with pytest.raises(PlainCopyError, match=r"goes to a new folder; .*nnUNetTrainer__nnUNetPlans__2d exists"):
+        copy_plain_model(model_folder, PlainCopyOptions(tmp_path))
 
 
 def test_a_posterior_has_no_plain_form(model_folder, tmp_path):
@@ -92,14 +93,16 @@ def test_a_posterior_has_no_plain_form(model_folder, tmp_path):
         {**checkpoint, "network_weights": weights, "trainer_name": "nnUNetTrainer_posterior1"},
         fold / "checkpoint_posterior.pth",
     )
-    with pytest.raises(ExportError, match=r"are of another one\. Predict with this package instead"):
-        export_plain_model(model_folder, tmp_path / "plain", folds=[0], checkpoint="checkpoint_posterior.pth")
+    with pytest.raises(PlainCopyError, match=r"are of another one\. Predict with this package instead"):
+        copy_plain_model(
+            model_folder, PlainCopyOptions(tmp_path / "plain", folds=[0], checkpoint="checkpoint_posterior.pth")
+        )
     assert not (tmp_path / "plain").exists()
 
 
 def test_a_fold_without_the_checkpoint_is_named(model_folder, tmp_path):
     with pytest.raises(MemberError, match=r"fold_2 has no checkpoint_final\.pth"):
-        export_plain_model(model_folder, tmp_path, folds=[2])
+        copy_plain_model(model_folder, PlainCopyOptions(tmp_path, folds=[2]))
 
 
 def test_one_classifier_of_a_mixture_becomes_a_plain_model(model_folder, tmp_path):
@@ -116,18 +119,21 @@ def test_one_classifier_of_a_mixture_becomes_a_plain_model(model_folder, tmp_pat
         },
         fold / "checkpoint_mixture.pth",
     )
-    copy = export_plain_model(
-        model_folder, tmp_path / "plain", folds=[0], checkpoint="checkpoint_mixture.pth", classifier=1
+    copy = copy_plain_model(
+        model_folder,
+        PlainCopyOptions(tmp_path / "plain", folds=[0], checkpoint="checkpoint_mixture.pth", classifier=1),
     )
     found = load_checkpoint(copy / "fold_0" / "checkpoint_mixture.pth")["network_weights"]
     assert found.keys() == weights[1].keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in weights[1].items())
-    with pytest.raises(ExportError, match=r"copy one of its U-Nets with --classifier"):
-        export_plain_model(model_folder, tmp_path / "whole", folds=[0], checkpoint="checkpoint_mixture.pth")
+    with pytest.raises(PlainCopyError, match=r"copy one of its U-Nets with --classifier"):
+        copy_plain_model(
+            model_folder, PlainCopyOptions(tmp_path / "whole", folds=[0], checkpoint="checkpoint_mixture.pth")
+        )
 
 
 def test_a_pattern_copies_several_checkpoints_of_a_fold(model_folder, write_checkpoint, tmp_path):
     for epoch in (8, 9):
         write_checkpoint(model_folder, 0, f"checkpoint_c0_e{epoch}.pth", trainer_name="nnUNetTrainerDSD_250epochs")
-    copy = export_plain_model(model_folder, tmp_path, checkpoint="checkpoint_c0_*.pth")
+    copy = copy_plain_model(model_folder, PlainCopyOptions(tmp_path, checkpoint="checkpoint_c0_*.pth"))
     assert sorted(path.name for path in copy.rglob("*.pth")) == ["checkpoint_c0_e8.pth", "checkpoint_c0_e9.pth"]

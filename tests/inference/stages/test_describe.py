@@ -7,17 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from nnunet_ext.inference.uncertainty import (
-    MAPS,
-    case_row,
-    coefficient_of_variation,
-    confidence,
-    require_known_maps,
-    uncertainty_maps,
-)
 
 from nnunet_ext.inference.accumulation.agreement import crop_to_foreground
+from nnunet_ext.inference.accumulation.maps import MAPS, confidence, uncertainty_maps
 from nnunet_ext.inference.accumulation.moments import Moments
+from nnunet_ext.inference.stages.describe import ImageSize, case_row, coefficient_of_variation
+from nnunet_ext.options import MAP_NAMES, OutputOptions
 
 
 def moments_of(*members: list[float], regions: bool = False) -> Moments:
@@ -73,9 +68,13 @@ def test_no_knowledge_at_all_is_one_to_the_last_bit(classes):
 
 
 def test_an_unknown_map_is_refused_with_the_known_ones():
-    require_known_maps(["entropy", "variance"])
+    assert OutputOptions(maps=["entropy", "variance"]).maps == ["entropy", "variance"]
     with pytest.raises(ValueError, match=r"entropy, mutual_information.*found sharpness"):
-        require_known_maps(["entropy", "sharpness"])
+        OutputOptions(maps=["entropy", "sharpness"])
+
+
+def test_every_map_that_can_be_chosen_can_be_drawn():
+    assert set(MAP_NAMES) == set(MAPS)
 
 
 # --- the row ---
@@ -88,13 +87,11 @@ OTHER = np.array([[[1, 0, 2], [2, 2, 2]]], dtype=np.uint8)
 
 def row_of(segmentation: np.ndarray, *members: np.ndarray) -> dict[str, object]:
     return case_row(
-        segmentation=segmentation,
-        entropy=ENTROPY,
-        mutual_information=INFORMATION,
-        members=[crop_to_foreground(member) for member in members],
-        regions={"left": (1,), "right": (2,), "both": (1, 2)},
-        image_voxels=9,
-        voxel_volume_ml=0.01,
+        segmentation,
+        {"entropy": ENTROPY, "mutual_information": INFORMATION},
+        [crop_to_foreground(member) for member in members],
+        {"left": (1,), "right": (2,), "both": (1, 2)},
+        ImageSize(voxels=9, voxel_volume_ml=0.01),
     )
 
 

@@ -448,3 +448,25 @@ def test_a_model_of_another_number_of_classes_does_not_fit(make_model_folder):
     ) as refusal:
         load_model(folder, None, FINAL, device=torch.device("cpu"))
     assert str(folder / "fold_0" / "checkpoint_final.pth") in str(refusal.value)
+
+
+# --- draws with dropout ---
+
+
+@pytest.mark.parametrize(("text", "draws"), [("mc-dropout", 10), ("mc-dropout:3", 3)])  # 10: arXiv 2212.06278
+def test_each_fold_is_drawn_that_often(make_model_folder, text, draws):
+    members = find_members(make_model_folder(folds=(0, 1)), None, MemberRule.parse(text))
+    assert len(members) == 2 * draws
+    assert [member.name for member in members[:2]] == ["fold_0/mc-dropout_00", "fold_0/mc-dropout_01"]
+    assert [member.dropout_seed for member in members] == [*range(draws), *range(draws)]
+    assert {member.path.name for member in members} == {"checkpoint_final.pth"}
+
+
+def test_a_stride_of_draws_means_nothing():
+    with pytest.raises(MemberError, match=r"mc-dropout with an optional :COUNT; found 'mc-dropout:10:2'"):
+        MemberRule.parse("mc-dropout:10:2")
+
+
+def test_a_network_without_dropout_is_refused(make_model_folder):
+    with pytest.raises(MemberError, match=r"needs a network with dropout layers; .*-tr nnUNetTrainerMCDropout"):
+        load_model(make_model_folder(), None, MemberRule.parse("mc-dropout:3"), device=torch.device("cpu"))

@@ -1,0 +1,42 @@
+"""The way of a case after its last member: decide, the stages, embed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.inference.accumulation.case_sums import CaseSums
+from nnunet_ext.inference.case_result import Stage
+from nnunet_ext.inference.stages.calibrate import Calibrate
+from nnunet_ext.inference.stages.decide import decide
+from nnunet_ext.inference.stages.describe import Describe
+from nnunet_ext.inference.stages.embed import embed
+from nnunet_ext.labels import Region
+from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.case_files import CasePrediction
+
+
+def stages_for(options: OutputOptions, calibration: Calibration | None) -> list[Stage]:
+    """What a decided case goes through, in this order."""
+    stages: list[Stage] = [Describe(options.maps)]
+    if calibration is not None:
+        stages.append(Calibrate(calibration, options.maps))
+    return stages
+
+
+def finish(
+    case: str, sums: CaseSums, structures: Mapping[str, Region], stages: Sequence[Stage], options: OutputOptions
+) -> CasePrediction:
+    """What is written about a case.
+
+    Args:
+        case: its name.
+        sums: of all members.
+        structures: name of every foreground class or region to its labels.
+        stages: what the decided case goes through.
+        options: which maps, and whether the probabilities.
+    """
+    result = decide(sums, structures)
+    for stage in stages:
+        result = stage(result)
+    return embed(result, case, options)
