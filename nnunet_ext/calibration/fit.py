@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,48 +20,25 @@ from nnunet_ext.calibration.verdict import fit_threshold, verdict
 from nnunet_ext.evaluation import calibration as metrics
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
+from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
 
-AUTOMATIC = "auto"
+# of a row as the ensemble writes it: predicted Dice comes from a calibration and cannot be what one rests on
+CONFIDENCES = tuple(column for column in DIRECTIONS if column != "predicted_dice")
 DEFAULT_MISS_RATE = 0.1
 HELD_OUT_GROUPS = 5  # of patients, where there is only one fold
 
-TemperatureKind = Literal["global", "per-class"]
 
+def require_confidence(column: str) -> None:
+    """Refuses a confidence that no ensemble has; at once, not after hours of prediction.
 
-@dataclass(frozen=True)
-class FitOptions:
-    """What a person chooses.
-
-    Attributes:
-        temperature: one for all outputs, or one for each.
-        confidence: column of `cases.csv`, or "auto" for the one with the smallest AURC.
-        failure_dice: a case fails below it.
-        recall: share of the failures that the verdict is to catch.
-        level: of the interval around the expected Dice.
-        miss_rate: of the mask that misses little; None takes 0.1 if there are patients enough.
+    Args:
+        column: what `FitOptions.confidence` asks for.
 
     Raises:
-        ValueError: if a value is outside of its range; at once, not after hours of prediction.
+        ValueError: if it is neither a column of `cases.csv` that calibration can rest on, nor "auto".
     """
-
-    temperature: TemperatureKind = "global"
-    confidence: str = AUTOMATIC
-    failure_dice: float = 0.75
-    recall: float = 0.95
-    level: float = 0.9
-    miss_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.confidence not in (AUTOMATIC, *DIRECTIONS):
-            raise ValueError(
-                f"The confidence must be one of {', '.join(DIRECTIONS)}, or {AUTOMATIC}; found {self.confidence!r}."
-            )
-        for name, value in (("failure_dice", self.failure_dice), ("recall", self.recall)):
-            if not 0 < value <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1; found {value}.")
-        for name, share in (("level", self.level), ("miss_rate", self.miss_rate)):
-            if share is not None and not 0 < share < 1:
-                raise ValueError(f"{name} must be between 0 and 1; found {share}.")
+    if column not in (AUTOMATIC, *CONFIDENCES):
+        raise ValueError(f"The confidence must be one of {', '.join(CONFIDENCES)}, or {AUTOMATIC}; found {column!r}.")
 
 
 def fit_calibration(

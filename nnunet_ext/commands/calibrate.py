@@ -13,7 +13,7 @@ from typing import Any
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration_case
-from nnunet_ext.calibration.fit import FitOptions, fit_calibration
+from nnunet_ext.calibration.fit import fit_calibration, require_confidence
 from nnunet_ext.calibration.held_out_cases import held_out_cases, read_splits
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.commands.predict import (
@@ -28,6 +28,7 @@ from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.evaluation.patients import patient_of
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.models.members import MemberRule, folders_with_members
+from nnunet_ext.options import FitOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
 
@@ -53,6 +54,7 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
         ValueError: if flags contradict each other, or there are too few cases.
     """
     fit = fit_options(arguments)
+    require_confidence(fit.confidence)
     prepare_process_for(arguments.device)
     folders = model_folders(arguments)
     file = calibration_file(arguments.o, folders)

@@ -12,16 +12,17 @@ import pytest
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
 from nnunet_ext.calibration.fit import (
-    FitOptions,
     chosen_column,
     fit_calibration,
     held_out_parts,
     held_out_quality,
     mask_of,
+    require_confidence,
     share_where,
 )
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import MissCounts
+from nnunet_ext.options import FitOptions
 
 VOXELS = 500
 TEMPERATURE = 2.0  # the simulated network's probabilities are p^2, normalised: too sure
@@ -152,6 +153,15 @@ def test_a_column_that_not_every_case_has_cannot_be_chosen(column):
     with pytest.raises(ValueError, match=rf"every case has, mean_entropy, or auto; found '{column}'\. pairwise_dice"):
         fitted(cases, confidence=column)
     assert fitted(cases).confidence == "mean_entropy"
+
+
+def test_a_confidence_that_no_ensemble_has_is_refused_by_name():
+    """Predicted Dice stands in the table only after a calibration, so none can rest on it."""
+    for column in ("auto", "pairwise_dice", "mutual_information"):
+        require_confidence(column)
+    for column in ("agreement", "predicted_dice"):
+        with pytest.raises(ValueError, match=rf"one of pairwise_dice, .* or auto; found '{column}'"):
+            require_confidence(column)
 
 
 # --- quality, verdict and mask ---

@@ -15,12 +15,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_ext.calibration.fit import FitOptions
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.commands import calibrate as module
 from nnunet_ext.commands.calibrate import CaseCollector, TrainingData, fit_options, trained_folds
 from nnunet_ext.inference.run import PredictionReport
+from nnunet_ext.options import FitOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
 
@@ -258,10 +258,11 @@ def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
     ("flags", "message"),
     [
         (["--confidence", "agreement"], "or auto; found 'agreement'"),
+        (["--confidence", "predicted_dice"], "or auto; found 'predicted_dice'"),
         (["--recall", "2"], "recall must be above 0 and at most 1; found 2.0"),
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
-        (["--level", "1"], "level must be between 0 and 1; found 1.0"),
-        (["--miss-rate", "10"], "miss_rate must be between 0 and 1; found 10.0"),
+        (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
+        (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
         (["--patients", "(q[0-9]+)_"], "p00_ed"),
     ],
 )
