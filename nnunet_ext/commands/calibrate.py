@@ -27,6 +27,7 @@ from nnunet_ext.evaluation.folder import Dataset, open_dataset
 from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.evaluation.patients import patient_of
 from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.labels import LabelScheme
 from nnunet_ext.models.members import MemberRule, folders_with_members
 from nnunet_ext.options import FitOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
@@ -203,23 +204,8 @@ class CaseCollector:
 
     def write(self, prediction: CasePrediction) -> None:
         """Compares one case with its truth."""
-        if prediction.probabilities is None:
-            raise ValueError(
-                "Calibration needs the probabilities of every case. Predict with save_probabilities=True."
-            )
         dataset = self.data.description
         truth, _ = read_label_map(Path(self.data.files[prediction.case]["label"]), dataset.reader)
-        self.cases.append(
-            calibration_case(
-                prediction.case,
-                patient=patient_of(prediction.case, self.patients),
-                fold=self.fold,
-                row=prediction.row,
-                segmentation=prediction.segmentation,
-                probabilities=prediction.probabilities,
-                truth=truth,
-                structures=dataset.structures,
-                regions=dataset.regions,
-                ignore_label=dataset.ignore_label,
-            )
-        )
+        scheme = LabelScheme(dataset.structures, dataset.regions, dataset.ignore_label)
+        patient = patient_of(prediction.case, self.patients)
+        self.cases.append(calibration_case(prediction, truth, scheme, patient=patient, fold=self.fold))

@@ -300,9 +300,3 @@ def test_a_case_has_the_name_that_the_splits_have_for_it(model):
     assert [path.name for path in case.files] == [f"{CASES[0]}_0000.nii.gz"]
     assert case.previous_stage == Path("first_stage/heart.nii.gz")
     assert data.case("heart", None).previous_stage is None
-
-
-def test_without_probabilities_a_case_cannot_be_collected(model):
-    collector = CaseCollector(TrainingData.open(model, None), "0", None)
-    with pytest.raises(ValueError, match="needs the probabilities of every case"):
-        collector.write(CasePrediction("p00_ed", truth_of("p00_ed"), {}, {}, {}))
