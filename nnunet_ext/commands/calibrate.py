@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
 from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration_case
 from nnunet_ext.calibration.fit import fit_calibration, require_confidence
-from nnunet_ext.calibration.held_out_cases import held_out_cases, read_splits
+from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.commands.predict import (
     calibration_file,
@@ -23,17 +21,19 @@ from nnunet_ext.commands.predict import (
     model_folders,
     prepare_process_for,
 )
+from nnunet_ext.commands.training_cases import splits_file, training_files
 from nnunet_ext.evaluation.folder import Dataset, open_dataset
 from nnunet_ext.evaluation.label_maps import read_label_map
-from nnunet_ext.evaluation.patients import patient_of
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.labels import LabelScheme
 from nnunet_ext.models.members import MemberRule, folders_with_members
 from nnunet_ext.options import FitOptions
+from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name, patient_of
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.splits import Split, read_splits
 
-SPLITS = "splits_final.json"
+logger = logging.getLogger(__name__)
 
 
 class CalibrationFailedError(RuntimeError):
@@ -50,7 +50,7 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
         The calibration and the file that it was saved to.
 
     Raises:
-        TrainedOnError: if a case was trained on by the members that would judge it.
+        TrainedOnError: if the members that would judge a case were trained on it, or on another one of its patient.
         CalibrationFailedError: if a case could not be predicted.
         ValueError: if flags contradict each other, or there are too few cases.
     """
@@ -64,10 +64,11 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
     dataset = TrainingData.open(folders[0], arguments.splits)
     cases_of_fold = {}
     for fold in folds:
-        names = held_out_cases(fold, dataset.splits, [folder / f"fold_{fold}" for folder in folders])
+        fold_folders = [folder / f"fold_{fold}" for folder in folders]
+        names = held_out_cases(fold, dataset.splits, fold_folders, arguments.patients)
         cases_of_fold[fold] = [dataset.case(name, arguments.prev_stage_predictions) for name in names]
-        for name in names:
-            patient_of(name, arguments.patients)  # a pattern that does not fit is refused before hours of prediction
+    if arguments.patients is None:
+        warn_of_unknown_patients(dataset.splits)
     collected: list[CalibrationCase] = []
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
@@ -97,6 +98,21 @@ def calibrate_model(arguments: argparse.Namespace) -> tuple[Calibration, Path]:
     return calibration, file
 
 
+def warn_of_unknown_patients(splits: Sequence[Split]) -> None:
+    """Warns if names look as if several cases belonged to one patient; that may be wrong, so nothing is refused."""
+    found = cases_of_one_name(case for split in splits for side in ("train", "val") for case in split[side])
+    if found:
+        first, second, *_ = next(iter(found.values()))
+        logger.warning(
+            "Without --patients each case counts as a patient of its own; found names that look otherwise, such as "
+            "%s and %s. If they are of one patient, members may be judged by patients that they were trained on, and "
+            "all intervals are too narrow: give --patients '%s', or another pattern of the patient's name.",
+            first,
+            second,
+            PATTERN_OF_SUCH_NAMES,
+        )
+
+
 def fit_options(arguments: argparse.Namespace) -> FitOptions:
     """The flags that decide what is fitted."""
     return FitOptions(
@@ -122,18 +138,22 @@ class TrainingData:
     Attributes:
         description: of the dataset.
         files: case to its "images" and "label".
-        splits: one entry a fold.
+        splits: one entry per fold.
         ending: of the files.
     """
 
     description: Dataset
     files: Mapping[str, Mapping[str, Any]]
-    splits: Sequence[Mapping[str, Sequence[str]]]
+    splits: Sequence[Split]
     ending: str
 
     @classmethod
-    def open(cls, model_folder: Path, splits_file: str | None) -> TrainingData:
+    def open(cls, model_folder: Path, chosen_splits: str | None) -> TrainingData:
         """Finds the dataset that a model was trained on in nnU-Net's folders.
+
+        Args:
+            model_folder: with `plans.json` and `dataset.json`.
+            chosen_splits: a file; None takes that of the dataset in `nnUNet_preprocessed`.
 
         Raises:
             FileNotFoundError: if images or splits are not there.
@@ -141,18 +161,10 @@ class TrainingData:
         """
         plans, dataset_json = (read_json(model_folder / name) for name in ("plans.json", "dataset.json"))
         name = plans["dataset_name"]
-        raw = variable_folder("nnUNet_raw") / name
-        if not raw.is_dir():
-            raise FileNotFoundError(
-                f"Calibration needs the images that the model was trained with; {raw} does not exist. Set nnUNet_raw "
-                f"to the folder that holds {name}."
-            )
-        files = get_filenames_of_train_images_and_targets(str(raw), dataset_json)
-        splits = Path(splits_file) if splits_file else variable_folder("nnUNet_preprocessed") / name / SPLITS
+        files = training_files(name, dataset_json)
+        splits = read_splits(Path(chosen_splits) if chosen_splits else splits_file(name))
         example = Path(next(iter(files.values()))["label"])
-        return cls(
-            open_dataset(dataset_json, plans, example), files, read_splits(splits), dataset_json["file_ending"]
-        )
+        return cls(open_dataset(dataset_json, plans, example), files, splits, dataset_json["file_ending"])
 
     def case(self, name: str, previous_stage_folder: str | None) -> Case:
         """A case under the name that the splits have for it.
@@ -179,18 +191,6 @@ def read_json(file: Path) -> dict[str, Any]:
             f"A model folder must hold {file.name}; {file} does not exist. Check -m, or -d and -c."
         )
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def variable_folder(name: str) -> Path:
-    """The folder of one of nnU-Net's environment variables.
-
-    Raises:
-        ValueError: if it is not set.
-    """
-    value = os.environ.get(name)
-    if not value:
-        raise ValueError(f"Calibration reads the training cases, so {name} must be set; it is not. Export it first.")
-    return Path(value)
 
 
 @dataclass
