@@ -27,10 +27,14 @@ def splits_flags(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how to split")
     how.add_argument(
-        "--folds", type=int, default=SplitOptions.folds, metavar="N", help=f"(default: {SplitOptions.folds})"
+        "--folds", type=int, default=SplitOptions.folds, metavar="N", help=f"how many (default: {SplitOptions.folds})"
     )
     how.add_argument(
-        "--seed", type=int, default=SplitOptions.seed, metavar="N", help=f"(default: {SplitOptions.seed})"
+        "--seed",
+        type=int,
+        default=SplitOptions.seed,
+        metavar="N",
+        help=f"of the order of the patients (default: {SplitOptions.seed})",
     )
     how.add_argument(
         "--balance",
@@ -60,13 +64,13 @@ def splits(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "splits",
-    "write nnU-Net's splits by patient, or name the patients that its splits tear apart",
+    "write nnU-Net's splits by patient, or name the patients on both sides of a fold",
     splits_flags,
     splits,
     """example:
   $ nnunet_ext splits -d 27 --patients '(patient[0-9]+)_'
   fold  cases held out  patients  cases trained on  patients
-     0              40        20               160        80
+     0              32        16               128        64
   ...
   Saved to nnUNet_preprocessed/Dataset027_ACDC/splits_final.json""",
 )
