@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Region = tuple[int, ...]  # the labels that make up a structure
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """How label maps and a network's outputs are to be read.
+
+    Attributes:
+        structures: name of every foreground class or region to its labels, in the order of the outputs.
+        regions: whether the outputs are regions, which may overlap, rather than classes.
+        ignore_label: of label maps; None if there is none.
+    """
+
+    structures: Mapping[str, Region]
+    regions: bool = False
+    ignore_label: int | None = None
 
 
 def regions_of(dataset_json: Mapping[str, Any]) -> dict[str, Region]:

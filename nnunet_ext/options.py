@@ -325,3 +325,32 @@ class CalibrateOptions:
     splits: Path | None = None
     patients: str | None = None
     previous_stage: Path | None = None
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How `splits` divides the patients of a dataset into folds.
+
+    Attributes:
+        dataset: name or id.
+        patients: pattern whose first group is the patient in a case's name, see `patients.patient_of`.
+        folds: how many.
+        seed: of the order in which patients are dealt out.
+        balance: FILE:COLUMN, a table of cases and the column whose values are shared out evenly; None balances the
+            number of cases only.
+        overwrite: whether splits that are there may be replaced.
+
+    Raises:
+        ValueError: if there are fewer than two folds.
+    """
+
+    dataset: str
+    patients: str
+    folds: int = 5
+    seed: int = 12345
+    balance: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"A cross-validation has at least 2 folds; found {self.folds}.")

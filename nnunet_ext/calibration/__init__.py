@@ -1,1 +1,1 @@
-"""What is learnt from predictions with known truth: temperatures, expected Dice, verdicts, safe masks."""
+"""What is learnt from predictions with known truth: temperatures, predicted Dice, verdicts, covering masks."""

@@ -13,9 +13,10 @@ from nnunet_ext.calibration.risk_control import MissCounts, foreground_probabili
 from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.case_metrics import in_box, masks_of, nan_mean
 from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
-from nnunet_ext.labels import Region
+from nnunet_ext.labels import LabelScheme
+from nnunet_ext.prediction_folder.case_files import CasePrediction
 
-MOST_VOXELS = 50_000  # a case; drawn at random of those in the box of its truth's foreground
+MOST_VOXELS = 50_000  # per case; drawn at random of those in the box of its truth's foreground
 
 
 @dataclass(frozen=True)
@@ -44,49 +45,45 @@ class CalibrationCase:
 
 
 def calibration_case(
-    case: str,
-    *,
-    patient: str,
-    fold: str,
-    row: Mapping[str, Any],
-    segmentation: np.ndarray,
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    structures: Mapping[str, Region],
-    regions: bool,
-    ignore_label: int | None,
+    prediction: CasePrediction, truth: np.ndarray, scheme: LabelScheme, *, patient: str, fold: str
 ) -> CalibrationCase:
     """Keeps what is needed of a predicted case.
 
     Args:
-        case: its name; also decides which voxels are drawn.
-        patient: whom it is of.
+        prediction: with the ensemble's probabilities, not calibrated. Its name also decides which voxels are drawn.
+        truth: (z, y, x), the label map.
+        scheme: how label map and outputs are to be read.
+        patient: whom the case is of.
         fold: whose members predicted it.
-        row: its row of `cases.csv`.
-        segmentation: (z, y, x).
-        probabilities: (C, z, y, x), of the ensemble, not calibrated.
-        truth: (z, y, x).
-        structures: name to labels, in the order of the outputs.
-        regions: whether the outputs are regions.
-        ignore_label: of the truth.
+
+    Raises:
+        ValueError: if the prediction holds no probabilities.
     """
-    counted = np.ones(truth.shape, dtype=bool) if ignore_label is None else truth != ignore_label
-    histogram = joint_histogram(truth, segmentation)
+    if prediction.probabilities is None:
+        raise ValueError(
+            f"Calibration needs the probabilities of every case; {prediction.case} has none. Predict with "
+            f"save_probabilities=True."
+        )
+    counted = np.ones(truth.shape, dtype=bool) if scheme.ignore_label is None else truth != scheme.ignore_label
+    histogram = joint_histogram(truth, prediction.segmentation)
     foreground = (truth > 0) & counted
-    cropped, labels, mask = in_box(bounding_box(foreground), probabilities, truth, counted)
-    voxels = drawn_voxels(mask, seed=zlib.crc32(case.encode()))
-    flat_labels = labels.reshape(-1)[voxels]
+    cropped, labels, mask = in_box(bounding_box(foreground), prediction.probabilities, truth, counted)
+    voxels = drawn_voxels(mask, seed=zlib.crc32(prediction.case.encode()))
+    flat_labels = labels.reshape(-1)[voxels]  # (n)
     return CalibrationCase(
-        case=case,
+        case=prediction.case,
         patient=patient,
         fold=fold,
-        row=dict(row),
+        row=dict(prediction.row),
         dice=nan_mean(
-            [overlap_counts(histogram, labels, ignore_label=ignore_label).dice for labels in structures.values()]
+            [
+                overlap_counts(histogram, labels, ignore_label=scheme.ignore_label).dice
+                for labels in scheme.structures.values()
+            ]
         ),
         probabilities=cropped.reshape(len(cropped), -1)[:, voxels].astype(np.float32),
-        truth=masks_of(flat_labels, structures) if regions else flat_labels,
-        misses=MissCounts.of(foreground_probability(probabilities, regions=regions), foreground),
+        truth=masks_of(flat_labels, scheme.structures) if scheme.regions else flat_labels,
+        misses=MissCounts.of(foreground_probability(prediction.probabilities, regions=scheme.regions), foreground),
     )
 
 

@@ -20,19 +20,25 @@ from nnunet_ext.calibration.verdict import fit_threshold, verdict
 from nnunet_ext.evaluation import calibration as metrics
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
-from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind, require_choice
+from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
 
+# of a row as the ensemble writes it: predicted Dice comes from a calibration and cannot be what one rests on
+CONFIDENCES = tuple(column for column in DIRECTIONS if column != "predicted_dice")
 DEFAULT_MISS_RATE = 0.1
 HELD_OUT_GROUPS = 5  # of patients, where there is only one fold
 
 
-def require_known_confidence(name: str) -> None:
-    """Refuses a confidence that no row of `cases.csv` has.
+def require_confidence(column: str) -> None:
+    """Refuses a confidence that no ensemble has; at once, not after hours of prediction.
+
+    Args:
+        column: what `FitOptions.confidence` asks for.
 
     Raises:
-        ValueError: with the columns that there are.
+        ValueError: if it is neither a column of `cases.csv` that calibration can rest on, nor "auto".
     """
-    require_choice("confidence", name, (*DIRECTIONS, AUTOMATIC))
+    if column not in (AUTOMATIC, *CONFIDENCES):
+        raise ValueError(f"The confidence must be one of {', '.join(CONFIDENCES)}, or {AUTOMATIC}; found {column!r}.")
 
 
 def fit_calibration(
@@ -205,11 +211,12 @@ def calibrated_figures(case: CalibrationCase, temperature: Temperature | None, *
 
 
 def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: FitOptions) -> dict[str, float | int]:
-    """Expected Dice and verdicts of cases by what was fitted to the others.
+    """Predicted Dice and verdicts of cases by what was fitted to the others.
 
     Returns:
-        `mean_absolute_error` of the expected Dice, `interval_coverage`, `failures`, and `failures_not_accepted` and
-        `good_not_accepted` as shares (NaN where there are none).
+        `cases`, how many were left out in turn; `without_estimate`, those whose confidence lay outside the range
+        of the others; of the rest `mean_absolute_error` of the predicted Dice and `interval_coverage`; of all
+        `failures`, and `failures_not_accepted` and `good_not_accepted` as shares. NaN where there is none to measure.
     """
     errors, covered, failed, accepted = [], [], [], []
     for fitting, measuring in held_out_parts(cases):
@@ -221,14 +228,16 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
         threshold = fit_threshold(confidence, dice, failure_dice=options.failure_dice, recall=options.recall)
         for case in measuring:
             own, truth = confidence_of(case.row, column), float(np.nan_to_num(case.dice))
-            low, high = quality.interval(own)
-            errors.append(abs(quality.expected_dice(own) - truth))
-            covered.append(low <= truth <= high)
+            predicted, (low, high) = quality.predicted_dice(own), quality.interval(own)
+            if predicted is not None:  # elsewhere the interval is 0 to 1, which would always be right
+                errors.append(abs(predicted - truth))
+                covered.append(low <= truth <= high)
             failed.append(truth < options.failure_dice)
             accepted.append(verdict(own, list(case.row["flags"]), quality, threshold).word == "accept")
     stopped = [not word for word in accepted]
     return {
-        "cases": len(errors),
+        "cases": len(failed),
+        "without_estimate": len(failed) - len(errors),
         "mean_absolute_error": fmean(errors) if errors else math.nan,
         "interval_coverage": fmean(covered) if covered else math.nan,
         "failures": sum(failed),

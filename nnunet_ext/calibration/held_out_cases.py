@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-Split = Mapping[str, Sequence[str]]  # "train" and "val" to names of cases
+from nnunet_ext.splits import Split, shared_patients
 
 
 class TrainedOnError(ValueError):
     """A case that members were trained on would judge them."""
 
 
-def read_splits(file: Path) -> list[Split]:
-    """nnU-Net's `splits_final.json`: one entry a fold.
-
-    Raises:
-        FileNotFoundError: if it does not exist.
-        ValueError: if it has another form.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"Calibration needs to know which cases each fold was trained on; {file} does not exist. Set "
-            f"nnUNet_preprocessed to the folder that the training used, or give the file with --splits."
-        )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON
-        content = None
-    if not isinstance(content, list) or not all(
-        isinstance(fold, dict) and {"train", "val"} <= fold.keys() for fold in content
-    ):
-        raise ValueError(f'Splits must be a list of folds with "train" and "val"; {file} has another form.')
-    return content
-
-
-def held_out_cases(fold: int | str, splits: Sequence[Split], fold_folders: Iterable[Path]) -> list[str]:
+def held_out_cases(
+    fold: int | str, splits: Sequence[Split], fold_folders: Iterable[Path], patients: str | None = None
+) -> list[str]:
     """The validation cases of a fold, by name.
 
     Args:
         fold: its number.
         splits: of the training.
         fold_folders: `fold_<n>` of every model of the ensemble; what is in them must agree with the splits.
+        patients: pattern of the patients in the names, see `patient_of`; None where it is not known.
 
     Raises:
-        TrainedOnError: if the fold was trained on all cases, a validation case is a training case as well, or the
-            fold's own validation folder says that the split was another one.
-        ValueError: if the splits have no such fold, or it has no validation case.
+        TrainedOnError: if the fold was trained on all cases, a validation case is a training case as well or of a
+            patient with a training case, or the fold's own validation folder says that the split was another one.
+        ValueError: if the splits have no such fold, or it has no validation case, or the pattern does not fit a case.
     """
     if fold == "all":
         raise TrainedOnError(
@@ -65,6 +45,7 @@ def held_out_cases(fold: int | str, splits: Sequence[Split], fold_folders: Itera
         )
     trained = set(split["train"])
     refuse_trained(cases, trained, f"the splits count to the training of fold {number}")
+    refuse_trained_patients(cases, trained, patients, f"the splits count to the training of fold {number}")
     for folder in fold_folders:
         validated = cases_in(folder / "validation", trained.union(cases))
         refuse_trained(
@@ -77,6 +58,7 @@ def held_out_cases(fold: int | str, splits: Sequence[Split], fold_folders: Itera
         if bootstrap.is_file():
             drawn = set(json.loads(bootstrap.read_text(encoding="utf-8"))["training_cases"])
             refuse_trained(cases, drawn, f"{bootstrap} counts to the training")
+            refuse_trained_patients(cases, drawn, patients, f"{bootstrap} counts to the training")
     return cases
 
 
@@ -90,11 +72,28 @@ def cases_in(folder: Path, known: Collection[str]) -> set[str]:
     return found
 
 
-def refuse_trained(cases: Sequence[str], trained: set[str], where: str) -> None:
+def refuse_trained(cases: Sequence[str], trained: Collection[str], where: str) -> None:
     """Raises TrainedOnError if one of the cases was trained on."""
     seen = [case for case in cases if case in trained]
     if seen:
         raise TrainedOnError(
             f"Members must be judged by cases that they were not trained on; found {len(seen)}, among them "
             f"{seen[0]}, which {where}. Give the splits that the training used with --splits."
+        )
+
+
+def refuse_trained_patients(cases: Sequence[str], trained: Collection[str], patients: str | None, where: str) -> None:
+    """Raises TrainedOnError if one of the cases is of a patient with a case that was trained on.
+
+    Nothing is refused where the pattern of the patients is not known.
+    """
+    shared = shared_patients(sorted(trained), cases, patients) if patients is not None else []
+    if shared:
+        first = shared[0]
+        count = sum(len(patient.held_out) for patient in shared)
+        raise TrainedOnError(
+            f"Members must be judged by patients that they were not trained on; found {count} of {len(cases)} "
+            f"validation cases of such patients, among them {first.held_out[0]} of {first.patient}, of whom there is "
+            f"{first.trained[0]}, which {where}. Write splits by patient, nnunet_ext splits -d ID --patients "
+            f"'{patients}' --overwrite, and train the folds with them."
         )

@@ -30,9 +30,9 @@ class Calibration:
     Attributes:
         temperature: for the ensemble's mean probabilities.
         confidence: the column of `cases.csv` that quality and verdict rest on.
-        quality: confidence to expected Dice.
+        quality: confidence to predicted Dice.
         threshold: of the verdict.
-        mask: of the mask that misses little; None if there were too few patients.
+        mask: of the covering mask; None if there were too few patients.
         settings: of the ensemble, see `EnsembleEngine.settings`.
         fitted_on: folds, numbers of cases and patients, files of the members.
         figures: what the fit changes, measured on cases that were left out of it.
@@ -50,13 +50,16 @@ class Calibration:
     cases: Sequence[Mapping[str, Any]]
 
     def columns(self, row: Mapping[str, Any]) -> dict[str, object]:
-        """What a row of `cases.csv` gets: expected Dice with its interval, and the verdict with its reason."""
+        """What a row of `cases.csv` gets: predicted Dice with its interval, and the verdict with its reason.
+
+        The predicted Dice is None where there is no estimate, and its interval 0 to 1; see `QualityMap`.
+        """
         confidence = confidence_of(row, self.confidence)
         low, high = self.quality.interval(confidence)
         measure = Measure(self.confidence, DIRECTIONS[self.confidence])
         judged = verdict(confidence, list(row["flags"]), self.quality, self.threshold, measure=measure)
         return {
-            "predicted_dice": self.quality.expected_dice(confidence),
+            "predicted_dice": self.quality.predicted_dice(confidence),
             "predicted_dice_low": low,
             "predicted_dice_high": high,
             "verdict": judged.word,

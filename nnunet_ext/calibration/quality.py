@@ -1,4 +1,4 @@
-"""What Dice a case of some confidence can be expected to have.
+"""The Dice that is predicted of a case from its confidence, within the range that calibration saw.
 
 Larger confidence means: more confident, so an uncertainty goes in with a minus. Dice is the mean foreground Dice of
 a case, in [0, 1]; a case whose truth and prediction are both empty has none, and its NaN counts as Dice 0, as it does
@@ -24,12 +24,18 @@ WIDEST = 1.0  # a residual of Dice is never larger
 
 @dataclass(frozen=True)
 class QualityMap:
-    """Expected Dice as a function of the confidence that never falls, with an interval around it.
+    """Predicted Dice as a function of the confidence that never falls, with an interval around it.
+
+    It is defined from the smallest to the largest confidence in calibration. On neither side of that range there is
+    an estimate: below it nothing says how low the Dice is, and above it nothing but the map's monotonicity says that
+    it is high, which is what a case unlike those of calibration may break (more air around the patient lowers the
+    mean entropy, and over-confident members agree). A new case like the n of calibration lies beyond either end with
+    a probability of at most 1/(n + 1).
 
     Attributes:
         confidence_knots: (K), ascending, from the smallest to the largest confidence in calibration.
-        dice_knots: (K), the expected Dice there; straight lines between them, constant beyond the ends.
-        residual_low: what the interval's lower end is above the expected Dice, in [-1, 0].
+        dice_knots: (K), the predicted Dice there; straight lines between them.
+        residual_low: what the interval's lower end is above the predicted Dice, in [-1, 0].
         residual_high: what its upper end is above it, in [0, 1].
         level: share of new cases that the interval is to hold.
         cases: in calibration.
@@ -57,25 +63,30 @@ class QualityMap:
 
     @property
     def lowest_confidence(self) -> float:
-        """The smallest confidence in calibration; below it the map is a guess."""
+        """The smallest confidence in calibration."""
         return self.confidence_knots[0]
 
-    def expected_dice(self, confidence: float) -> float:
-        """In [0, 1]; NaN of a confidence that is NaN."""
-        if np.isnan(confidence):  # with a single knot, np.interp would give its Dice
-            return float("nan")
+    @property
+    def highest_confidence(self) -> float:
+        """The largest confidence in calibration."""
+        return self.confidence_knots[-1]
+
+    def covers(self, confidence: float) -> bool:
+        """Whether the confidence lies in the range that calibration saw, ends included; False of NaN."""
+        return self.lowest_confidence <= confidence <= self.highest_confidence
+
+    def predicted_dice(self, confidence: float) -> float | None:
+        """In [0, 1]; None outside the range that calibration saw, and of NaN."""
+        if not self.covers(confidence):
+            return None
         return float(np.interp(confidence, self.confidence_knots, self.dice_knots))
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Lower and upper end, in [0, 1], with the expected Dice between them; [0, 1] of a confidence that is NaN.
-
-        Below the smallest confidence of calibration the Dice can be anything down to 0: no case tells.
-        """
-        expected = self.expected_dice(confidence)
-        if np.isnan(expected):
+        """Lower and upper end, in [0, 1], with the predicted Dice between them; [0, 1] where there is no estimate."""
+        predicted = self.predicted_dice(confidence)
+        if predicted is None:
             return 0.0, 1.0
-        low = expected + self.residual_low if confidence >= self.lowest_confidence else 0.0
-        return max(0.0, low), min(1.0, expected + self.residual_high)
+        return max(0.0, predicted + self.residual_low), min(1.0, predicted + self.residual_high)
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -106,12 +117,13 @@ class QualityMap:
 def fit_quality(confidence: Values, dice: Values, groups: Groups, level: float = 0.9) -> QualityMap:
     """The map that fits calibration cases best by least squares among all that never fall (isotonic regression).
 
-    The interval adds two numbers to the expected Dice: a low and a high quantile of the residuals (Dice minus
-    expected Dice). Residuals come from maps that did not see the case's patient: each patient is left out in turn or,
-    of more than five patients, five groups of them are. The quantiles count every patient the same, a patient's cases
-    share its weight, and one patient more is taken to lie beyond all others, as in conformal prediction with
-    hierarchical data (Lee, Barber and Willett 2023, arXiv 2306.06342). With one case a patient these are the usual
-    quantiles of n + 1. So G patients allow no level above (G - 1)/(G + 1): fewer than 19 give [0, 1] at level 0.9.
+    The interval adds two numbers to the predicted Dice: a low and a high quantile of the residuals (Dice minus
+    predicted Dice). Residuals come from maps that did not see the case's patient (constant beyond their own range):
+    each patient is left out in turn or, of more than five patients, five groups of them are. The quantiles count
+    every patient the same, a patient's cases share its weight, and one patient more is taken to lie beyond all
+    others, as in conformal prediction with hierarchical data (Lee, Barber and Willett 2023, arXiv 2306.06342). With
+    one case per patient these are the usual quantiles of n + 1. So G patients allow no level above (G - 1)/(G + 1):
+    fewer than 19 give [0, 1] at level 0.9.
 
     The residuals belong to maps of fewer cases and not to the map itself, so the level is aimed at, not guaranteed
     (Barber et al. 2021, "Predictive inference with the jackknife+", arXiv 1905.02928). It is meant over all new

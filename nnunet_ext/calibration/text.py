@@ -37,15 +37,12 @@ def applied(calibration: Calibration, kind: str) -> bool:
 
 
 def verdict_lines(calibration: Calibration) -> list[str]:
-    """How well expected Dice and verdict did on cases left out of the fit."""
+    """How well predicted Dice and verdict did on cases left out of the fit."""
     figures: Mapping[str, float] = calibration.figures["quality"]
     threshold = calibration.threshold
     if not figures["cases"]:
-        return ["Too few patients to measure expected Dice and verdict on some left out."]
-    lines = [
-        f"Expected Dice is off by {figures['mean_absolute_error']:.3f} on average; its interval of "
-        f"{calibration.quality.level:.0%} held {figures['interval_coverage']:.0%} of the cases left out.",
-    ]
+        return ["Too few patients to measure predicted Dice and verdict on some left out."]
+    lines = estimate_lines(figures, calibration.quality.level)
     if threshold.failures:
         lines.append(
             f"{threshold.failures} of {threshold.cases} cases fail (Dice below {threshold.failure_dice:g}). Of "
@@ -56,6 +53,23 @@ def verdict_lines(calibration: Calibration) -> list[str]:
         lines.append(
             f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: verdicts "
             f"rest on the interval."
+        )
+    return lines
+
+
+def estimate_lines(figures: Mapping[str, float], level: float) -> list[str]:
+    """How far off predicted Dice is, and of how many cases there is no estimate."""
+    cases, without = figures["cases"], figures["without_estimate"]
+    lines = []
+    if without < cases:
+        lines.append(
+            f"Predicted Dice is off by {figures['mean_absolute_error']:.3f} on average; its interval of {level:.0%} "
+            f"held {figures['interval_coverage']:.0%} of the cases left out."
+        )
+    if without:
+        lines.append(
+            f"No estimate for {without} of {cases} cases left out, which are for review: their confidence is outside "
+            f"the range of the others."
         )
     return lines
 

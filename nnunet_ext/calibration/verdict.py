@@ -1,4 +1,4 @@
-"""One word a case: accept, review or reject.
+"""One word per case: accept, review or reject.
 
 Larger confidence means: more confident. A failure is a case whose mean foreground Dice is below `failure_dice`, not
 at it; a case whose truth and prediction are both empty has Dice 0 here, as everywhere where Dice is a risk.
@@ -75,9 +75,9 @@ class Measure:
     direction: int = 1
 
     def beyond(self, confidence: float, limit: float) -> str:
-        """'pairwise_dice 0.52 is below 0.75', 'mean_entropy 0.03 is above 0.02'."""
-        word = "below" if self.direction > 0 else "above"
-        return f"{self.name} {_told_apart(self.direction * confidence, self.direction * limit, f'is {word}')}"
+        """'pairwise_dice 0.52 is below 0.75', 'mean_entropy 0.03 is above 0.02', whichever side it is."""
+        value, bound = self.direction * confidence, self.direction * limit
+        return f"{self.name} {_told_apart(value, bound, 'is below' if value < bound else 'is above')}"
 
     def at_or_beyond(self, confidence: float, limit: float) -> str:
         """'pairwise_dice 0.52 is at or below 0.75', 'mean_entropy 0.03 is at or above 0.02'."""
@@ -161,16 +161,17 @@ def verdict(
 ) -> Verdict:
     """What to do with a new case.
 
-    - reject: the expected Dice is below `failure_dice`.
-    - review: there is a flag; the confidence is not finite, below all of calibration, or at or below the threshold;
-      or, if no calibration case failed, the interval's lower end is below `failure_dice`.
+    - reject: the predicted Dice is below `failure_dice`.
+    - review: there is a flag; the confidence is not finite, outside the range that calibration saw (on either side,
+      see `QualityMap`), or at or below the threshold; or, if no calibration case failed, the interval's lower end is
+      below `failure_dice`.
     - accept: nothing of that.
 
     Args:
         confidence: of the case, the same measure as in calibration.
         flags: words about the case, such as `empty_segmentation`, `all_members_empty` or those of the input checks.
             Any word keeps the case from being accepted.
-        quality: confidence to expected Dice.
+        quality: confidence to predicted Dice.
         threshold: fitted to the same cases.
         measure: what the confidence is called in the reason; None calls it that.
 
@@ -186,16 +187,16 @@ def verdict(
     low, high = quality.interval(confidence)
     return Verdict(
         "accept",
-        f"expected Dice {quality.expected_dice(confidence):.2f}, interval {low:.2f} to {high:.2f} at the level "
+        f"predicted Dice {quality.predicted_dice(confidence):.2f}, interval {low:.2f} to {high:.2f} at the level "
         f"{quality.level:g}",
     )
 
 
 def _reasons_to_reject(confidence: float, quality: QualityMap, threshold: Threshold) -> list[str]:
-    expected = quality.expected_dice(confidence)
-    if not math.isfinite(confidence) or expected >= threshold.failure_dice:
+    predicted = quality.predicted_dice(confidence)
+    if predicted is None or predicted >= threshold.failure_dice:
         return []
-    return [f"expected Dice {_below(expected, threshold.failure_dice)}"]
+    return [f"predicted Dice {_below(predicted, threshold.failure_dice)}"]
 
 
 def _reasons_to_review(
@@ -204,12 +205,11 @@ def _reasons_to_review(
     reasons = [f"flagged {', '.join(flags)}"] if flags else []
     if not math.isfinite(confidence):
         return [*reasons, f"{measure.name} is {confidence}, which is no number"]
-    unseen = confidence < quality.lowest_confidence
-    if unseen:
-        reasons.append(f"{measure.beyond(confidence, quality.lowest_confidence)}, the least sure in calibration")
+    if not quality.covers(confidence):
+        reasons.append(_unseen(confidence, quality, measure))
     if threshold.confidence_threshold is None:
         low, _ = quality.interval(confidence)
-        if low < threshold.failure_dice and not unseen:
+        if low < threshold.failure_dice and quality.covers(confidence):
             reasons.append(
                 f"no calibration case failed, and the interval's lower end {_below(low, threshold.failure_dice)}"
             )
@@ -219,6 +219,12 @@ def _reasons_to_review(
             f"{threshold.recall:.0%} of the failures"
         )
     return reasons
+
+
+def _unseen(confidence: float, quality: QualityMap, measure: Measure) -> str:
+    low, high = quality.lowest_confidence, quality.highest_confidence
+    limit, words = (low, "least") if confidence < low else (high, "most")
+    return f"{measure.beyond(confidence, limit)}, the {words} confident case in calibration: no estimate of the Dice"
 
 
 def _below(value: float, limit: float) -> str:

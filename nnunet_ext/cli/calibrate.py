@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
 from nnunet_ext.cli.model_flags import model_choice
-from nnunet_ext.options import CalibrateOptions, FitOptions
+from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
 
 
 def calibrate_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,19 +22,39 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_' (default: each case is one)",
     )
-    fit = parser.add_argument_group("what to fit")
+    fit, default = parser.add_argument_group("what to fit"), FitOptions()
     fit.add_argument(
-        "--temperature", choices=("global", "per-class"), default="global", help="which to apply (default: global)"
+        "--temperature",
+        choices=TEMPERATURES,
+        default=default.temperature,
+        help=f"which to apply (default: {default.temperature})",
     )
     fit.add_argument(
         "--confidence",
-        default="auto",
+        default=default.confidence,
         metavar="COLUMN",
-        help="column of cases.csv for expected Dice and verdict (default: auto, the one with the smallest AURC)",
+        help="column of cases.csv for predicted Dice and verdict (default: auto, the one with the smallest AURC)",
     )
-    fit.add_argument("--failure-dice", type=float, default=0.75, help="a case fails below it (default: 0.75)")
-    fit.add_argument("--recall", type=float, default=0.95, help="of the failures, by the verdict (default: 0.95)")
-    fit.add_argument("--level", type=float, default=0.9, help="of the interval of expected Dice (default: 0.9)")
+    fit.add_argument(
+        "--failure-dice",
+        type=float,
+        default=default.failure_dice,
+        metavar="DICE",
+        help=f"a case fails below it (default: {default.failure_dice})",
+    )
+    fit.add_argument(
+        "--recall",
+        type=float,
+        default=default.recall,
+        metavar="SHARE",
+        help=f"share of the failures that the verdict must catch (default: {default.recall})",
+    )
+    fit.add_argument(
+        "--level",
+        type=float,
+        default=default.level,
+        help=f"of the interval around the predicted Dice (default: {default.level})",
+    )
     fit.add_argument(
         "--miss-rate",
         type=float,
@@ -81,7 +101,7 @@ def calibrate_options(arguments: argparse.Namespace) -> CalibrateOptions:
 
 COMMAND = Command(
     "calibrate",
-    "fit probabilities, expected Dice and verdicts to the cross-validation",
+    "fit probabilities, predicted Dice and verdicts to the cross-validation",
     calibrate_flags,
     calibrate,
     """example:

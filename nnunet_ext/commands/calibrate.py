@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
 from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration_case
-from nnunet_ext.calibration.fit import fit_calibration, require_known_confidence
-from nnunet_ext.calibration.held_out_cases import held_out_cases, read_splits
+from nnunet_ext.calibration.fit import fit_calibration, require_confidence
+from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.commands.predict import calibration_file
+from nnunet_ext.commands.training_cases import splits_file, training_files
 from nnunet_ext.evaluation.folder import Dataset, open_dataset
 from nnunet_ext.evaluation.label_maps import read_label_map
-from nnunet_ext.evaluation.patients import patient_of
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
+from nnunet_ext.labels import LabelScheme
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.members import MemberRule, folders_with_members
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import CalibrateOptions, OutputOptions
+from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name, patient_of
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.splits import Split, read_splits
 
-SPLITS = "splits_final.json"
+logger = logging.getLogger(__name__)
 
 
 class CalibrationFailedError(RuntimeError):
@@ -41,11 +42,11 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
         The calibration and the file that it was saved to.
 
     Raises:
-        TrainedOnError: if a case was trained on by the members that would judge it.
+        TrainedOnError: if the members that would judge a case were trained on it, or on another one of its patient.
         CalibrationFailedError: if a case could not be predicted.
         ValueError: if options contradict each other, or there are too few cases.
     """
-    require_known_confidence(options.fit.confidence)
+    require_confidence(options.fit.confidence)
     prepare_process_for(device_of(options.ensemble))
     folders = chosen_model_folders(options.model)
     file = calibration_file(options.file, folders)
@@ -53,10 +54,11 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     dataset = TrainingData.open(folders[0], options.splits)
     cases_of_fold = {}
     for fold in folds:
-        names = held_out_cases(fold, dataset.splits, [folder / f"fold_{fold}" for folder in folders])
+        fold_folders = [folder / f"fold_{fold}" for folder in folders]
+        names = held_out_cases(fold, dataset.splits, fold_folders, options.patients)
         cases_of_fold[fold] = [dataset.case(name, options.previous_stage) for name in names]
-        for name in names:
-            patient_of(name, options.patients)  # a pattern that does not fit is refused before hours of prediction
+    if options.patients is None:
+        warn_of_unknown_patients(dataset.splits)
     collected: list[CalibrationCase] = []
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
@@ -86,6 +88,21 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     return calibration, file
 
 
+def warn_of_unknown_patients(splits: Sequence[Split]) -> None:
+    """Warns if names look as if several cases belonged to one patient; that may be wrong, so nothing is refused."""
+    found = cases_of_one_name(case for split in splits for side in ("train", "val") for case in split[side])
+    if found:
+        first, second, *_ = next(iter(found.values()))
+        logger.warning(
+            "Without --patients each case counts as a patient of its own; found names that look otherwise, such as "
+            "%s and %s. If they are of one patient, members may be judged by patients that they were trained on, and "
+            "all intervals are too narrow: give --patients '%s', or another pattern of the patient's name.",
+            first,
+            second,
+            PATTERN_OF_SUCH_NAMES,
+        )
+
+
 def trained_folds(folder: Path, members: str) -> list[str]:
     """The folds of a model folder that have members."""
     folders = folders_with_members(folder, MemberRule.parse(members))
@@ -99,18 +116,22 @@ class TrainingData:
     Attributes:
         description: of the dataset.
         files: case to its "images" and "label".
-        splits: one entry a fold.
+        splits: one entry per fold.
         ending: of the files.
     """
 
     description: Dataset
     files: Mapping[str, Mapping[str, Any]]
-    splits: Sequence[Mapping[str, Sequence[str]]]
+    splits: Sequence[Split]
     ending: str
 
     @classmethod
-    def open(cls, model_folder: Path, splits_file: Path | None) -> TrainingData:
+    def open(cls, model_folder: Path, chosen_splits: Path | None) -> TrainingData:
         """Finds the dataset that a model was trained on in nnU-Net's folders.
+
+        Args:
+            model_folder: with `plans.json` and `dataset.json`.
+            chosen_splits: a file; None takes that of the dataset in `nnUNet_preprocessed`.
 
         Raises:
             FileNotFoundError: if images or splits are not there.
@@ -118,18 +139,10 @@ class TrainingData:
         """
         plans, dataset_json = model_description(model_folder)
         name = plans["dataset_name"]
-        raw = variable_folder("nnUNet_raw") / name
-        if not raw.is_dir():
-            raise FileNotFoundError(
-                f"Calibration needs the images that the model was trained with; {raw} does not exist. Set nnUNet_raw "
-                f"to the folder that holds {name}."
-            )
-        files = get_filenames_of_train_images_and_targets(str(raw), dataset_json)
-        splits = splits_file if splits_file else variable_folder("nnUNet_preprocessed") / name / SPLITS
+        files = training_files(name, dataset_json)
+        splits = read_splits(chosen_splits if chosen_splits else splits_file(name))
         example = Path(next(iter(files.values()))["label"])
-        return cls(
-            open_dataset(dataset_json, plans, example), files, read_splits(splits), dataset_json["file_ending"]
-        )
+        return cls(open_dataset(dataset_json, plans, example), files, splits, dataset_json["file_ending"])
 
     def case(self, name: str, previous_stage_folder: Path | None) -> Case:
         """A case under the name that the splits have for it.
@@ -145,18 +158,6 @@ class TrainingData:
         return Case(name, tuple(Path(file) for file in self.files[name]["images"]), previous)
 
 
-def variable_folder(name: str) -> Path:
-    """The folder of one of nnU-Net's environment variables.
-
-    Raises:
-        ValueError: if it is not set.
-    """
-    value = os.environ.get(name)
-    if not value:
-        raise ValueError(f"Calibration reads the training cases, so {name} must be set; it is not. Export it first.")
-    return Path(value)
-
-
 @dataclass
 class CaseCollector:
     """Takes predicted cases and keeps what calibration needs of them."""
@@ -168,23 +169,8 @@ class CaseCollector:
 
     def write(self, prediction: CasePrediction) -> None:
         """Compares one case with its truth."""
-        if prediction.probabilities is None:
-            raise ValueError(
-                "Calibration needs the probabilities of every case. Predict with save_probabilities=True."
-            )
         dataset = self.data.description
         truth, _ = read_label_map(Path(self.data.files[prediction.case]["label"]), dataset.reader)
-        self.cases.append(
-            calibration_case(
-                prediction.case,
-                patient=patient_of(prediction.case, self.patients),
-                fold=self.fold,
-                row=prediction.row,
-                segmentation=prediction.segmentation,
-                probabilities=prediction.probabilities,
-                truth=truth,
-                structures=dataset.structures,
-                regions=dataset.regions,
-                ignore_label=dataset.ignore_label,
-            )
-        )
+        scheme = LabelScheme(dataset.structures, dataset.regions, dataset.ignore_label)
+        patient = patient_of(prediction.case, self.patients)
+        self.cases.append(calibration_case(prediction, truth, scheme, patient=patient, fold=self.fold))

@@ -271,10 +271,11 @@ def draw(cases: Sequence[DemoCase], path: Path) -> None:
 
 def case_lines(cases: Sequence[DemoCase]) -> list[str]:
     """The table of cases as text."""
-    lines = ["", "case           Dice  expected Dice  pairwise Dice  verdict"]
+    lines = ["", "case           Dice  predicted Dice  pairwise Dice  verdict"]
     for case in cases:
+        predicted = case.row["predicted_dice"]  # empty outside of the range that calibration saw
         lines.append(
-            f"{case.name:13} {case.dice:5.2f}  {float(case.row['predicted_dice']):13.2f}"
+            f"{case.name:13} {case.dice:5.2f}  {f'{float(predicted):.2f}' if predicted else 'no estimate':>14}"
             f"  {float(case.row['pairwise_dice']):13.3f}  {case.row['verdict']}"
         )
     return lines

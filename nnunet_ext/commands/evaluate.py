@@ -15,11 +15,11 @@ from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
 from nnunet_ext.evaluation.error_analysis import error_analysis, read_columns
 from nnunet_ext.evaluation.failure_table import failure_table
 from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, label_map_files, open_dataset
-from nnunet_ext.evaluation.patients import patient_of
 from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.evaluation.summary import write_case_metrics_csv, write_metrics_csv, write_summary
 from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
 from nnunet_ext.machine.devices import usable_cores
+from nnunet_ext.patients import patient_of
 from nnunet_ext.prediction_folder.case_table import recorded_rows
 
 Comparisons = dict[str, PairedComparison]  # structure and figure to the result

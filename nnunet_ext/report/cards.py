@@ -44,10 +44,11 @@ class Card:
 
 def card(rank: int, case: ReportCase, data: ReportData) -> Card:
     """Reads and draws one case."""
-    expected, low, high = (case.number(f"predicted_dice{end}") for end in ("", "_low", "_high"))
+    predicted, low, high = (case.number(f"predicted_dice{end}") for end in ("", "_low", "_high"))
+    has_estimate = math.isfinite(predicted)
     facts = []
-    if math.isfinite(expected):
-        facts.append(("● expected Dice", interval(expected, low, high)))
+    if has_estimate or case.verdict:
+        facts.append(("● predicted Dice" if has_estimate else "predicted Dice", interval(predicted, low, high)))
     if case.evaluation:
         facts.append(("▼ true Dice", fixed(case.dice)))
     facts += [
@@ -57,7 +58,9 @@ def card(rank: int, case: ReportCase, data: ReportData) -> Card:
         (name, with_spread(case.number(f"volume_ml_{name}"), case.number(f"volume_cv_{name}")))
         for name in data.structures
     ]
-    is_known = math.isfinite(expected) or math.isfinite(case.dice)
+    if not has_estimate:  # an interval of 0 to 1 says nothing
+        low = high = math.nan
+    is_known = has_estimate or math.isfinite(case.dice)
     return Card(
         rank=rank,
         name=case.name,
@@ -66,6 +69,6 @@ def card(rank: int, case: ReportCase, data: ReportData) -> Card:
         flags=tuple(flag.replace("_", " ") for flag in case.flags),
         facts=tuple(facts),
         volumes=tuple(volumes),
-        dice=dice_interval(expected, low, high, case.dice) if is_known else Markup(),
+        dice=dice_interval(predicted, low, high, case.dice) if is_known else Markup(),
         pictures=draw_case(case, data.reader),
     )

@@ -35,7 +35,8 @@ class OperatingPoint:
 
     Attributes:
         column: of `cases.csv`, one of `confidences.DIRECTIONS`.
-        confidence: what a case must exceed to be accepted; larger is surer, so that of an uncertainty is negative.
+        confidence: what a case must exceed to be accepted; larger is more confident, so that of an uncertainty is
+            negative.
     """
 
     column: str
@@ -47,7 +48,7 @@ class OperatingPoint:
         return DIRECTIONS[self.column] * self.confidence
 
     def accepts(self, row: Row) -> bool:
-        """Whether a case is surer; one without a value is not."""
+        """Whether a case is more confident than that; one without a value is not."""
         return number_in(row, self.column) * DIRECTIONS[self.column] > self.confidence
 
 
@@ -241,10 +242,10 @@ def order_column(rows: Sequence[Row]) -> str:
 
 
 def worst_first(cases: Sequence[ReportCase], order: str) -> list[ReportCase]:
-    """Rejected cases first, then those to review; among equals the least sure first.
+    """Rejected cases first, then those to review; among equals the least confident first.
 
-    A case without a value comes before those with one. Without verdicts an empty segmentation comes first, since
-    members that all find nothing agree, and read as sure.
+    A case without a value, such as one without an estimate, comes before those with one. Without verdicts an empty
+    segmentation comes first, since members that all find nothing agree, and read as confident.
     """
 
     def rank(case: ReportCase) -> tuple[int, bool, float, str]:

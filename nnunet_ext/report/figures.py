@@ -49,7 +49,7 @@ def evaluation_figures(data: ReportData) -> list[PlotFigure]:
                 f"Reliability: ECE {fixed(bins.expected_error(), 4)} of all voxels together",
                 reliability_diagram(bins),
                 (("line-1", "these cases"), ("reference", "perfect"), ("faint", "voxels, log scale")),
-                "Below the diagonal the model is surer than it is right. "
+                "Below the diagonal the model is over-confident. "
                 "Voxels in the box of the truth's foreground, all cases together.",
             )
         )
@@ -74,8 +74,7 @@ def histogram_figures(data: ReportData) -> list[PlotFigure]:
             continue
         point = data.operating_point
         threshold = point.threshold if point and point.column == column else None
-        sign = DIRECTIONS[column]
-        beyond = sum(sign * value < min(sign * known for known in training) for value in cases)
+        beyond = sum(not min(training) <= value <= max(training) for value in cases)
         figures.append(
             PlotFigure(
                 with_capital(column_words(column)),
@@ -85,7 +84,7 @@ def histogram_figures(data: ReportData) -> list[PlotFigure]:
                     ("line-2", f"these cases ({len(cases)})"),
                     *([("mark", "operating point")] if threshold is not None else []),
                 ),
-                f"{beyond} of {len(cases)} cases are less sure than every case of the training folds.",
+                f"{beyond} of {len(cases)} cases lie outside the range of the training folds.",
             )
         )
     return figures
@@ -136,8 +135,8 @@ def _risk_coverage(data: ReportData, column: str, cases: list[ReportCase]) -> Pl
             ("reference", "accept at random"),
             *([("ring", "operating point")] if accepted is not None and accepted.any() else []),
         ),
-        "Accept the surest cases only, from left to right ever more of them: the lower the curve, the better the "
-        "confidence sorts out bad ones.",
+        "Accept the most confident cases only, from left to right ever more of them: the lower the curve, the better "
+        "the confidence sorts out bad ones.",
     )
 
 
@@ -162,7 +161,7 @@ def _scatter(data: ReportData, column: str, cases: list[ReportCase]) -> PlotFigu
             ("mark", f"failure below {data.failure_dice:g}"),
             *([("mark dashed", "operating point")] if point else []),
         ),
-        "One point a case; a case whose truth and prediction are both empty has Dice 0 here.",
+        "One point per case; a case whose truth and prediction are both empty has Dice 0 here.",
     )
 
 

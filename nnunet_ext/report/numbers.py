@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 NOT_DEFINED = "–"
+NO_ESTIMATE = "no estimate"
 COLUMN_WORDS = {
-    "predicted_dice": "expected Dice",
+    "predicted_dice": "predicted Dice",
     "pairwise_dice": "pairwise Dice",
     "mean_entropy": "mean entropy",
     "foreground_entropy": "foreground entropy",
@@ -50,7 +51,9 @@ def with_spread(volume: float, variation: float) -> str:
     return significant(volume) + spread
 
 
-def interval(expected: float, low: float, high: float) -> str:
-    """`0.87 (0.78 to 0.93)`."""
+def interval(predicted: float, low: float, high: float) -> str:
+    """`0.87 (0.78 to 0.93)`; `no estimate` if there is none, whatever the interval."""
+    if not math.isfinite(predicted):
+        return NO_ESTIMATE
     bounds = f" ({fixed(low, 2)} to {fixed(high, 2)})" if math.isfinite(low) and math.isfinite(high) else ""
-    return fixed(expected, 2) + bounds
+    return fixed(predicted, 2) + bounds

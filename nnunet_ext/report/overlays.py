@@ -68,7 +68,7 @@ def with_segmentation(background: Rgb, labels: np.ndarray, truth: np.ndarray | N
 
 
 def with_uncertainty(background: Rgb, uncertainty: np.ndarray) -> Rgb:
-    """Lays a map in [0, 1] over the image: the surer, the more transparent."""
+    """Lays a map in [0, 1] over the image: the more certain, the more transparent."""
     values = np.clip(resized(uncertainty, background.shape[:2]), 0, 1)
     opacity = np.sqrt(values)[..., None]
     return (1 - opacity) * background + opacity * colormaps[UNCERTAINTY_COLOURS](0.25 + 0.75 * values)[..., :3]

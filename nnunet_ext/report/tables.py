@@ -115,13 +115,13 @@ def case_table(data: ReportData) -> Table:
         for column in DIRECTIONS
         if column != "predicted_dice" and any(case.row.get(column) for case in data.cases)
     ]
-    has_expected = any(case.row.get("predicted_dice") for case in data.cases)
+    has_prediction = data.calibrated or any(case.row.get("predicted_dice") for case in data.cases)
     has_dice = any(case.evaluation for case in data.cases)
     has_flags = any(case.flags for case in data.cases)
     header = [
         "case",
         *(["verdict"] if data.calibrated else []),
-        *(["expected Dice"] if has_expected else []),
+        *(["predicted Dice"] if has_prediction else []),
         *(["Dice"] if has_dice else []),
         *map(column_words, confidences),
         *(f"{name} (ml)" for name in data.structures),
@@ -133,9 +133,12 @@ def case_table(data: ReportData) -> Table:
         if data.calibrated:
             rank = str(VERDICTS.index(case.verdict)) if case.verdict in VERDICTS else ""
             cells.append(Cell(case.verdict or NOT_DEFINED, rank, verdict=case.verdict))
-        if has_expected:
-            expected, low, high = (case.number(f"predicted_dice{end}") for end in ("", "_low", "_high"))
-            cells.append(Cell(interval(expected, low, high), sort_key(expected)))
+        if has_prediction:
+            predicted, low, high = (case.number(f"predicted_dice{end}") for end in ("", "_low", "_high"))
+            is_judged_case = bool(case.verdict) or math.isfinite(
+                predicted
+            )  # a folder may hold uncalibrated rows, too
+            cells.append(Cell(interval(predicted, low, high) if is_judged_case else NOT_DEFINED, sort_key(predicted)))
         if has_dice:
             cells.append(Cell(fixed(case.dice), sort_key(case.dice)))
         cells += [Cell(significant(case.number(name)), sort_key(case.number(name))) for name in confidences]

@@ -10,10 +10,13 @@ import pytest
 from nnunet_ext.calibration import calibration_case as module
 from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration_case, drawn_voxels
 from nnunet_ext.calibration.risk_control import THRESHOLDS
+from nnunet_ext.labels import LabelScheme
+from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 SHAPE = (4, 6, 8)
 CLASSES = {"organ": (1,), "lesion": (2,)}
-REGIONS = {"whole": (1, 2), "core": (2,)}
+SCHEME = LabelScheme(CLASSES)
+REGIONS = LabelScheme({"whole": (1, 2), "core": (2,)}, regions=True)
 
 
 def drawn() -> np.ndarray:
@@ -30,13 +33,20 @@ def numbered(outputs: int) -> np.ndarray:
     return np.stack([(1 - last) / (outputs - 1)] * (outputs - 1) + [last])
 
 
-def kept(truth: np.ndarray | None = None, *, name: str = "case", **settings) -> CalibrationCase:
+def kept(
+    truth: np.ndarray | None = None,
+    *,
+    scheme: LabelScheme = SCHEME,
+    name: str = "case",
+    segmentation: np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
+) -> CalibrationCase:
+    """Of a prediction that is the truth, unless said otherwise."""
     truth = drawn() if truth is None else truth
-    defaults = {
-        "segmentation": truth, "probabilities": numbered(3), "structures": CLASSES, "regions": False,
-        "ignore_label": None, "patient": "p", "fold": "0", "row": {"members": 2, "flags": []},
-    }  # fmt: skip
-    return calibration_case(name, truth=truth, **{**defaults, **settings})
+    segmentation = truth if segmentation is None else segmentation
+    probabilities = numbered(3) if probabilities is None else probabilities
+    prediction = CasePrediction(name, segmentation, {}, {"members": 2, "flags": []}, {}, probabilities)
+    return calibration_case(prediction, truth, scheme, patient="p", fold="0")
 
 
 def numbers(case: CalibrationCase) -> list[int]:
@@ -80,7 +90,7 @@ def test_voxels_of_the_ignore_label_are_left_out():
     truth = drawn()
     truth[1, 2, 3:7] = 3
     truth[0, 0, 0] = 3
-    case = kept(truth, segmentation=np.where(truth == 3, 2, truth), ignore_label=3)
+    case = kept(truth, scheme=LabelScheme(CLASSES, ignore_label=3), segmentation=np.where(truth == 3, 2, truth))
     assert numbers(case) == sorted(set(BOX.ravel().tolist()) - set(BOX[0, 0].tolist()))
     assert set(case.truth.tolist()) == {1, 2}
     assert case.dice == 1
@@ -96,11 +106,11 @@ def test_an_empty_truth_keeps_no_voxel():
 
 
 def test_the_truth_of_regions_is_a_mask_each():
-    case = kept(structures=REGIONS, regions=True, probabilities=numbered(2))
+    case = kept(scheme=REGIONS, probabilities=numbered(2))
     assert case.truth.dtype == bool
     assert case.truth.shape == (2, 24)
     assert case.truth.sum(axis=1).tolist() == [24, 8]
-    empty = kept(np.zeros(SHAPE, np.uint8), structures=REGIONS, regions=True, probabilities=numbered(2))
+    empty = kept(np.zeros(SHAPE, np.uint8), scheme=REGIONS, probabilities=numbered(2))
     assert empty.truth.shape == (2, 0)
 
 
@@ -111,7 +121,7 @@ def test_dice_is_the_mean_over_the_structures_that_are_there():
     """Lesion called organ: 2·16/(16 + 24) = 0.8 and 0. As regions: 1 and 0."""
     all_organ = np.where(drawn() > 0, 1, 0)
     assert kept(segmentation=all_organ).dice == pytest.approx(0.4)
-    case = kept(segmentation=all_organ, structures=REGIONS, regions=True, probabilities=numbered(2))
+    case = kept(segmentation=all_organ, scheme=REGIONS, probabilities=numbered(2))
     assert case.dice == pytest.approx(0.5)
     organ_only = np.where(drawn() == 1, 1, 0)
     assert kept(organ_only, segmentation=organ_only).dice == 1  # no lesion anywhere
@@ -124,11 +134,17 @@ def test_dice_is_the_mean_over_the_structures_that_are_there():
 def test_misses_count_all_true_foreground_by_its_probability(regions, values, foreground):
     """24 voxels with 0.3: masks with a threshold above it miss all, those below none."""
     probabilities = np.stack([np.full(SHAPE, value) for value in values])
-    structures = REGIONS if regions else CLASSES
-    rates = kept(structures=structures, regions=regions, probabilities=probabilities).misses.false_negative_rates()
+    scheme = REGIONS if regions else SCHEME
+    rates = kept(scheme=scheme, probabilities=probabilities).misses.false_negative_rates()
     np.testing.assert_array_equal(rates, (foreground < THRESHOLDS).astype(float))
 
 
 def test_misses_are_counted_on_all_voxels(monkeypatch):
     monkeypatch.setattr(module, "MOST_VOXELS", 5)
     assert kept().misses.foreground == 24
+
+
+def test_without_probabilities_a_case_cannot_be_kept():
+    prediction = CasePrediction("heart", drawn(), {}, {"flags": []}, {})
+    with pytest.raises(ValueError, match=r"probabilities of every case; heart has none\."):
+        calibration_case(prediction, drawn(), SCHEME, patient="p", fold="0")

@@ -12,19 +12,20 @@ import pytest
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
 from nnunet_ext.calibration.fit import (
-    FitOptions,
     chosen_column,
     fit_calibration,
     held_out_parts,
     held_out_quality,
     mask_of,
+    require_confidence,
     share_where,
 )
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import MissCounts
+from nnunet_ext.options import FitOptions
 
 VOXELS = 500
-TEMPERATURE = 2.0  # the simulated network's probabilities are p^2, normalised: too sure
+TEMPERATURE = 2.0  # the simulated network's probabilities are p^2, normalised: over-confident
 
 
 def simulated(
@@ -154,13 +155,22 @@ def test_a_column_that_not_every_case_has_cannot_be_chosen(column):
     assert fitted(cases).confidence == "mean_entropy"
 
 
+def test_a_confidence_that_no_ensemble_has_is_refused_by_name():
+    """Predicted Dice stands in the table only after a calibration, so none can rest on it."""
+    for column in ("auto", "pairwise_dice", "mutual_information"):
+        require_confidence(column)
+    for column in ("agreement", "predicted_dice"):
+        with pytest.raises(ValueError, match=rf"one of pairwise_dice, .* or auto; found '{column}'"):
+            require_confidence(column)
+
+
 # --- quality, verdict and mask ---
 
 
-def test_expected_dice_and_threshold_of_cases_whose_confidence_tells_all():
+def test_predicted_dice_and_threshold_of_cases_whose_confidence_tells_all():
     """The Dice are 0.5, 0.54, ... 0.94; seven of them, up to 0.74, are below 0.75."""
     calibration = fitted(cohort())
-    assert calibration.quality.expected_dice(0.7) == pytest.approx(0.7)
+    assert calibration.quality.predicted_dice(0.7) == pytest.approx(0.7)
     assert calibration.threshold.failures == 7
     assert calibration.threshold.confidence_threshold == pytest.approx(0.74)
     assert fitted(cohort(), failure_dice=0.6).threshold.failures == 3
@@ -168,8 +178,8 @@ def test_expected_dice_and_threshold_of_cases_whose_confidence_tells_all():
     assert fitted(cohort(), recall=0.5).threshold.confidence_threshold == pytest.approx(0.62)  # the fourth of seven
 
 
-def test_flagged_cases_are_left_out_of_expected_dice_and_threshold_only():
-    """A case that is sure and empty would otherwise pull the map down; its row is recorded all the same."""
+def test_flagged_cases_are_left_out_of_predicted_dice_and_threshold_only():
+    """A case that is confident and empty would otherwise pull the map down; its row is recorded all the same."""
     cases = cohort()
     flagged = simulated(50, fold="1", dice=0.0, flags=["all_members_empty"], pairwise_dice=1.0)
     calibration, without = fitted([*cases, flagged]), fitted(cases)
@@ -186,14 +196,18 @@ def test_if_every_case_is_flagged_none_is_left_out():
 
 
 def test_on_cases_left_out_a_confidence_that_tells_all_is_nearly_right():
-    """The middle ones lie on the line between their neighbours; of the first and last the Dice is off by 0.04.
+    """The middle ones lie on the line between their neighbours, and the interval of few patients holds everything.
 
-    All failures are told, as far as they are not less sure than all others: those are not accepted either.
+    The first and the last are outside the range of the others: there is no estimate, and the last, which is one of
+    five good cases, is not accepted. Of the others 0.78 is above the threshold of the six or seven failures, 0.74.
     """
     figures = fitted([replace(case, fold=str(index)) for index, case in enumerate(cohort())]).figures["quality"]
     assert figures["cases"] == 12
-    assert figures["mean_absolute_error"] == pytest.approx(2 * 0.04 / 12)
+    assert figures["without_estimate"] == 2
+    assert figures["mean_absolute_error"] == pytest.approx(0)
+    assert figures["interval_coverage"] == 1
     assert (figures["failures"], figures["failures_not_accepted"]) == (7, 1)
+    assert figures["good_not_accepted"] == pytest.approx(1 / 5)
 
 
 def test_masks_miss_no_more_than_agreed():
@@ -252,10 +266,10 @@ def test_of_one_fold_a_fifth_of_the_patients_is_left_out():
         assert len(measured) in (4, 6)
 
 
-def test_with_two_patients_nothing_can_be_measured_of_expected_dice():
+def test_with_two_patients_nothing_can_be_measured_of_predicted_dice():
     """Without one of them there is one left, and a map of one patient has no interval."""
     figures = held_out_quality(cohort(2), "pairwise_dice", FitOptions())
-    assert (figures["cases"], figures["failures"]) == (0, 0)
+    assert (figures["cases"], figures["without_estimate"], figures["failures"]) == (0, 0, 0)
     assert math.isnan(figures["mean_absolute_error"])
 
 

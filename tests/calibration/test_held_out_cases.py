@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nnunet_ext.calibration.held_out_cases import TrainedOnError, held_out_cases, read_splits
+from nnunet_ext.calibration.held_out_cases import TrainedOnError, held_out_cases
 
 SPLITS = [{"train": ["c", "d", "e"], "val": ["b", "a"]}, {"train": ["a", "b"], "val": ["c", "d", "e"]}]
 
@@ -106,27 +105,40 @@ def test_a_fold_without_validation_cases():
         held_out_cases(0, [{"train": ["a"], "val": []}], [])
 
 
-# --- the file ---
+# --- patients ---
+
+FRAMES = {"train": ["p1_es", "p2_ed", "p2_es", "p3_ed"], "val": ["p1_ed", "p3_es", "p4_ed"]}
+PATIENT = "(p[0-9])_"
 
 
-def test_splits_are_read_as_nnunet_writes_them(tmp_path):
-    (tmp_path / "splits_final.json").write_text(json.dumps(SPLITS))
-    assert read_splits(tmp_path / "splits_final.json") == SPLITS
+def test_a_validation_case_of_a_patient_who_was_trained_on_is_refused():
+    """Both frames of a heart look alike: p1 and p3 are on both sides."""
+    with pytest.raises(TrainedOnError) as refused:
+        held_out_cases(0, [FRAMES], [], PATIENT)
+    message = str(refused.value)
+    assert "found 2 of 3 validation cases of such patients" in message
+    assert "p1_ed of p1, of whom there is p1_es, which the splits count to the training of fold 0" in message
+    assert "nnunet_ext splits -d ID --patients '(p[0-9])_' --overwrite" in message
 
 
-@pytest.mark.parametrize("content", [{"train": [], "val": []}, [{"train": ["a"]}], [["a"], ["b"]], "a", None])
-def test_splits_of_another_form_are_refused(content: Any, tmp_path):
-    (tmp_path / "splits.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r'list of folds with "train" and "val"; .*splits\.json has another form'):
-        read_splits(tmp_path / "splits.json")
+def test_where_patients_are_not_known_each_case_is_one():
+    assert held_out_cases(0, [FRAMES], []) == ["p1_ed", "p3_es", "p4_ed"]
 
 
-def test_splits_that_are_no_json_are_refused(tmp_path):
-    (tmp_path / "splits.json").write_text("train: a")
-    with pytest.raises(ValueError, match=r"splits\.json has another form"):
-        read_splits(tmp_path / "splits.json")
+def test_splits_by_patient_are_accepted():
+    splits = [{"train": ["p2_ed", "p2_es"], "val": ["p1_es", "p1_ed"]}]
+    assert held_out_cases(0, splits, [], PATIENT) == ["p1_ed", "p1_es"]
 
 
-def test_missing_splits_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"splits_final\.json does not exist\. .*--splits"):
-        read_splits(tmp_path / "splits_final.json")
+def test_a_bootstrap_that_drew_another_case_of_a_patient(fold_folder):
+    """The splits were changed since: today they train on p2 only."""
+    splits = [{"train": ["p2_ed"], "val": ["p1_ed"]}]
+    folder = fold_folder(bootstrap=["p2_ed", "p1_es"])
+    with pytest.raises(TrainedOnError, match=r"p1_ed of p1, of whom there is p1_es, which .*bootstrap\.json counts"):
+        held_out_cases(0, splits, [folder], PATIENT)
+
+
+@pytest.mark.parametrize("split", [{"train": ["x"], "val": ["p1_ed"]}, {"train": ["p1_ed"], "val": ["x"]}])
+def test_a_pattern_must_fit_training_and_validation_cases(split):
+    with pytest.raises(ValueError, match='finds none in "x"'):
+        held_out_cases(0, [split], [], PATIENT)

@@ -18,7 +18,7 @@ from nnunet_ext.calibration.verdict import Threshold
 
 SETTINGS = {"models": ["nnUNetTrainer__nnUNetPlans__2d"], "weights": None, "members": "final", "step_size": 0.5}
 MEMBERS = [{"name": f"fold_{fold}/checkpoint_final", "sha256": f"hash of {fold}"} for fold in (0, 1)]
-# Expected Dice is the pairwise Dice, from 0.2 to 1; the interval is 0.1 to either side. At 0.8 a case is flagged.
+# Predicted Dice is the pairwise Dice, from 0.2 to 1; the interval is 0.1 to either side. At 0.8 a case is flagged.
 CALIBRATION = Calibration(
     temperature=Temperature((1.5, 1.5, 1.5), regions=False),
     confidence="pairwise_dice",
@@ -136,7 +136,7 @@ def test_a_member_that_was_trained_again_is_refused():
 # --- rows ---
 
 
-def test_a_sure_case_is_accepted():
+def test_a_confident_case_is_accepted():
     columns = CALIBRATION.columns(row(0.9))
     assert list(columns) == [
         "predicted_dice", "predicted_dice_low", "predicted_dice_high", "verdict", "verdict_reason"
@@ -149,11 +149,11 @@ def test_a_case_at_the_threshold_is_reviewed_and_one_that_is_bad_rejected():
     assert CALIBRATION.columns(row(0.8))["verdict"] == "review"
     rejected = CALIBRATION.columns(row(0.5))
     assert rejected["verdict"] == "reject"
-    assert "expected Dice 0.50 is below 0.75" in rejected["verdict_reason"]
+    assert "predicted Dice 0.50 is below 0.75" in rejected["verdict_reason"]
 
 
 @pytest.mark.parametrize("flag", ["all_members_empty", "empty_segmentation"])
-def test_a_flagged_case_is_never_accepted_however_sure_it_is(flag):
+def test_a_flagged_case_is_never_accepted_however_confident_it_is(flag):
     """Members that all say nothing agree perfectly: their pairwise Dice reads 1."""
     columns = CALIBRATION.columns(row(1.0, flag))
     assert columns["verdict"] == "review"
@@ -169,12 +169,21 @@ def test_an_uncertainty_is_turned_and_told_as_it_stands_in_the_table():
     )
     assert calibration.columns({"mean_entropy": 0.1, "flags": []})["predicted_dice"] == pytest.approx(0.9)
     reviewed = calibration.columns({"mean_entropy": 0.6, "flags": []})
-    assert "mean_entropy 0.60 is above 0.50, the least sure in calibration" in reviewed["verdict_reason"]
+    assert "mean_entropy 0.60 is above 0.50, the least confident" in reviewed["verdict_reason"]
 
 
 def test_a_case_without_the_confidence_is_reviewed():
     """A single member has no pairwise Dice."""
     columns = CALIBRATION.columns(row(math.nan))
     assert columns["verdict"] == "review"
-    assert math.isnan(columns["predicted_dice"])
+    assert columns["predicted_dice"] is None
     assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (0, 1)
+
+
+def test_a_case_unlike_those_of_calibration_has_no_predicted_dice(file):
+    """The range is that of the map's knots, so files of earlier versions have it, too."""
+    columns = Calibration.load(file).columns(row(0.1))
+    assert columns["predicted_dice"] is None
+    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (0, 1)
+    assert columns["verdict"] == "review"
+    assert "pairwise_dice 0.10 is below 0.20, the least confident" in columns["verdict_reason"]

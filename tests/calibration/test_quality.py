@@ -1,7 +1,6 @@
 """Maps of a few cases pooled by hand, quantiles by hand, scikit-learn's own values, and simulated coverage."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -27,20 +26,19 @@ def random_cases(seed, patients=40, frames=2):
 def test_neighbours_in_the_wrong_order_become_their_mean():
     """In the order of the confidence: 0.2, (0.6, 0.4) -> 0.5 twice, 0.8, 0.9."""
     quality = fit_quality(CONFIDENCE, DICE, list("abcde"))
-    assert [quality.expected_dice(c) for c in (1, 2, 3, 4, 5)] == pytest.approx([0.2, 0.5, 0.5, 0.8, 0.9])
+    assert [quality.predicted_dice(c) for c in (1, 2, 3, 4, 5)] == pytest.approx([0.2, 0.5, 0.5, 0.8, 0.9])
     assert (quality.cases, quality.groups, quality.level, quality.lowest_confidence) == (5, 5, 0.9, 1)
 
 
-def test_there_are_straight_lines_between_cases_and_nothing_new_beyond_them():
+def test_there_are_straight_lines_between_cases():
     quality = fit_quality(CONFIDENCE, DICE, list("abcde"))
-    assert quality.expected_dice(1.5) == pytest.approx(0.35)
-    assert quality.expected_dice(2.5) == pytest.approx(0.5)
-    assert (quality.expected_dice(-7), quality.expected_dice(99)) == pytest.approx((0.2, 0.9))
+    assert quality.predicted_dice(1.5) == pytest.approx(0.35)
+    assert quality.predicted_dice(2.5) == pytest.approx(0.5)
 
 
 def test_a_confidence_that_tells_the_reverse_tells_only_the_mean():
     quality = fit_quality([1, 2, 3], [0.9, 0.6, 0.3], list("abc"))
-    assert [quality.expected_dice(c) for c in (1, 2, 3)] == pytest.approx([0.6] * 3)
+    assert [quality.predicted_dice(c) for c in (1, 2, 3)] == pytest.approx([0.6] * 3)
 
 
 def test_cases_of_one_confidence_are_one_point():
@@ -50,10 +48,11 @@ def test_cases_of_one_confidence_are_one_point():
     assert quality.dice_knots == pytest.approx((0.3, 0.8))
 
 
-def test_constant_confidence_gives_the_mean_everywhere():
+def test_constant_confidence_gives_the_mean_there_and_nothing_elsewhere():
     quality = fit_quality([0.5] * 3, [0.5, 0.6, 0.9], list("abc"))
     assert (len(quality.confidence_knots), quality.lowest_confidence) == (1, 0.5)
-    assert [quality.expected_dice(c) for c in (-1, 0.5, 2)] == pytest.approx([2 / 3] * 3)
+    assert quality.predicted_dice(0.5) == pytest.approx(2 / 3)
+    assert (quality.predicted_dice(0.4), quality.predicted_dice(0.6)) == (None, None)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -64,14 +63,14 @@ def test_the_map_is_that_of_scikit_learn(seed):
     confidence = np.round(confidence, 2)  # with ties
     quality = fit_quality(confidence, dice, groups)
     reference = IsotonicRegression(out_of_bounds="clip").fit(confidence, dice)
-    asked = np.linspace(-0.2, 1.2, 501)
-    np.testing.assert_allclose([quality.expected_dice(c) for c in asked], reference.predict(asked), rtol=1e-12)
+    asked = np.linspace(confidence.min(), confidence.max(), 501)
+    np.testing.assert_allclose([quality.predicted_dice(c) for c in asked], reference.predict(asked), rtol=1e-12)
 
 
 def test_a_case_without_foreground_counts_as_dice_0():
     with_nan = fit_quality([1, 2, 3], [0.2, 0.5, float("nan")], list("abc"))
     assert with_nan == fit_quality([1, 2, 3], [0.2, 0.5, 0.0], list("abc"))
-    assert with_nan.expected_dice(3) == pytest.approx(0.25)  # it pulls the most confident cases down: (0.5 + 0)/2
+    assert with_nan.predicted_dice(3) == pytest.approx(0.25)  # it pulls the most confident cases down: (0.5 + 0)/2
 
 
 # --- the interval ---
@@ -126,11 +125,11 @@ def test_six_patients_are_left_out_in_five_folds():
 
 def test_one_patient_tells_nothing_of_others():
     quality = fit_quality([1, 2, 3], [0.5, 0.6, 0.7], ["a"] * 3, level=0.1)
-    assert quality.expected_dice(2) == pytest.approx(0.6)
+    assert quality.predicted_dice(2) == pytest.approx(0.6)
     assert quality.interval(2) == (0, 1)
 
 
-def test_the_interval_always_holds_the_expected_dice():
+def test_the_interval_always_holds_the_predicted_dice():
     """Two patients at the level 0.1: 0.55 of the weight from below, where -0.4 has 1/3 and 0.4 has 2/3."""
     quality = fit_quality([1, 1], [0.3, 0.7], list("ab"), level=0.1)
     assert (quality.residual_low, quality.residual_high) == pytest.approx((-0.4, 0.4))
@@ -139,17 +138,22 @@ def test_the_interval_always_holds_the_expected_dice():
         assert quality.residual_low <= 0 <= quality.residual_high
 
 
-def test_below_all_of_calibration_the_dice_may_be_anything_down_to_0():
-    quality = QualityMap((0.5, 1.0), (0.8, 0.9), -0.1, 0.05, 0.9, 100, 50)
-    assert quality.interval(0.5) == pytest.approx((0.7, 0.85))
-    assert quality.expected_dice(0.4) == 0.8
-    assert quality.interval(0.4) == pytest.approx((0, 0.85))
+@pytest.mark.parametrize(("inside", "outside"), [(0.5, 0.4999), (1.0, 1.0001)])
+def test_outside_of_what_calibration_saw_there_is_no_estimate(inside, outside):
+    """At either end: below, nothing says how low the Dice is; above, only the map's monotonicity says it is high."""
+    quality = QualityMap((0.5, 1.0), (0.8, 0.8), -0.1, 0.05, 0.9, 100, 50)
+    assert quality.covers(inside)
+    assert quality.predicted_dice(inside) == 0.8
+    assert quality.interval(inside) == pytest.approx((0.7, 0.85))
+    assert not quality.covers(outside)
+    assert quality.predicted_dice(outside) is None
+    assert quality.interval(outside) == (0, 1)
 
 
 def test_no_confidence_has_the_widest_interval():
     quality = fit_quality(np.ones(30), np.full(30, 0.8), np.arange(30))
     assert quality.interval(1) == pytest.approx((0.8, 0.8))
-    assert math.isnan(quality.expected_dice(float("nan")))
+    assert quality.predicted_dice(float("nan")) is None
     assert quality.interval(float("nan")) == (0, 1)
 
 
@@ -164,7 +168,7 @@ def test_the_order_of_the_cases_and_the_names_of_the_patients_do_not_matter():
 
 
 def test_nine_tenths_of_new_patients_lie_within_the_interval():
-    """Two correlated cases a patient, 40 patients. Standard error of 40 repetitions is about 0.006."""
+    """Two correlated cases per patient, 40 patients. Standard error of 40 repetitions is about 0.006."""
     held = []
     for seed in range(40):
         quality = fit_quality(*random_cases(seed))

@@ -8,7 +8,7 @@ import pytest
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.verdict import Measure, Threshold, Verdict, fit_threshold, verdict
 
-# Expected Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side.
+# Predicted Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side.
 QUALITY = QualityMap((0.2, 1.0), (0.2, 1.0), -0.1, 0.1, 0.9, 100, 50)
 THRESHOLD = Threshold(0.8, 0.75, 0.95, 0.2, 20, 100)
 NO_FAILURE = Threshold(None, 0.75, None, None, 0, 100)
@@ -65,15 +65,15 @@ def test_without_a_good_case_none_is_flagged():
 
 def test_a_good_case_is_accepted():
     found = verdict(0.9, [], QUALITY, THRESHOLD)
-    assert found == Verdict("accept", "expected Dice 0.90, interval 0.80 to 1.00 at the level 0.9")
+    assert found == Verdict("accept", "predicted Dice 0.90, interval 0.80 to 1.00 at the level 0.9")
 
 
-def test_a_case_that_is_expected_to_fail_is_rejected():
+def test_a_case_that_is_predicted_to_fail_is_rejected():
     found = verdict(0.5, [], QUALITY, Threshold(0.3, 0.75, 0.95, 0.0, 20, 100))
-    assert found == Verdict("reject", "expected Dice 0.50 is below 0.75")
+    assert found == Verdict("reject", "predicted Dice 0.50 is below 0.75")
 
 
-def test_expected_dice_at_the_limit_is_not_below_it():
+def test_predicted_dice_at_the_limit_is_not_below_it():
     assert verdict(0.75, [], QUALITY, Threshold(0.3, 0.75, 0.95, 0.0, 20, 100)).word == "accept"
 
 
@@ -96,13 +96,22 @@ def test_a_confidence_that_is_no_number_is_reviewed(confidence, threshold):
     assert found == Verdict("review", f"confidence is {confidence}, which is no number")
 
 
-def test_a_case_less_confident_than_all_of_calibration_is_reviewed():
-    """The map is constant below 0.5 and would accept."""
-    good_only = QualityMap((0.5, 1.0), (0.9, 0.95), -0.05, 0.05, 0.9, 100, 50)
-    found = verdict(0.4, [], good_only, NO_FAILURE)
-    assert found == Verdict("review", "confidence 0.40 is below 0.50, the least sure in calibration")
-    assert verdict(0.5, [], good_only, NO_FAILURE).word == "accept"
-    assert verdict(1.5, [], good_only, NO_FAILURE).word == "accept"  # above all of calibration is no reason
+@pytest.mark.parametrize(
+    ("confidence", "reason"),
+    [
+        (0.4, "confidence 0.40 is below 0.50, the least confident case in calibration: no estimate of the Dice"),
+        (0.95, "confidence 0.95 is above 0.90, the most confident case in calibration: no estimate of the Dice"),
+    ],
+)
+@pytest.mark.parametrize("threshold", [Threshold(0.3, 0.75, 0.95, 0.0, 20, 100), NO_FAILURE])
+def test_a_case_outside_of_what_calibration_saw_is_reviewed(confidence, reason, threshold):
+    """Nothing speaks for accepting it, however good the nearest cases were, and nothing for rejecting it."""
+    good_only = QualityMap((0.5, 0.9), (0.9, 0.95), -0.05, 0.05, 0.9, 100, 50)
+    assert verdict(confidence, [], good_only, threshold) == Verdict("review", reason)
+    assert {verdict(end, [], good_only, threshold).word for end in (0.5, 0.9)} == {"accept"}
+    bad_only = QualityMap((0.5, 0.9), (0.2, 0.3), -0.05, 0.05, 0.9, 100, 50)
+    assert verdict(confidence, [], bad_only, threshold).word == "review"
+    assert {verdict(end, [], bad_only, threshold).word for end in (0.5, 0.9)} == {"reject"}
 
 
 def test_without_a_failure_the_interval_decides():
@@ -114,13 +123,19 @@ def test_without_a_failure_the_interval_decides():
 
 
 def test_all_reasons_are_told_the_worst_first():
-    found = verdict(0.1, ["empty_segmentation", "all_members_empty"], QUALITY, THRESHOLD)
+    found = verdict(0.3, ["empty_segmentation", "all_members_empty"], QUALITY, THRESHOLD)
     assert found.word == "reject"
     assert found.reason.split("; ") == [
-        "expected Dice 0.20 is below 0.75",
+        "predicted Dice 0.30 is below 0.75",
         "flagged empty_segmentation, all_members_empty",
-        "confidence 0.10 is below 0.20, the least sure in calibration",
-        "confidence 0.1 is at or below 0.8, where calibration found 95% of the failures",
+        "confidence 0.3 is at or below 0.8, where calibration found 95% of the failures",
+    ]
+    found = verdict(0.1, ["empty_segmentation"], QUALITY, THRESHOLD)
+    assert found.word == "review"
+    assert [reason.split(",")[0] for reason in found.reason.split("; ")] == [
+        "flagged empty_segmentation",
+        "confidence 0.10 is below 0.20",
+        "confidence 0.1 is at or below 0.8",
     ]
     found = verdict(NAN, ["empty_segmentation"], QUALITY, THRESHOLD)
     assert found == Verdict("review", "flagged empty_segmentation; confidence is nan, which is no number")
@@ -129,7 +144,7 @@ def test_all_reasons_are_told_the_worst_first():
 @pytest.mark.parametrize(("expected", "text"), [(0.7499, "0.7499"), (0.74999999, "0.74999999")])
 def test_numbers_that_differ_read_differently(expected, text):
     constant = QualityMap((0.5,), (expected,), -0.1, 0.1, 0.9, 10, 10)
-    assert verdict(0.5, [], constant, NO_FAILURE).reason.startswith(f"expected Dice {text} is below 0.75")
+    assert verdict(0.5, [], constant, NO_FAILURE).reason.startswith(f"predicted Dice {text} is below 0.75")
 
 
 # --- files and refusals ---
@@ -180,6 +195,8 @@ def test_an_uncertainty_is_told_as_it_stands_in_the_table():
     threshold = Threshold(-0.015, 0.75, 0.95, 0.1, 5, 50)
     found = verdict(-0.03, [], quality, threshold, measure=Measure("mean_entropy", -1))
     assert found.reason == (
-        "mean_entropy 0.03 is above 0.02, the least sure in calibration; "
+        "mean_entropy 0.03 is above 0.02, the least confident case in calibration: no estimate of the Dice; "
         "mean_entropy 0.03 is at or above 0.015, where calibration found 95% of the failures"
     )
+    found = verdict(-0.005, [], quality, threshold, measure=Measure("mean_entropy", -1))
+    assert found.reason.startswith("mean_entropy 0.005 is below 0.010, the most confident")

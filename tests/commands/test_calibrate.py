@@ -179,6 +179,41 @@ def test_splits_can_be_given(calibrate, model, tmp_path):
     assert len(Calibration.load(model / "calibration.json").cases) == 8
 
 
+# --- patients ---
+
+
+@pytest.fixture
+def torn(tmp_path: Path) -> str:
+    """Splits by case: of every patient one frame is held out while the other one is trained on."""
+    file = tmp_path / "by_case.json"
+    halves = CASES[::2], CASES[1::2]
+    file.write_text(json.dumps([{"train": halves[1 - fold], "val": halves[fold]} for fold in (0, 1)]))
+    return str(file)
+
+
+def test_patients_who_were_trained_on_cannot_judge(calibrate, torn, model, stand_in, capsys):
+    assert calibrate("--splits", torn, "--patients", "(p[0-9]+)_") == 1
+    error = capsys.readouterr().err
+    assert "p00_ed of p00, of whom there is p00_es" in error
+    assert "nnunet_ext splits" in error
+    assert stand_in.opened == []
+    assert not (model / "calibration.json").exists()
+
+
+def test_names_that_look_like_cases_of_one_patient_are_warned_about(calibrate, torn, caplog):
+    """Nothing is known, so nothing is refused."""
+    assert calibrate("--splits", torn) == 0
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "p00_ed and p00_es" in record.getMessage()
+    assert "--patients '(.+)[_-]'" in record.getMessage()
+
+
+def test_named_patients_are_not_warned_about(calibrate, caplog):
+    assert calibrate("--patients", "(p[0-9]+)_") == 0
+    assert not caplog.records
+
+
 # --- refusals ---
 
 
@@ -205,9 +240,10 @@ def test_fold_all_is_refused(calibrate, stand_in, capsys):
     assert stand_in.opened == []
 
 
-def test_one_patient_is_too_few(calibrate, capsys):
-    assert calibrate("--patients", "(p)") == 1
-    assert "at least two patients; found 20 cases of 1." in capsys.readouterr().err
+def test_one_patient_is_too_few(calibrate, tmp_path, capsys):
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["p01_ed"], "val": ["p00_ed", "p00_es"]}]))
+    assert calibrate("--splits", str(tmp_path / "splits.json"), "-f", "0", "--patients", "(p[0-9]+)_") == 1
+    assert "at least two patients; found 2 cases of 1." in capsys.readouterr().err
 
 
 def test_a_case_that_the_dataset_lacks_is_named(calibrate, stand_in, tmp_path, capsys):
@@ -256,12 +292,13 @@ def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--confidence", "agreement"], "auto; found 'agreement'"),
+        (["--confidence", "agreement"], "or auto; found 'agreement'"),
+        (["--confidence", "predicted_dice"], "or auto; found 'predicted_dice'"),
         (["--recall", "2"], "recall must be above 0 and at most 1; found 2.0"),
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
         (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
         (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
-        (["--patients", "(q[0-9]+)_"], "p00_ed"),
+        (["--patients", "(q[0-9]+)_"], 'finds none in "p05_ed"'),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_predicted(flags, message, calibrate, stand_in, capsys):
@@ -298,9 +335,3 @@ def test_a_case_has_the_name_that_the_splits_have_for_it(model):
     assert [path.name for path in case.files] == [f"{CASES[0]}_0000.nii.gz"]
     assert case.previous_stage == Path("first_stage/heart.nii.gz")
     assert data.case("heart", None).previous_stage is None
-
-
-def test_without_probabilities_a_case_cannot_be_collected(model):
-    collector = CaseCollector(TrainingData.open(model, None), "0", None)
-    with pytest.raises(ValueError, match="needs the probabilities of every case"):
-        collector.write(CasePrediction("p00_ed", truth_of("p00_ed"), {}, {}, {}))

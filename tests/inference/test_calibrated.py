@@ -52,7 +52,7 @@ PREPARED = PreparedCase(
 def calibration_of(
     *temperatures: float, mask: float | None = 0.1, regions: bool = False, **changes: Any
 ) -> Calibration:
-    """Expected Dice is the pairwise Dice; at 0.3 and below cases are flagged."""
+    """Predicted Dice is the pairwise Dice; at 0.3 and below cases are flagged."""
     calibration = Calibration(
         temperature=Temperature(temperatures, regions),
         confidence="pairwise_dice",
@@ -117,7 +117,9 @@ def test_regions_have_a_temperature_each(two_members):
         calibrated.probabilities[:, 0, 0], [[0, 2 / 3, 2 / 3, 0], [0, 0.25, 0.25, 0]], atol=1e-6
     )
     assert calibrated.segmentation.tolist() == [[[0, 1, 1, 0]]]
-    np.testing.assert_allclose(calibrated.maps["confidence"][0, 0], [1, 2 / 3, 2 / 3, 1], atol=1e-6)  # the least sure
+    np.testing.assert_allclose(
+        calibrated.maps["confidence"][0, 0], [1, 2 / 3, 2 / 3, 1], atol=1e-6
+    )  # the least certain
 
 
 def test_the_segmentation_stays_even_if_another_class_becomes_the_most_likely(two_members):

@@ -50,7 +50,7 @@ def entropy() -> np.ndarray:
 
 @pytest.fixture
 def prediction(tmp_path: Path, write_image: WriteImage, segmentation: np.ndarray) -> Path:
-    """Three cases without images, maps and calibration; the least sure one is `heart_b`."""
+    """Three cases without images, maps and calibration; the least confident one is `heart_b`."""
     folder = tmp_path / "results"
     table = CaseTable(folder, keep_existing=False)
     for case, agreement in (("heart_a", 0.91), ("heart_b", 0.52), ("heart_c", 0.78)):

@@ -31,7 +31,7 @@ def test_the_members_who_agree_least_come_first(prediction):
     assert not data.calibrated
 
 
-def test_with_verdicts_the_verdict_comes_before_the_expected_dice(prediction):
+def test_with_verdicts_the_verdict_comes_before_the_predicted_dice(prediction):
     add_columns(
         prediction,
         {
@@ -45,7 +45,7 @@ def test_with_verdicts_the_verdict_comes_before_the_expected_dice(prediction):
     assert data.calibrated
 
 
-def test_of_equal_verdicts_the_smaller_expected_dice_comes_first():
+def test_of_equal_verdicts_the_smaller_predicted_dice_comes_first():
     cases = [case(name, verdict="review", predicted_dice=dice) for name, dice in (("a", "0.8"), ("b", "0.7"))]
     assert [found.name for found in worst_first(cases, "predicted_dice")] == ["b", "a"]
 
@@ -55,7 +55,7 @@ def test_the_largest_entropy_comes_first():
     assert [found.name for found in worst_first(cases, "foreground_entropy")] == ["b", "a"]
 
 
-def test_empty_segmentations_come_first_because_they_read_as_sure():
+def test_empty_segmentations_come_first_because_they_read_as_confident():
     cases = [case("a", pairwise_dice="0.5"), case("b", pairwise_dice="1", flags="empty_segmentation")]
     assert [found.name for found in worst_first(cases, "pairwise_dice")] == ["b", "a"]
 

@@ -34,9 +34,10 @@ def test_volumes_have_the_spread_of_the_members_if_there_are_several():
     assert with_spread(36.08, NAN) == "36.1"
 
 
-def test_an_expectation_has_its_interval_if_there_is_one():
+def test_a_prediction_has_its_interval_if_there_is_one():
     assert interval(0.871, 0.78, 0.93) == "0.87 (0.78 to 0.93)"
     assert interval(0.871, NAN, NAN) == "0.87"
+    assert interval(NAN, 0.0, 1.0) == "no estimate"
 
 
 def test_words():

@@ -106,8 +106,22 @@ def test_verdicts_are_counted_and_explained(tmp_path, prediction):
     page = page_of(tmp_path, prediction)
     assert "1 ✓ accept 1 ! review 1 ✕ reject" in page.text
     assert "✕ reject because of reject" in page.text
-    assert "expected Dice 0.47 (0.42 to 0.52)" in page.text
+    assert "predicted Dice 0.47 (0.42 to 0.52)" in page.text
     assert "not calibrated" not in page.text
+
+
+def test_a_case_outside_of_what_calibration_saw_has_no_estimate_instead_of_a_number(tmp_path, prediction):
+    """Neither on its card, nor in the table, nor as a drawing of an interval from 0 to 1."""
+    calibrate(prediction)
+    rows = read_cases(prediction / TABLE_NAME)
+    unseen = {"predicted_dice": None, "predicted_dice_low": 0.0, "predicted_dice_high": 1.0, "verdict": "review"}
+    CaseTable(prediction, keep_existing=True).add({**rows[1], **unseen})
+    page = page_of(tmp_path, prediction)
+    assert page.text.index("heart_b") < page.text.index("heart_c")  # before the other one to review
+    assert "predicted Dice no estimate pairwise Dice 0.520" in page.text
+    assert "heart_b ! review no estimate 0.520" in page.text
+    assert "0.00 to 1.00" not in page.text
+    assert page.source.count("predicted Dice 0.") == 2  # the drawings of the other two
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path, prediction, write_image, entropy):
@@ -194,7 +208,7 @@ def test_these_cases_are_compared_with_the_training_folds(tmp_path, prediction):
     rows = [{"case": "t", "pairwise_dice": 0.9, "dice": 0.9}, {"case": "u", "pairwise_dice": "0.8", "dice": 0.8}]
     page = page_of(tmp_path, prediction, training_rows=rows)
     assert "Against the training folds" in page.text
-    assert "2 of 3 cases are less sure than every case of the training folds." in page.text  # 0.52 and 0.78
+    assert "3 of 3 cases lie outside the range of the training folds." in page.text  # 0.52, 0.78 and, above, 0.91
 
 
 def test_a_model_that_is_here_shows_its_training_and_its_samples(tmp_path, prediction):

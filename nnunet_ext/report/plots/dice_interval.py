@@ -1,4 +1,4 @@
-"""The Dice that is expected of a case, with its interval and, if it is known, the true one."""
+"""The Dice that is predicted of a case, with its interval and, if it is known, the true one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nnunet_ext.report.plots.svg import drawing, element
 WIDTH, HEIGHT, ROOM = 240.0, 36.0, 8.0
 
 
-def dice_interval(expected: float, low: float, high: float, true: float) -> Markup:
-    """A line from 0 to 1 with the interval as a bar, the expected Dice as a dot and the true one as a triangle above.
+def dice_interval(predicted: float, low: float, high: float, true: float) -> Markup:
+    """A line from 0 to 1: the interval as a bar, the predicted Dice as a dot, and the true one as a triangle above.
 
     Args:
-        expected: NaN leaves it out, as with the others.
+        predicted: NaN leaves it out, as with the others.
         low: of the interval.
         high: of the interval.
         true: Dice against the truth.
@@ -30,9 +30,9 @@ def dice_interval(expected: float, low: float, high: float, true: float) -> Mark
     words = []
     if math.isfinite(low) and math.isfinite(high):
         parts.append(element("rect", x=at(low), y=middle - 4, width=at(high) - at(low), height=8, rx=4, class_="bar"))
-    if math.isfinite(expected):
-        parts.append(element("circle", cx=at(expected), cy=middle, r=4.5, class_="dot series-1"))
-        words.append(f"expected Dice {expected:.2f}")
+    if math.isfinite(predicted):
+        parts.append(element("circle", cx=at(predicted), cy=middle, r=4.5, class_="dot series-1"))
+        words.append(f"predicted Dice {predicted:.2f}")
     if math.isfinite(true):
         x = at(true)
         corners = f"{x:.1f},{middle - 3} {x + 5:.1f},{middle - 11} {x - 5:.1f},{middle - 11}"

@@ -1,4 +1,4 @@
-"""The risk-coverage curve: what is risked if only the surest cases are accepted."""
+"""The risk-coverage curve: what is risked if only the most confident cases are accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def risk_coverage_plot(dice: np.ndarray, confidence: np.ndarray, *, accepted: np
 
     Args:
         dice: (N), finite.
-        confidence: (N), finite; larger is surer.
+        confidence: (N), finite; larger is more confident.
         accepted: (N), boolean, at the operating point; it is marked if a case is accepted.
     """
     risk = 1 - dice

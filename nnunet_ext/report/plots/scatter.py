@@ -1,4 +1,4 @@
-"""Confidence against Dice, one point a case."""
+"""Confidence against Dice, one point per case."""
 
 from __future__ import annotations
 

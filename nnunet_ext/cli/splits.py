@@ -1,0 +1,76 @@
+"""`nnunet_ext splits`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from nnunet_ext.cli.command import Command
+from nnunet_ext.options import SplitOptions
+
+if TYPE_CHECKING:
+    from nnunet_ext.commands.splits import SplitReport
+
+
+def splits_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", required=True, metavar="DATASET", help="dataset name or id, found in nnUNet_raw")
+    parser.add_argument(
+        "--patients",
+        required=True,
+        metavar="REGEX",
+        help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_'",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; name the patients on both sides of a fold in the splits that are there, status 1 if any",
+    )
+    how = parser.add_argument_group("how to split")
+    how.add_argument(
+        "--folds", type=int, default=SplitOptions.folds, metavar="N", help=f"how many (default: {SplitOptions.folds})"
+    )
+    how.add_argument(
+        "--seed",
+        type=int,
+        default=SplitOptions.seed,
+        metavar="N",
+        help=f"of the order of the patients (default: {SplitOptions.seed})",
+    )
+    how.add_argument(
+        "--balance",
+        metavar="FILE:COLUMN",
+        help="a table (CSV) with a column case; folds get equal shares of each value of COLUMN, such as a diagnosis",
+    )
+    how.add_argument(
+        "--overwrite", action="store_true", help="replace the splits that are there; trained folds no longer fit them"
+    )
+
+
+def splits(arguments: argparse.Namespace) -> int:
+    from nnunet_ext.commands.splits import check_splits, write_splits
+
+    options = SplitOptions(
+        dataset=arguments.d,
+        patients=arguments.patients,
+        folds=arguments.folds,
+        seed=arguments.seed,
+        balance=arguments.balance,
+        overwrite=arguments.overwrite,
+    )
+    report: SplitReport = check_splits(options) if arguments.check else write_splits(options)
+    print(*report.lines, sep="\n")
+    return 0 if report.by_patient else 1
+
+
+COMMAND = Command(
+    "splits",
+    "write nnU-Net's splits by patient, or name the patients on both sides of a fold",
+    splits_flags,
+    splits,
+    """example:
+  $ nnunet_ext splits -d 27 --patients '(patient[0-9]+)_'
+  fold  cases held out  patients  cases trained on  patients
+     0              32        16               128        64
+  ...
+  Saved to nnUNet_preprocessed/Dataset027_ACDC/splits_final.json""",
+)

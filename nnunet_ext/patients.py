@@ -1,0 +1,68 @@
+"""Which patient a case is of, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+NUMBER_AND_WORD = re.compile(r"(.*[0-9])[_-][^_-]+")  # patient001_frame12, A0-17-es
+PATTERN_OF_SUCH_NAMES = "(.+)[_-]"  # for `patient_of`: all before the last word
+
+
+def patient_of(case: str, pattern: str | None) -> str:
+    """The patient's name in a case's name.
+
+    Cases of a patient resemble each other, two frames of a heart or several studies, so statistics that take them for
+    independent promise too much.
+
+    Args:
+        case: its name.
+        pattern: a regular expression, looked for anywhere in the name; its first group is the patient, as in
+            "(patient[0-9]+)_frame". None: each case is a patient of its own.
+
+    Raises:
+        ValueError: if the pattern is no regular expression, has no group, or does not fit the case.
+    """
+    if pattern is None:
+        return case
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f'The pattern of patients must be a regular expression; found "{pattern}": {error}.'
+        ) from None
+    if not expression.groups:
+        raise ValueError(
+            f'The pattern of patients must have a group in parentheses around the patient\'s name; found "{pattern}".'
+        )
+    match = expression.search(case)
+    if match is None or not match.group(1):
+        raise ValueError(
+            f'The pattern of patients must give every case a name; "{pattern}" finds none in "{case}". Correct the '
+            f"pattern, or rename the case."
+        )
+    return match.group(1)
+
+
+def cases_of_one_name(cases: Iterable[str]) -> dict[str, list[str]]:
+    """Cases whose names look as if they were of one patient: `patient001_frame01` and `patient001_frame12`.
+
+    Such names are a number with something before it, then `_` or `-`, then one word more; all before that word is
+    taken for the patient. So `hippocampus_001` and `hippocampus_002` are no such names: what they share ends in no
+    number. Neither are those of a few collections with many cases each, `KiTS19_001` and `KiTS21_001`: there must be
+    at least as many names of patients as cases of any one of them.
+
+    Args:
+        cases: names.
+
+    Returns:
+        Name of a patient to cases, sorted, where there are at least two; empty if the names do not look like that.
+    """
+    patients: dict[str, list[str]] = {}
+    for case in sorted(set(cases)):
+        match = NUMBER_AND_WORD.fullmatch(case)
+        if match:
+            patients.setdefault(match.group(1), []).append(case)
+    if not patients or len(patients) < max(map(len, patients.values())):
+        return {}
+    return {patient: names for patient, names in patients.items() if len(names) > 1}

@@ -1,0 +1,140 @@
+"""Who is trained on and who is held out: nnU-Net's `splits_final.json`, and such splits by patient."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_ext.patients import patient_of
+
+Split = Mapping[str, Sequence[str]]  # "train" and "val" to names of cases
+
+FILE_NAME = "splits_final.json"
+
+
+def read_splits(file: Path) -> list[Split]:
+    """nnU-Net's `splits_final.json`: one entry per fold.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: if it has another form.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"The splits of the training say which cases each fold was trained on; {file} does not exist. Set "
+            f"nnUNet_preprocessed to the folder that the training used, or give the file with --splits."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON
+        content = None
+    if not isinstance(content, list) or not all(
+        isinstance(fold, dict) and {"train", "val"} <= fold.keys() for fold in content
+    ):
+        raise ValueError(f'Splits must be a list of folds with "train" and "val"; {file} has another form.')
+    return content
+
+
+@dataclass(frozen=True)
+class SharedPatient:
+    """A patient with cases on both sides of a fold.
+
+    Attributes:
+        patient: by name.
+        trained: the patient's cases that are trained on.
+        held_out: those that are not.
+    """
+
+    patient: str
+    trained: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def shared_patients(trained: Sequence[str], held_out: Sequence[str], pattern: str) -> list[SharedPatient]:
+    """The patients that have cases among both, sorted by name.
+
+    Args:
+        trained: names of cases.
+        held_out: names of other cases.
+        pattern: of the patients, see `patient_of`.
+
+    Raises:
+        ValueError: if the pattern does not fit a case.
+    """
+    sides: list[dict[str, list[str]]] = [{}, {}]
+    for side, cases in zip(sides, (trained, held_out), strict=True):
+        for case in sorted(set(cases)):
+            side.setdefault(patient_of(case, pattern), []).append(case)
+    return [
+        SharedPatient(patient, tuple(sides[0][patient]), tuple(sides[1][patient]))
+        for patient in sorted(sides[0].keys() & sides[1].keys())
+    ]
+
+
+def splits_by_patient(
+    patients: Mapping[str, str], *, folds: int = 5, seed: int = 12345, groups: Mapping[str, str] | None = None
+) -> list[dict[str, list[str]]]:
+    """A cross-validation whose folds hold out whole patients, balanced in number of cases.
+
+    Patients come in random order, those with most cases first, and each goes to the fold that has the fewest held-out
+    cases so far. With groups, such as the diagnosis or the centre, one group after the other is dealt out, and the
+    fewest cases of that group count first. If all patients have as many cases, folds differ by one patient at most;
+    otherwise by about the cases of one patient.
+
+    Args:
+        patients: case to patient.
+        folds: how many.
+        seed: of the order; the same one gives the same splits with any version of Python.
+        groups: case to the group in which the folds are to be balanced as well; None balances the number of cases
+            only.
+
+    Returns:
+        As nnU-Net's `splits_final.json`: "train" and "val" of each fold, sorted. Every case is in "val" once.
+
+    Raises:
+        ValueError: if there are fewer than two folds, or fewer patients than folds, or a patient has cases in
+            several groups.
+    """
+    sizes = Counter(patients.values())
+    if not 2 <= folds <= len(sizes):
+        raise ValueError(
+            f"A cross-validation by patient takes at least 2 folds, and a patient for each; found {folds} folds and "
+            f"{len(sizes)} patients."
+        )
+    group_of = _group_of_each(patients, groups)
+    generator = random.Random(seed)  # Python promises the sequence of random() for a seed, not that of shuffle()
+    order = {patient: generator.random() for patient in sorted(sizes)}
+    held_out = [0] * folds
+    fold_of: dict[str, int] = {}
+    for group in sorted(set(group_of.values())):
+        of_group = [0] * folds
+        members = [patient for patient in sizes if group_of[patient] == group]
+        for patient in sorted(members, key=lambda one: (-sizes[one], order[one])):
+            fold = min(range(folds), key=lambda one: (of_group[one], held_out[one], one))
+            fold_of[patient] = fold
+            of_group[fold] += sizes[patient]
+            held_out[fold] += sizes[patient]
+    return [
+        {
+            "train": sorted(case for case, patient in patients.items() if fold_of[patient] != fold),
+            "val": sorted(case for case, patient in patients.items() if fold_of[patient] == fold),
+        }
+        for fold in range(folds)
+    ]
+
+
+def _group_of_each(patients: Mapping[str, str], groups: Mapping[str, str] | None) -> dict[str, str]:
+    """Patient to group; one for all without groups."""
+    found: dict[str, str] = {}
+    for case, patient in sorted(patients.items()):
+        group = groups[case] if groups is not None else ""
+        if found.setdefault(patient, group) != group:
+            raise ValueError(
+                f"Folds are balanced by patient, so all cases of a patient must be in one group; {case} of {patient} "
+                f"is in {group!r}, another one in {found[patient]!r}."
+            )
+    return found
