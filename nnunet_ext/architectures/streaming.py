@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.feature_taps import is_unet
-from nnunet_ext.architectures.posterior import to_logits
 
-SMALLEST_PROBABILITY = 1e-6
 Mixture = Literal["log", "paper"]
-WeightRule = Callable[..., Tensor]  # (probabilities, valid_slices=..., regions=...) to weights that sum to 1 over K
+# (probabilities, valid_slices=..., regions=...) to the logarithms of weights that sum to 1 over K
+WeightRule = Callable[..., Tensor]
 
 
 def memory_weights(
@@ -37,13 +36,20 @@ def memory_weights(
     Returns:
         (K, B, 1, 1, *in_plane) in fp32, sums to 1 over K.
     """
+    return log_memory_weights(probabilities, kappa=kappa, valid_slices=valid_slices, regions=regions).exp()
+
+
+def log_memory_weights(
+    probabilities: Tensor, *, kappa: float = 1.0, valid_slices: Tensor | None = None, regions: bool = False
+) -> Tensor:
+    """The natural logarithm of `memory_weights`, which is finite whatever kappa is."""
     memory = mean_over_slices(probabilities.float(), valid_slices)  # (K, B, C, 1, *in_plane)
     if regions:
         # the unbiased variance of the two numbers p and 1 - p is (p - (1 - p))^2 / 2
         decidedness = ((2 * memory - 1).square() / 2).mean(dim=2, keepdim=True)
     else:
         decidedness = memory.var(dim=2, keepdim=True)
-    return torch.softmax(kappa * decidedness, dim=0)
+    return torch.log_softmax(kappa * decidedness, dim=0)
 
 
 def mean_over_slices(probabilities: Tensor, valid_slices: Tensor | None) -> Tensor:
@@ -65,8 +71,8 @@ class MemoryWeights:
         self.kappa = kappa
 
     def __call__(self, probabilities: Tensor, *, valid_slices: Tensor | None, regions: bool) -> Tensor:
-        """(K, B, C, D, *in_plane) to (K, B, 1, 1, *in_plane)."""
-        return memory_weights(probabilities, kappa=self.kappa, valid_slices=valid_slices, regions=regions)
+        """(K, B, C, D, *in_plane) to the logarithms of weights (K, B, 1, 1, *in_plane)."""
+        return log_memory_weights(probabilities, kappa=self.kappa, valid_slices=valid_slices, regions=regions)
 
 
 class FixedWeights:
@@ -80,9 +86,29 @@ class FixedWeights:
         self.weights = tuple(weights)
 
     def __call__(self, probabilities: Tensor, *, valid_slices: Tensor | None, regions: bool) -> Tensor:
-        """(K, B, C, D, *in_plane) to (K, 1, 1, 1, ...)."""
+        """(K, B, C, D, *in_plane) to the logarithms of weights (K, 1, 1, 1, ...); a weight of 0 has -inf."""
         weights = torch.tensor(self.weights, dtype=torch.float32, device=probabilities.device)
-        return weights.reshape(-1, *(1,) * (probabilities.ndim - 1))
+        return weights.log().reshape(-1, *(1,) * (probabilities.ndim - 1))
+
+
+def mixed_log_probabilities(logits: Tensor, log_weights: Tensor) -> Tensor:
+    """log sum_i W_i softmax(z_i), without a floor: also where all classifiers are wrong the gradient is whole.
+
+    Args:
+        logits: (K, B, C, ...) in fp32.
+        log_weights: log W_i, broadcast against the logits.
+
+    Returns:
+        (B, C, ...); its exponential sums to 1 over C.
+    """
+    return torch.logsumexp(log_weights + F.log_softmax(logits, dim=2), dim=0)
+
+
+def mixed_log_odds(logits: Tensor, log_weights: Tensor) -> Tensor:
+    """log Q - log(1 - Q) of Q = sum_i W_i sigmoid(z_i), without a floor; arguments as above."""
+    inside = torch.logsumexp(log_weights + F.logsigmoid(logits), dim=0)
+    outside = torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=0)
+    return inside - outside
 
 
 class StreamingNetwork(nn.Module):
@@ -94,7 +120,11 @@ class StreamingNetwork(nn.Module):
     probabilities are squeezed, while the labels are the same.
 
     A 2D network takes a stack of slices, too: (B, channels, D, *in_plane). A single slice is a stack of one. A 3D
-    network's slices lie along the first spatial axis. A slice that is constant in all channels is padding.
+    network's slices lie along the first spatial axis.
+
+    Padding does not enter the memory. It is what a loader added to an image and marked with NaN (`marked_padding`);
+    the classifiers see zeros there. Slices that are blank in the image itself count as any other. The stock predictor
+    marks nothing, so that under it all slices of a tile count, those that it pads to the size of a patch, too.
 
     Args:
         classifiers: each (B, channels, *spatial) to logits (B, C, *spatial), or a list of them with deep supervision.
@@ -125,11 +155,12 @@ class StreamingNetwork(nn.Module):
     def forward(self, image: Tensor) -> Any:
         """(B, channels, [D,] *in_plane) to (B, C, [D,] *in_plane), or a list of that with deep supervision."""
         stack = image[:, :, None] if self.is_2d and image.ndim == 4 else image  # (B, channels, D, *in_plane)
-        valid_slices = slices_with_content(stack)
-        outputs = [self.classify(classifier, stack) for classifier in self.classifiers]
+        is_padding = marked_padding(stack)
+        blanked = with_blank_slices(stack, is_padding)
+        outputs = [self.classify(classifier, blanked) for classifier in self.classifiers]
         supervised = isinstance(outputs[0], list)
         scales = zip(*outputs, strict=True) if supervised else [outputs]
-        mixed = [self.mix(torch.stack(list(logits)), valid_slices) for logits in scales]
+        mixed = [self.combine_logits(torch.stack(list(logits)), ~is_padding) for logits in scales]
         if stack is not image:
             mixed = [output[:, :, 0] for output in mixed]
         return mixed if supervised else mixed[0]
@@ -147,35 +178,25 @@ class StreamingNetwork(nn.Module):
 
         return [stacked(output) for output in logits] if isinstance(logits, list) else stacked(logits)
 
-    def mix(self, logits: Tensor, valid_slices: Tensor | None) -> Tensor:
-        """The classifiers' logits (K, B, C, D, *in_plane) to the network's output (B, C, D, *in_plane)."""
-        return self.to_output(self.combine(self.probabilities(logits), valid_slices))
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """What nnU-Net would make of logits (K, B, C, ...), in fp32."""
-        return torch.sigmoid(logits.float()) if self.has_regions else torch.softmax(logits.float(), dim=2)
-
-    def combine(self, probabilities: Tensor, valid_slices: Tensor | None = None) -> Tensor:
-        """Mixes the classifiers' probabilities: sum_i W_i P_i.
+    def combine_logits(self, logits: Tensor, valid_slices: Tensor | None = None) -> Tensor:
+        """The classifiers' logits to the network's output, in fp32 whatever the logits are.
 
         Args:
-            probabilities: (K, B, C, D, *in_plane).
-            valid_slices: (B, D); at a coarser scale D may be smaller than theirs.
+            logits: (K, B, C, D, *in_plane), of a stack, a patch or a whole volume.
+            valid_slices: (B, D), False for padding, which does not enter the memory; at a coarser scale D may be
+                smaller than theirs. None: all slices are valid.
 
         Returns:
-            (B, C, D, *in_plane), a proper distribution.
+            (B, C, D, *in_plane): the logarithm of the mixed probabilities, their log-odds for regions, or with the
+            paper's mixture the probabilities.
         """
-        if valid_slices is not None and valid_slices.shape[1] != probabilities.shape[3]:
-            pooled = F.adaptive_max_pool1d(valid_slices.float()[:, None], probabilities.shape[3])  # any slice of it
-            valid_slices = pooled[:, 0] > 0
-        weights = self.weigh(probabilities, valid_slices=valid_slices, regions=self.has_regions)
-        return (weights * probabilities).sum(dim=0)
-
-    def to_output(self, mixed: Tensor) -> Tensor:
-        """Mixed probabilities in the form that nnU-Net's non-linearity follows."""
+        logits = logits.float()
+        probabilities = torch.sigmoid(logits) if self.has_regions else torch.softmax(logits, dim=2)
+        valid_slices = slices_at_depth(valid_slices, logits.shape[3])
+        log_weights = self.weigh(probabilities, valid_slices=valid_slices, regions=self.has_regions)
         if self.mixture == "paper":
-            return mixed
-        return to_logits(mixed, regions=self.has_regions, smallest=SMALLEST_PROBABILITY)
+            return (log_weights.exp() * probabilities).sum(dim=0)
+        return (mixed_log_odds if self.has_regions else mixed_log_probabilities)(logits, log_weights)
 
     @property
     def decoder(self) -> DeepSupervisionSwitch:
@@ -231,7 +252,22 @@ def with_dropout(network: nn.Module, probability: float) -> nn.Module:
     return BottleneckDropout(network, probability) if is_unet(network) else network
 
 
-def slices_with_content(stack: Tensor) -> Tensor:
-    """Which slices of (B, channels, D, *in_plane) are not constant in all channels, (B, D)."""
-    voxels = stack.detach().flatten(start_dim=3)  # (B, channels, D, voxels)
-    return (voxels.amax(dim=3) > voxels.amin(dim=3)).any(dim=1)
+def marked_padding(stack: Tensor) -> Tensor:
+    """Which slices of (B, channels, D, *in_plane) a loader marked as padding, (B, D): NaN all over the first channel.
+
+    Not in all channels, because a cascade appends the channels of its previous stage after the mark is set.
+    """
+    return stack[:, 0].isnan().flatten(start_dim=2).all(dim=2)
+
+
+def with_blank_slices(stack: Tensor, is_padding: Tensor) -> Tensor:
+    """(B, channels, D, *in_plane) with zeros in the slices of which `is_padding`, (B, D), is True."""
+    in_plane = (1,) * (stack.ndim - 3)
+    return stack.masked_fill(is_padding.reshape(len(is_padding), 1, -1, *in_plane), 0.0)  # (B, D) to (B, 1, D, ...)
+
+
+def slices_at_depth(valid_slices: Tensor | None, depth: int) -> Tensor | None:
+    """(B, D) to (B, depth) at a coarser scale: valid if any slice that it is made of is valid."""
+    if valid_slices is None or valid_slices.shape[1] == depth:
+        return valid_slices
+    return F.adaptive_max_pool1d(valid_slices.float()[:, None], depth)[:, 0] > 0  # (B, 1, D) to (B, depth)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nnunet_ext.architectures.mirroring import Flip
-from nnunet_ext.architectures.streaming import StreamingNetwork, slices_with_content
+from nnunet_ext.architectures.streaming import StreamingNetwork
 from nnunet_ext.inference.sliding_window import TiledImage, sliding_window_logits
 
 
@@ -34,7 +34,7 @@ def mixture_logits(
     """What a mixture returns for a volume, (C, D, *in_plane): its classifiers' probabilities with its own memory.
 
     The classifiers' logits are averaged over flips and blended over tiles before they become probabilities, as the
-    logits of one network are. Blank slices do not enter the memory.
+    logits of one network are. The padding of the tiles is cut off before; every slice that is left counts.
     """
     logits = torch.stack(
         [
@@ -42,8 +42,4 @@ def mixture_logits(
             for classifier in network.classifiers
         ]
     )  # (K, C, D, *in_plane)
-    without_padding = (slice(None), *tiled.crop)
-    image = tiled.image[without_padding]  # (channels, D, *in_plane)
-    probabilities = network.probabilities(logits[:, None])  # (K, 1, C, D, *in_plane)
-    mixed = network.combine(probabilities, slices_with_content(image[None]))
-    return network.to_output(mixed)[0]
+    return network.combine_logits(logits[:, None], valid_slices=None)[0]  # (1, C, D, *in_plane) to (C, D, *in_plane)

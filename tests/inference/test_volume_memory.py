@@ -66,15 +66,16 @@ def test_fixed_weights_give_the_same_tile_by_tile_and_over_the_volume():
     )
 
 
-def test_padding_to_the_patch_and_blank_slices_do_not_enter_the_memory():
+def test_padding_to_the_patch_does_not_enter_the_memory_and_blank_slices_of_the_image_do():
     # four slices of an image, two blank ones behind them, and a patch of ten slices that nnU-Net pads around
-    image = volume(4, 8, 8)
-    blank = torch.zeros((1, 2, 8, 8))
+    image = torch.cat([volume(4, 8, 8), torch.zeros((1, 2, 8, 8))], dim=1)
     network = mixture(nn.Conv3d)
-    alone = mixture_logits(network, tile_image(image, (4, 8, 8)), IDENTITY, device=CPU)
-    padded = mixture_logits(network, tile_image(torch.cat([image, blank], dim=1), (10, 8, 8)), IDENTITY, device=CPU)
+    alone = mixture_logits(network, tile_image(image, (6, 8, 8)), IDENTITY, device=CPU)
+    padded = mixture_logits(network, tile_image(image, (10, 8, 8)), IDENTITY, device=CPU)
     assert padded.shape == (3, 6, 8, 8)
-    torch.testing.assert_close(padded[:, :4], alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(padded, alone, atol=1e-4, rtol=1e-4)
+    without_blank = mixture_logits(network, tile_image(image[:, :4], (4, 8, 8)), IDENTITY, device=CPU)
+    assert (padded[:, :4] - without_blank).abs().max() > 1e-3
 
 
 def test_flips_are_averaged_as_logits_within_each_classifier():
