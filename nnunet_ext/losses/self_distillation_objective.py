@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_ext.architectures.self_distilling import DistillationOutput
 from nnunet_ext.losses.self_distillation import distillation_kl, mean_teacher_kl
 
 TeacherRule = Literal["deep", "reversed", "mean"]
 SegmentationLoss = Callable[[Any, Any], Tensor]
+
+
+class DistillationOutput(NamedTuple):
+    """What a self-distilling network returns in training; lists hold the finest level first.
+
+    Attributes:
+        segmentation: what the plain network returns.
+        encoder_logits: of the encoder's levels that take part, each (B, C, *spatial).
+        decoder_logits: of the decoder's, the bottleneck last.
+        encoder_vectors: of the encoder's features that are compared themselves, each (B, 128).
+        decoder_vectors: of the decoder's.
+    """
+
+    segmentation: Tensor | list[Tensor]
+    encoder_logits: Sequence[Tensor]
+    decoder_logits: Sequence[Tensor]
+    encoder_vectors: Sequence[Tensor] = ()
+    decoder_vectors: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)

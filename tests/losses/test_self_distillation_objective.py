@@ -4,8 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nnunet_ext.architectures.self_distilling import DistillationOutput
-from nnunet_ext.losses.self_distillation_objective import DistillationTerms, SelfDistillationLoss, target_on_grid
+from nnunet_ext.losses.self_distillation_objective import (
+    DistillationOutput,
+    DistillationTerms,
+    SelfDistillationLoss,
+    target_on_grid,
+)
 
 CLASSES = 3
 NOTHING = {"supervision": 0.0, "encoder": 0.0, "decoder": 0.0, "vectors": 0.0}
