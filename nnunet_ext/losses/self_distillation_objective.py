@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_ext.losses.self_distillation import distillation_kl, mean_teacher_kl
+from nnunet_ext.losses.targets import target_on_grid
 
 TeacherRule = Literal["deep", "reversed", "mean"]
 SegmentationLoss = Callable[[Any, Any], Tensor]
@@ -137,11 +138,3 @@ class SelfDistillationLoss(nn.Module):
     def taught_by(self, teacher: Tensor) -> Tensor:
         """The teacher as its students see it."""
         return teacher.detach() if self.terms.detach_teacher else teacher
-
-
-def target_on_grid(target: Tensor, logits: Tensor) -> Tensor:
-    """A target (B, channels, *spatial) at the nearest voxels of the logits' grid, in its own type."""
-    grid = logits.shape[2:]
-    if target.shape[2:] == grid:
-        return target
-    return F.interpolate(target.float(), size=grid, mode="nearest-exact").to(target.dtype)
