@@ -12,11 +12,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_ext.files.atomic import atomic_path
-from nnunet_ext.files.checkpoints import plain_network, save_checkpoint
+from nnunet_ext.files.checkpoints import EXTRA_STATE_KEY, plain_network, save_checkpoint
 from nnunet_ext.losses.added_terms import AddedTerm, LossWithTerms
 from nnunet_ext.trainers.losses.one_output import loss_of_one_output, with_loss_of_one_output
-
-EXTRA_STATE_KEY = "nnunet_ext"
 
 
 class ExtTrainer(nnUNetTrainer):
@@ -47,7 +45,7 @@ class ExtTrainer(nnUNetTrainer):
 
         The class's own `build_network_architecture` stays as it is: prediction calls it for the plain network.
         """
-        build_plain = self.build_network_architecture
+        build_plain = self.network_builder()
 
         @functools.wraps(build_plain)  # nnU-Net looks at the signature
         def build(*arguments: Any) -> nn.Module:
@@ -58,6 +56,10 @@ class ExtTrainer(nnUNetTrainer):
             super().initialize()
         finally:
             del self.__dict__["build_network_architecture"]
+
+    def network_builder(self) -> Callable[..., nn.Module]:
+        """Hook: what builds the planned network when it is trained; prediction asks the class itself."""
+        return self.build_network_architecture
 
     def training_network(self, network: nn.Module) -> nn.Module:
         """Hook: what training runs around the planned network; its state dict must be the planned network's."""

@@ -196,6 +196,8 @@ def preprocessed_cases(monkeypatch):
             labels = (image > 0).astype(np.int8)
             properties = {"class_locations": {1: np.argwhere(labels), (1, 2): np.argwhere(labels), (2,): []}}
             blocks = {"chunks": image.shape, "blocks": image.shape}
+            for file in folder.glob(f"{name}*"):
+                file.unlink()  # of a trainer before
             nnUNetDatasetBlosc2.save_case(image, labels, properties, str(folder / name), **blocks)
         splits = [{"train": ["case1", "case2"], "val": ["case1", "case2"]}]
         (folder.parent / "splits_final.json").write_text(json.dumps(splits))

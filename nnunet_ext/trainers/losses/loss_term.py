@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from torch import distributed
 
 from nnunet_ext.losses.added_terms import LossWithTerms
 from nnunet_ext.trainers.base import ExtTrainer
-from nnunet_ext.trainers.curves import log_curve
+from nnunet_ext.trainers.curves import log_curve, mean_over_processes
 from nnunet_ext.trainers.losses.extra_targets import split_extras, with_extras
 
 CURVE_PREFIX = "loss term "
@@ -80,12 +78,3 @@ class LossTermPart(ExtTrainer):
             mean = mean_over_processes(outputs[name]) if weight else float("nan")
             log_curve(self.logger, name, mean, self.current_epoch)
             self.print_to_log_file(f"{name}: {mean:.4f}, weight {weight:.4g}" if weight else f"{name}: weight 0")
-
-
-def mean_over_processes(values: list[float]) -> float:
-    """The mean of the values of all steps of an epoch, with DDP of all processes."""
-    if distributed.is_available() and distributed.is_initialized():
-        gathered: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(gathered, values)
-        values = [value for process in gathered for value in process]
-    return float(np.mean(values))
