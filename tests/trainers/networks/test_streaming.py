@@ -1,4 +1,4 @@
-"""Streaming trainers: steps on stacks and on 3D patches, checkpoints that predict, bits that resume."""
+"""Streaming trainers: steps on slabs and on 3D patches, checkpoints that predict, bits that resume."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -34,7 +34,7 @@ SLICES = 3
 
 
 def streaming_plans(plans):
-    """The fixture's 2D plans for stacks of three slices, and a 3D configuration beside them."""
+    """The fixture's 2D plans for slabs of three slices, and a 3D configuration beside them."""
     changed = deepcopy(plans)
     changed["continue_training"] = False  # the constructor takes it out
     changed["original_median_shape_after_transp"] = [SLICES, 40, 40]
@@ -78,7 +78,7 @@ def make_streaming(make_trainer):
 
 
 def random_batch(trainer, seed=0):
-    """In the form of the loader: stacks of a 2D configuration (2, 1, 3, 16, 16), patches of a 3D one."""
+    """In the form of the loader: slabs of a 2D configuration (2, 1, 3, 16, 16), patches of a 3D one."""
     generator = torch.Generator().manual_seed(seed)
     patch = trainer.configuration_manager.patch_size
     shape = (SLICES, *patch) if len(patch) == 2 else tuple(patch)
@@ -324,9 +324,9 @@ def test_a_checkpoint_predicts_what_the_trainer_does(make_streaming, part, regio
     trainer.set_deep_supervision_enabled(False)
     assert torch.equal(outputs(network, slices), outputs(trainer.network, slices))
     if part != "DeepLab":
-        stacks = random_batch(trainer, 1)["data"]
+        slabs = random_batch(trainer, 1)["data"]
         assert network.has_regions is regions
-        assert torch.equal(outputs(network, stacks), outputs(trainer.network, stacks))
+        assert torch.equal(outputs(network, slabs), outputs(trainer.network, slabs))
 
 
 @pytest.mark.parametrize("part", ["Streaming", "StreamingUNetD3P"])
@@ -402,7 +402,7 @@ def test_with_ema_the_average_is_a_mixture(make_streaming, regions):
     assert network.has_regions is regions
 
 
-def test_with_batch_norm_the_mean_of_weights_is_refreshed_on_stacks(make_streaming):
+def test_with_batch_norm_the_mean_of_weights_is_refreshed_on_slabs(make_streaming):
     trainer = make_streaming("Streaming_BN_SWA_4epochs", num_iterations_per_epoch=2)
     trainer.dataloader_train = iter([random_batch(trainer, 10 + step) for step in range(2)])
     run_epochs(trainer, 4)
