@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.distillation_heads import LevelHeads
 from nnunet_ext.architectures.feature_taps import tap_features
-
-
-class DistillationOutput(NamedTuple):
-    """What a self-distilling network returns in training; lists hold the finest level first.
-
-    Attributes:
-        segmentation: what the plain network returns.
-        encoder_logits: of the encoder's levels that take part, each (B, C, *spatial).
-        decoder_logits: of the decoder's, the bottleneck last.
-        encoder_vectors: of the encoder's features that are compared themselves, each (B, 128).
-        decoder_vectors: of the decoder's.
-    """
-
-    segmentation: Tensor | list[Tensor]
-    encoder_logits: Sequence[Tensor]
-    decoder_logits: Sequence[Tensor]
-    encoder_vectors: Sequence[Tensor] = ()
-    decoder_vectors: Sequence[Tensor] = ()
+from nnunet_ext.losses.self_distillation_objective import DistillationOutput
 
 
 class SelfDistillingUNet(nn.Module):

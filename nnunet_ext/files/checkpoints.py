@@ -22,6 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.files.atomic import atomic_path
 
+EXTRA_STATE_KEY = "nnunet_ext"  # of a checkpoint: what this package adds to nnU-Net's
+CANNOT_SEGMENT_KEY = "cannot_segment"  # in there, where a training without labels wrote it
+
 _NUMBER_TYPES = (
     *(np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64),
     *(np.float16, np.float32, np.float64),

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, log
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nnunet_ext.losses.targets import Target, probabilities_of, require_fitting, truth_by_output, without_ignored
 
 DiceForm = Literal["proper", "paper"]
 
@@ -25,18 +27,6 @@ SMOOTH = 1e-6
 DICE_FLOOR = 1e-6  # p and g lie in [1e-6, 1 - 1e-6] in the Dice term
 LOG_FLOOR = log(1e-9)  # ln p is not smaller in the focal term
 IGNORE = "ignore"  # what nnU-Net's dataset.json calls the ignore label
-
-
-class Target(NamedTuple):
-    """A target without its ignored voxels.
-
-    Attributes:
-        truth: (B, 1, *spatial) labels, int64, or (B, regions, *spatial), fp32 zeros and ones.
-        counted: (B, 1, *spatial), fp32, 0 where a voxel is ignored; None if all count.
-    """
-
-    truth: Tensor
-    counted: Tensor | None
 
 
 class DiceFocalLoss(nn.Module):
@@ -103,8 +93,7 @@ class DiceFocalLoss(nn.Module):
 
         Args:
             logits: (B, C, *spatial).
-            target: (B, 1, *spatial) labels of any number type; for regions (B, C, *spatial) zeros and ones, with an
-                ignore label (B, C + 1, *spatial).
+            target: nnU-Net's, see `without_ignored`.
 
         Raises:
             ValueError: if the shapes do not fit, the batch is empty, or the class weights are not C.
@@ -148,10 +137,8 @@ def dice_loss(
         raise ValueError(
             f"class_weights must hold one number for each of the {outputs} outputs; found {len(class_weights)}."
         )
-    logits = logits.float()
-    probabilities = torch.sigmoid(logits) if regions else torch.softmax(logits, dim=1)
-    p = probabilities.clamp(DICE_FLOOR, 1 - DICE_FLOOR)
-    g = (target.truth if regions else one_hot(target.truth, outputs)).clamp(DICE_FLOOR, 1 - DICE_FLOOR)
+    p = probabilities_of(logits, regions=regions).clamp(DICE_FLOOR, 1 - DICE_FLOOR)
+    g = truth_by_output(target, outputs, regions=regions).clamp(DICE_FLOOR, 1 - DICE_FLOOR)
     counted = 1.0 if target.counted is None else target.counted
     overlap = (counted * p * g).flatten(start_dim=2).sum(dim=2)  # (B, C)
     squares = (counted * (p * p + g * g)).flatten(start_dim=2).sum(dim=2)
@@ -194,32 +181,6 @@ def focal_loss(
     if target.counted is None:
         return by_voxel.mean()
     return (target.counted * by_voxel).sum() / target.counted.sum().clamp_min(1)
-
-
-def without_ignored(target: Tensor, *, regions: bool = False, ignore_label: int | None = None) -> Target:
-    """Splits nnU-Net's target into truth and the voxels that count.
-
-    Args:
-        target: as for `DiceFocalLoss.forward`.
-        regions: the target holds one channel a region.
-        ignore_label: the label of ignored voxels, which become background; for regions anything but None says that
-            the last channel marks them.
-    """
-    if regions:
-        if ignore_label is None:
-            return Target(target.float(), None)
-        return Target(target[:, :-1].float(), (~target[:, -1:].bool()).float())
-    labels = target.long()
-    if ignore_label is None:
-        return Target(labels, None)
-    counted = labels != ignore_label
-    return Target(labels.where(counted, 0), counted.float())
-
-
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Labels (B, 1, *spatial), int64, as zeros and ones (B, classes, *spatial), fp32."""
-    shape = (labels.shape[0], classes, *labels.shape[2:])
-    return torch.zeros(shape, device=labels.device).scatter_(1, labels, 1.0)
 
 
 def class_weights(labels: Mapping[str, int | Sequence[int]], weights: Mapping[str | int, float]) -> tuple[float, ...]:
@@ -265,16 +226,3 @@ def require_weights(weights: Iterable[float]) -> None:
     weights = tuple(weights)
     if not all(0 <= weight < inf for weight in weights) or not any(weights):
         raise ValueError(f"Class weights must be finite, at least 0 and not all 0; found {weights}.")
-
-
-def require_fitting(logits: Tensor, truth: Tensor, *, regions: bool) -> None:
-    """Raises ValueError unless logits (B, C, *spatial) hold voxels and the truth fits; it has no ignore channel."""
-    if not logits.numel():
-        raise ValueError(f"A batch must hold at least one voxel; found logits of the shape {tuple(logits.shape)}.")
-    channels = logits.shape[1] if regions else 1
-    expected = (logits.shape[0], channels, *logits.shape[2:])
-    if tuple(truth.shape) != expected:
-        raise ValueError(
-            f"Logits of the shape {tuple(logits.shape)} need a target of the shape {expected} (an ignore channel not "
-            f"counted); found {tuple(truth.shape)}."
-        )

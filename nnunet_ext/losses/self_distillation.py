@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunet_ext.losses.targets import probabilities_of
+
 # An average over a block can be 0, its logarithm must not be infinite. The smallest number of fp32: below a floor
 # there is no gradient, and a student that is sure and wrong would never learn.
 SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny  # 1.2e-38
@@ -81,8 +83,7 @@ def log_probabilities(logits: Tensor, *, grid: Grid, regions: bool) -> Tensor:
         if regions:
             return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1)
         return F.log_softmax(logits, dim=1)
-    probabilities = torch.sigmoid(logits) if regions else torch.softmax(logits, dim=1)
-    probabilities = on_grid(probabilities, grid)
+    probabilities = on_grid(probabilities_of(logits, regions=regions), grid)
     if regions:
         probabilities = torch.cat([probabilities, 1 - probabilities], dim=1)
     return probabilities.clamp_min(SMALLEST_PROBABILITY).log()

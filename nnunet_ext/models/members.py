@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 
-from nnunet_ext.files.checkpoints import CheckpointError, cast_weights, file_sha256, load_checkpoint
+from nnunet_ext.files.checkpoints import (
+    CANNOT_SEGMENT_KEY,
+    EXTRA_STATE_KEY,
+    CheckpointError,
+    cast_weights,
+    file_sha256,
+    load_checkpoint,
+)
 from nnunet_ext.models.training_facts import differing, facts_of_checkpoint
 from nnunet_ext.samples import (
     MANIFEST,
@@ -208,6 +215,7 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
             "Choose a file that a training wrote."
         )
     require_form(checkpoint, path)
+    require_segmentation(checkpoint, path)
     require_finite(checkpoint["network_weights"], path)
     axes = checkpoint.get("inference_allowed_mirroring_axes")
     return Member(
@@ -240,6 +248,16 @@ def require_form(checkpoint: Mapping[str, Any], path: Path) -> None:
             raise CheckpointError(
                 f"{path} is not an nnU-Net checkpoint: its {rule}. Choose a file that a training wrote."
             )
+
+
+def require_segmentation(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuses a checkpoint of a training without labels, which says of itself that it cannot segment."""
+    added = checkpoint.get(EXTRA_STATE_KEY)
+    if isinstance(added, Mapping) and added.get(CANNOT_SEGMENT_KEY):
+        raise CheckpointError(
+            f"Members must be networks that segment; {path} was written by {checkpoint['trainer_name']}, a training "
+            f"without labels. Start a training from it with -pretrained_weights, and predict with that."
+        )
 
 
 def require_recorded_files(samples: Iterable[Member]) -> None:

@@ -12,9 +12,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_ext.files.atomic import atomic_path
-from nnunet_ext.files.checkpoints import plain_network, save_checkpoint
-
-EXTRA_STATE_KEY = "nnunet_ext"
+from nnunet_ext.files.checkpoints import EXTRA_STATE_KEY, plain_network, save_checkpoint
+from nnunet_ext.losses.added_terms import AddedTerm, LossWithTerms
+from nnunet_ext.trainers.losses.one_output import loss_of_one_output, with_loss_of_one_output
 
 
 class ExtTrainer(nnUNetTrainer):
@@ -45,7 +45,7 @@ class ExtTrainer(nnUNetTrainer):
 
         The class's own `build_network_architecture` stays as it is: prediction calls it for the plain network.
         """
-        build_plain = self.build_network_architecture
+        build_plain = self.network_builder()
 
         @functools.wraps(build_plain)  # nnU-Net looks at the signature
         def build(*arguments: Any) -> nn.Module:
@@ -57,9 +57,32 @@ class ExtTrainer(nnUNetTrainer):
         finally:
             del self.__dict__["build_network_architecture"]
 
+    def network_builder(self) -> Callable[..., nn.Module]:
+        """Hook: what builds the planned network when it is trained; prediction asks the class itself."""
+        return self.build_network_architecture
+
     def training_network(self, network: nn.Module) -> nn.Module:
         """Hook: what training runs around the planned network; its state dict must be the planned network's."""
         return network
+
+    def loss_of_one_output(self, planned: nn.Module) -> nn.Module:
+        """Hook: the loss of one output (B, C, *spatial) and its target, instead of nnU-Net's, which is given."""
+        return planned
+
+    def loss_terms(self) -> list[AddedTerm]:
+        """Hook: what is added to the loss at full resolution. Extend `super()`'s; derive from `LossTermPart`."""
+        return []
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's loss with another loss of one output inside and terms around, whatever the parts' order is."""
+        planned = super()._build_loss()
+        loss = with_loss_of_one_output(planned, self.loss_of_one_output(loss_of_one_output(planned)))
+        terms = self.loss_terms()
+        if not terms:
+            return loss
+        with_terms = LossWithTerms(loss, terms).to(self.device)
+        with_terms.set_epoch(self.current_epoch, self.num_epochs)
+        return with_terms
 
     def extra_state(self) -> dict[str, Any]:
         """Hook: what a part must find again after a resume, beyond nnU-Net's own checkpoint. Extend `super()`'s."""

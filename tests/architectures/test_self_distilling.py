@@ -18,8 +18,8 @@ from nnunet_ext.architectures.distillation_heads import (
     steps_to_full_resolution,
 )
 from nnunet_ext.architectures.feature_taps import tap_features
-from nnunet_ext.architectures.self_distilling import DistillationOutput, SelfDistillingUNet
-from nnunet_ext.losses.self_distillation_objective import DistillationTerms, SelfDistillationLoss
+from nnunet_ext.architectures.self_distilling import SelfDistillingUNet
+from nnunet_ext.losses.self_distillation_objective import DistillationOutput, DistillationTerms, SelfDistillationLoss
 
 FEATURES = (4, 6, 8, 10)
 STRIDES = [(1, 1), (2, 2), (1, 2), (2, 2)]

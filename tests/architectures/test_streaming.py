@@ -15,8 +15,8 @@ from nnunet_ext.architectures.streaming import (
     FixedWeights,
     MemoryWeights,
     StreamingNetwork,
+    marked_padding,
     memory_weights,
-    slices_with_content,
     with_dropout,
 )
 
@@ -46,8 +46,21 @@ def mixture_of(plan, count=2, *, weigh=None, mixture="log", regions=False, dropo
 
 
 def stack(*, batch=2, slices=4, seed=0):
-    """Slabs of a 2D network or patches of a 3D one, (batch, channels, slices, 8, 12)."""
+    """Stacks of a 2D network or patches of a 3D one, (batch, channels, slices, 8, 12)."""
     return torch.randn((batch, CHANNELS, slices, 8, 12), generator=torch.Generator().manual_seed(seed))
+
+
+def with_padding(image, padded):
+    """The image with the slices that `padded` (a list of slices per stack) names marked as a loader does."""
+    marked = image.clone()
+    for position, slices in enumerate(padded):
+        marked[position, :, slices] = torch.nan
+    return marked
+
+
+def blanked(image, padded):
+    """What the classifiers see of it."""
+    return with_padding(image, padded).nan_to_num(nan=0.0)
 
 
 def random_probabilities(*shape, seed=0):
@@ -262,9 +275,8 @@ def test_the_gradient_flows_through_the_weights(regions):
 def test_the_memorys_rule_hands_on_all_it_is_given():
     probabilities = random_probabilities(2, 2, 3, 4, 5, 6)
     options = {"valid_slices": torch.tensor([[True, False, True, True]] * 2), "regions": True}
-    assert torch.equal(
-        MemoryWeights(3.0)(probabilities, **options), memory_weights(probabilities, kappa=3.0, **options)
-    )
+    found = MemoryWeights(3.0)(probabilities, **options)
+    torch.testing.assert_close(found.exp(), memory_weights(probabilities, kappa=3.0, **options))
 
 
 # --- fixed weights ---
@@ -276,7 +288,7 @@ def test_fixed_weights_are_the_same_everywhere(regions):
     weights = FixedWeights([0.7, 0.3])(probabilities, valid_slices=None, regions=regions)
     assert weights.shape == (2, 1, 1, 1, 1, 1)
     assert weights.dtype == torch.float32
-    assert weights.flatten().tolist() == pytest.approx([0.7, 0.3])
+    assert weights.flatten().exp().tolist() == pytest.approx([0.7, 0.3])
 
 
 @pytest.mark.parametrize("plan", ["2d", "3d"])
@@ -320,27 +332,88 @@ def test_the_papers_mixture_is_the_probabilities_themselves():
         np.testing.assert_allclose(network(image).numpy(), expected_mixture(logits), atol=1e-6)
 
 
-@pytest.mark.parametrize(("regions", "extremes"), [(False, (-13.816, 0.0)), (True, (-13.816, 13.816))])
-def test_impossible_classes_stay_finite(regions, extremes):
-    # ln 1e-6 = -13.816
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_output_is_the_logarithm_of_the_mixed_probabilities_or_their_log_odds(regions):
+    network = mixture_of("2d", 3, regions=regions)
+    logits = 3 * torch.randn((3, 2, 3, 4, 5, 6), generator=torch.Generator().manual_seed(0))
+    mixed = expected_mixture(logits, regions=regions)
+    expected = np.log(mixed / (1 - mixed)) if regions else np.log(mixed)
+    np.testing.assert_allclose(network.combine_logits(logits).numpy(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("regions", [False, True])
+def test_half_precision_logits_are_mixed_in_single_precision(regions, dtype):
     network = mixture_of("2d", regions=regions)
-    output = network.to_output(torch.tensor([0.0, 1.0]))
-    assert output.tolist() == pytest.approx(extremes, abs=0.05)  # 1 - 1e-6 is not exact in fp32
-
-
-def test_half_precision_logits_are_mixed_in_single_precision():
-    network = mixture_of("2d")
-    logits = torch.randn((2, 1, 3, 4, 5, 6), generator=torch.Generator().manual_seed(0)).half()
-    mixed = network.mix(logits, None)
+    logits = torch.randn((2, 1, 3, 4, 5, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = network.combine_logits(logits, None)
     assert mixed.dtype == torch.float32
-    assert torch.equal(mixed, network.mix(logits.float(), None))
+    assert torch.equal(mixed, network.combine_logits(logits.float(), None))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("rule", [MemoryWeights(), FixedWeights([1 / 3] * 3)])
+def test_identical_classifiers_are_that_classifier(rule, regions):
+    network = mixture_of("2d", 3, weigh=rule, regions=regions)
+    logits = 20 * torch.randn((1, 2, 3, 4, 5, 6), generator=torch.Generator().manual_seed(0))
+    found = network.combine_logits(logits.expand(3, -1, -1, -1, -1, -1))
+    expected = logits[0] if regions else logits[0].log_softmax(dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_classifier_without_weight_leaves_the_other_and_has_no_gradient(regions):
+    network = mixture_of("2d", weigh=FixedWeights([1.0, 0.0]), regions=regions)
+    logits = torch.randn((2, 1, 3, 2, 4, 4), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = network.combine_logits(logits)
+    torch.testing.assert_close(found, logits[0] if regions else logits[0].log_softmax(dim=1))
+    found[:, 0].sum().backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("margin", [14.0, 60.0])
+@pytest.mark.parametrize("regions", [False, True])
+def test_classifiers_that_are_all_wrong_by_a_margin_learn(regions, margin):
+    # Cross-entropy of the true class, whose logit is -margin beside 0: each of the two classifiers has half of the
+    # slope of one alone, which is 1 to rounding for classes as for a region.
+    network = mixture_of("2d", weigh=FixedWeights([0.5, 0.5]), regions=regions)
+    logits = torch.zeros((2, 1, 1 if regions else 2, 1, 1, 1))
+    logits[:, :, 0] = -margin
+    logits.requires_grad_()
+    output = network.combine_logits(logits)
+    target = torch.ones_like(output) if regions else torch.zeros((1, 1, 1, 1), dtype=torch.long)
+    criterion = nn.BCEWithLogitsLoss() if regions else nn.CrossEntropyLoss()
+    loss = criterion(output, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(margin, rel=1e-5)
+    assert logits.grad[:, 0, 0].flatten().tolist() == pytest.approx([-0.5, -0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_memorys_weights_learn_there_too(regions):
+    network = mixture_of("2d", weigh=MemoryWeights(), regions=regions)
+    logits = torch.zeros((2, 1, 2, 3, 1, 1))
+    logits[:, :, 0] = -60.0
+    logits.requires_grad_()
+    network.combine_logits(logits)[:, 0].sum().backward()
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[:, :, 0] > 0.4).all()
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1.0, 1e4])
+def test_weights_that_vanish_have_finite_logarithms(kappa):
+    weights = MemoryWeights(kappa)(one_voxel(one_hot(4), uniform(4)), valid_slices=None, regions=False)
+    # U is 1/4 and 0: log W of the second one is -log(1 + exp(kappa / 4))
+    assert weights.flatten()[1].item() == pytest.approx(-np.logaddexp(0, kappa / 4), rel=1e-5)
 
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_outputs_gradient_is_that_of_the_definition_in_finite_differences(regions):
     network = mixture_of("2d", regions=regions)
     logits = torch.randn((2, 1, 3, 2, 1, 1), generator=torch.Generator().manual_seed(0)).double().requires_grad_()
-    network.mix(logits, None)[0, 0].sum().backward()
+    network.combine_logits(logits, None)[0, 0].sum().backward()
 
     def total(values):
         mixed = expected_mixture(values, regions=regions)[0, 0]
@@ -358,12 +431,12 @@ def test_the_outputs_gradient_is_that_of_the_definition_in_finite_differences(re
 # --- stacks and slices ---
 
 
-def test_slices_of_a_slab_go_through_the_classifier_one_by_one():
-    network, slabs = mixture_of("2d").eval(), stack(batch=3, slices=5)
+def test_slices_of_a_stack_go_through_the_classifier_one_by_one():
+    network, stacks = mixture_of("2d").eval(), stack(batch=3, slices=5)
     with torch.no_grad():
         for classifier in network.classifiers:
-            one_by_one = torch.stack([classifier(slabs[:, :, d]) for d in range(5)], dim=2)
-            torch.testing.assert_close(network.classify(classifier, slabs), one_by_one)
+            one_by_one = torch.stack([classifier(stacks[:, :, d]) for d in range(5)], dim=2)
+            torch.testing.assert_close(network.classify(classifier, stacks), one_by_one)
 
 
 def test_a_single_slice_is_a_stack_of_one():
@@ -382,12 +455,12 @@ def test_a_single_slice_with_deep_supervision_is_a_stack_of_one():
     assert all(torch.equal(output, other[:, :, 0]) for output, other in zip(outputs, of_stack, strict=True))
 
 
-def test_slices_of_a_slab_share_their_weights():
+def test_slices_of_a_stack_share_their_weights():
     # So the output of a slice depends on the others, unlike that of any classifier
-    network, slabs = mixture_of("2d").eval(), stack(batch=1)
-    other = torch.cat([slabs[:, :, :1], stack(batch=1, seed=1)[:, :, 1:]], dim=2)
+    network, stacks = mixture_of("2d").eval(), stack(batch=1)
+    other = torch.cat([stacks[:, :, :1], stack(batch=1, seed=1)[:, :, 1:]], dim=2)
     with torch.no_grad():
-        assert not torch.allclose(network(slabs)[:, :, 0], network(other)[:, :, 0], atol=1e-5)
+        assert not torch.allclose(network(stacks)[:, :, 0], network(other)[:, :, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("plan", ["2d", "3d"])
@@ -402,41 +475,68 @@ def test_stacks_of_a_batch_do_not_mix(plan):
 @pytest.mark.parametrize("regions", [False, True])
 def test_padding_does_not_change_the_output_of_the_other_slices(regions, deep_supervision):
     network = mixture_of("2d", regions=regions, deep_supervision=deep_supervision).eval()
-    slabs = stack(batch=1, slices=3)
+    stacks = stack(batch=1, slices=3)
     with torch.no_grad():
-        expected = network(slabs)
-        for before, after, constant in [(1, 0, 0.0), (0, 2, 0.0), (2, 3, -5.0)]:
-            left, right = (torch.full((1, CHANNELS, count, 8, 12), constant) for count in (before, after))
-            found = network(torch.cat([left, slabs, right], dim=2))
+        expected = network(stacks)
+        for before, after in [(1, 0), (0, 2), (2, 3)]:
+            left, right = (torch.full((1, CHANNELS, count, 8, 12), torch.nan) for count in (before, after))
+            found = network(torch.cat([left, stacks, right], dim=2))
             pairs = zip(found, expected, strict=True) if deep_supervision else [(found, expected)]
             for output, plain in pairs:
                 torch.testing.assert_close(output[:, :, before : before + 3], plain)
 
 
-def test_a_slab_of_nothing_but_padding_stays_finite():
+@pytest.mark.parametrize("plan", ["2d", "3d"])
+@pytest.mark.parametrize("constant", [0.0, -5.0])
+def test_a_blank_slice_of_the_image_stays_in_the_memory(plan, constant):
+    network, image = mixture_of(plan).eval(), stack()
+    image[:, :, 0] = constant
+    with torch.no_grad():
+        logits = torch.stack([network.classify(classifier, image) for classifier in network.classifiers])
+        found = network(image).softmax(dim=1).numpy()
+    np.testing.assert_allclose(found, expected_mixture(logits), atol=2e-6)
+    assert np.abs(found - expected_mixture(logits, valid=[[False, True, True, True]] * 2)).max() > 1e-4
+
+
+def test_a_stack_of_nothing_but_padding_stays_finite():
     network = mixture_of("2d").train()
-    output = network(torch.zeros((1, CHANNELS, 3, 8, 12)))
+    output = network(torch.full((1, CHANNELS, 3, 8, 12), torch.nan))
     output.sum().backward()
     assert output.isfinite().all()
+    assert all(weight.grad.isfinite().all() for weight in network.parameters() if weight.grad is not None)
 
 
-def test_padding_of_a_3d_patch_does_not_enter_its_memory():
-    network, image = mixture_of("3d").eval(), stack()
-    image[0, :, 0] = image[1, :, 2:] = 0
+def test_padding_of_a_3d_patch_does_not_enter_its_memory_and_is_zero_to_the_classifiers():
+    network, image, padded = mixture_of("3d").eval(), stack(), [[0], [2, 3]]
     with torch.no_grad():
-        logits = torch.stack([classifier(image) for classifier in network.classifiers])
-        found = network(image).softmax(dim=1).numpy()
+        logits = torch.stack([classifier(blanked(image, padded)) for classifier in network.classifiers])
+        found = network(with_padding(image, padded)).softmax(dim=1).numpy()
     valid = [[False, True, True, True], [True, True, False, False]]
     np.testing.assert_allclose(found, expected_mixture(logits, valid=valid), atol=2e-6)
     assert np.abs(found - expected_mixture(logits)).max() > 1e-4
 
 
-def test_a_slice_is_padding_if_it_is_constant_in_all_channels():
+def test_the_channels_that_a_cascade_appends_bear_no_mark():
+    network, image = mixture_of("2d").eval(), stack(batch=1)
+    marked = image.clone()
+    marked[:, 0, 1], marked[:, 1, 1] = torch.nan, 1.0  # the previous stage's prediction, grown into the padding
+    with torch.no_grad():
+        assert torch.equal(network(marked), network(with_padding(image, [[1]])))
+
+
+def test_a_slice_is_padding_if_it_is_nan_throughout():
     image = torch.zeros((2, 2, 3, 4, 4))
-    image[0, 0, 1, 2, 3] = 1  # a voxel in the first channel
-    image[0, 1, 2, 0, 0] = -1  # a voxel in the second one
-    image[1, 0] = 7  # channels differ, but each is constant
-    assert slices_with_content(image).tolist() == [[False, True, True], [False, False, False]]
+    image[0, :, 1] = torch.nan
+    image[0, 0, 2, 2, 3] = torch.nan  # one voxel: the image is damaged, not padded
+    image[1, 1, 0] = torch.nan  # not in the first channel
+    assert marked_padding(image).tolist() == [[False, True, False], [False, False, False]]
+
+
+def test_the_image_that_is_given_keeps_its_marks():
+    image = with_padding(stack(), [[0], []])
+    with torch.no_grad():
+        mixture_of("2d").eval()(image)
+    assert image[0, :, 0].isnan().all()
 
 
 # --- deep supervision ---
@@ -459,22 +559,19 @@ def test_each_scale_has_a_memory_of_its_own(plan, regions):
 
 def test_a_coarse_slice_is_valid_if_any_slice_of_it_is():
     # Four slices, of which the first and the second become one, the third and the fourth another
-    network, probabilities = mixture_of("3d"), random_probabilities(2, 3, 3, 2, 4, 4)
+    network, logits = mixture_of("3d"), torch.randn((2, 3, 3, 2, 4, 4), generator=torch.Generator().manual_seed(0))
     valid = [[True, False, False, False], [False, False, True, True], [False, True, False, True]]
     coarse = [[True, False], [False, True], [True, True]]
-    found = network.combine(probabilities, torch.tensor(valid))
-    expected = (
-        expected_weights(probabilities.numpy(), kappa=20.0, valid=coarse)[:, :, None, None] * probabilities.numpy()
-    )
-    np.testing.assert_allclose(found.numpy(), expected.sum(axis=0), atol=1e-6)
+    found = network.combine_logits(logits, torch.tensor(valid)).softmax(dim=1)
+    np.testing.assert_allclose(found.numpy(), expected_mixture(logits, valid=coarse), atol=2e-6)
 
 
 def test_the_padding_of_a_3d_patch_stays_out_of_the_coarse_memory_too():
     network, image = mixture_of("3d", deep_supervision=True).eval(), stack()
-    image[:, :, 2:] = 0  # the second one of two coarse slices
+    padded = [[2, 3]] * 2  # the second one of two coarse slices
     with torch.no_grad():
-        _, coarse = network(image)
-        logits = torch.stack([classifier(image)[1] for classifier in network.classifiers])
+        _, coarse = network(with_padding(image, padded))
+        logits = torch.stack([classifier(blanked(image, padded))[1] for classifier in network.classifiers])
     expected = expected_mixture(logits, valid=[[True, False]] * 2)
     np.testing.assert_allclose(coarse.softmax(dim=1).numpy(), expected, atol=2e-6)
 

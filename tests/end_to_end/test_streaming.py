@@ -1,4 +1,4 @@
-"""Mixtures of classifiers through the stock commands: slabs in 2D, patches in 3D, prediction with both programs."""
+"""Mixtures of classifiers through the stock commands: stacks in 2D, patches in 3D, prediction with both programs."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.losses.dice_focal import DiceFocalLoss, class_weights, dice_loss, focal_loss, without_ignored
+from nnunet_ext.losses.dice_focal import DiceFocalLoss, class_weights, dice_loss, focal_loss
+from nnunet_ext.losses.targets import without_ignored
 
 LN_2 = math.log(2)
 

@@ -4,8 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nnunet_ext.architectures.self_distilling import DistillationOutput
-from nnunet_ext.losses.self_distillation_objective import DistillationTerms, SelfDistillationLoss, target_on_grid
+from nnunet_ext.losses.self_distillation_objective import (
+    DistillationOutput,
+    DistillationTerms,
+    SelfDistillationLoss,
+)
 
 CLASSES = 3
 NOTHING = {"supervision": 0.0, "encoder": 0.0, "decoder": 0.0, "vectors": 0.0}
@@ -254,40 +257,3 @@ def test_vectors_in_half_precision_are_compared_in_single_precision():
     far, near = torch.full((2, 5), 300.0).half(), torch.zeros(2, 5).half()
     output = random_output(NATIVE)._replace(encoder_vectors=[far, near], decoder_vectors=[near, near])
     assert added(output, targets(), vectors=1) == pytest.approx(90000)
-
-
-# --- targets ---
-
-
-def test_the_nearest_voxels_by_hand():
-    # Coarse voxel i of 2 covers 0..1 and 2..3 of 4; its centre is between them and rounds up: 1 and 3.
-    target = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert target_on_grid(target, torch.zeros(1, 3, 2, 2)).tolist() == [[[[5, 7], [13, 15]]]]
-    assert target_on_grid(target, torch.zeros(1, 3, 4, 2)).tolist() == [
-        [[[1, 3], [5, 7], [9, 11], [13, 15]]]  # one axis as it was
-    ]
-
-
-def test_a_target_on_the_logits_grid_stays_as_it_is():
-    target = random_target((4, 4))
-    assert target_on_grid(target, torch.zeros(2, 3, 4, 4)) is target
-
-
-@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.float32, torch.uint8, torch.bool])
-def test_the_target_keeps_its_type(dtype):
-    target = torch.tensor([[0, 1], [1, 1]]).to(dtype).repeat_interleave(2, 0).repeat_interleave(2, 1)[None, None]
-    coarse = target_on_grid(target, torch.zeros(1, 3, 2, 2))
-    assert coarse.dtype == dtype
-    assert coarse.long().tolist() == [[[[0, 1], [1, 1]]]]
-
-
-def test_labels_are_not_mixed_so_that_the_ignore_label_stays_one():
-    # A mean of labels 0, 1, 3 (ignore) could be any other label
-    target = torch.tensor([0, 3, 1, 3, 3, 0, 0, 1]).float().reshape(1, 1, 1, 8)
-    assert target_on_grid(target, torch.zeros(1, 3, 1, 4)).flatten().tolist() == [3, 3, 0, 1]
-
-
-def test_every_region_of_a_target_is_taken_at_the_same_voxels_in_3d():
-    # Grid (2, 4, 4) to (2, 2, 1): voxels 0, 1 along the first axis; 1, 3 along the second; 2 along the last
-    target = torch.randint(2, (2, 3, 2, 4, 4), generator=torch.Generator().manual_seed(0)).bool()
-    assert torch.equal(target_on_grid(target, torch.zeros(2, 3, 2, 2, 1)), target[:, :, :, 1::2, 2:3])

@@ -1,10 +1,14 @@
 """Real nnU-Net trainers on tiny 2D plans, whose hooks are driven one by one without a dataset."""
 
+import json
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_ext.trainers.names import trainer_class
@@ -156,3 +160,48 @@ def checkpoint_files():
         return sorted(path.name for path in folder.iterdir() if not path.name.startswith("training_log"))
 
     return names
+
+
+@pytest.fixture
+def make_trainer_of(make_trainer):
+    """`make_trainer_of(trainer_class, **options)`: the same for a class that a test defines."""
+
+    def make(trainer_class, *, initialize=True, **options):
+        shape = make_trainer("nnUNetTrainer", initialize=False, **options)
+        given = deepcopy(shape.my_init_kwargs)
+        given["plans"]["continue_training"] = False  # the constructor has taken it out
+        trainer = trainer_class(**given)
+        if initialize:
+            trainer.initialize()
+            trainer.inference_allowed_mirroring_axes = (0, 1)
+        return trainer
+
+    return make
+
+
+@pytest.fixture
+def preprocessed_cases(monkeypatch):
+    """`preprocessed_cases(trainer)`: two cases of noise for its loaders, which run in this process; gives the images.
+
+    Labels are 1 where the intensity is positive.
+    """
+
+    def save(trainer):
+        monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+        trainer.configuration_manager.configuration["use_mask_for_norm"] = [False]
+        folder = Path(trainer.preprocessed_dataset_folder)
+        (folder / "case.b2nd").unlink(missing_ok=True)  # `nnunet_folders` leaves an empty one
+        images = np.random.default_rng(0).normal(size=(2, 1, 3, 40, 40)).astype(np.float32)
+        for name, image in zip(("case1", "case2"), images, strict=True):
+            labels = (image > 0).astype(np.int8)
+            properties = {"class_locations": {1: np.argwhere(labels), (1, 2): np.argwhere(labels), (2,): []}}
+            blocks = {"chunks": image.shape, "blocks": image.shape}
+            for file in folder.glob(f"{name}*"):
+                file.unlink()  # of a trainer before
+            nnUNetDatasetBlosc2.save_case(image, labels, properties, str(folder / name), **blocks)
+        splits = [{"train": ["case1", "case2"], "val": ["case1", "case2"]}]
+        (folder.parent / "splits_final.json").write_text(json.dumps(splits))
+        (folder.parent / "dataset_fingerprint.json").write_text("{}")  # nnU-Net copies it
+        return images
+
+    return save

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 
 from nnunet_ext.losses.dice_focal import DiceFocalLoss, DiceForm, class_weights
@@ -25,17 +24,8 @@ class DiceFocal(ExtTrainer):
     focal_gamma: float = 2.0
     focal_alpha: float | None = None  # None: 0.2 for classes, 0.5 for regions
 
-    def _build_loss(self) -> nn.Module:
-        """The loss of one output, in nnU-Net's deep supervision with its weights if that is on."""
-        stock = super()._build_loss()
-        loss = self.loss_of_an_output()
-        if not isinstance(stock, DeepSupervisionWrapper):
-            return loss
-        stock.loss = loss
-        return stock
-
-    def loss_of_an_output(self) -> DiceFocalLoss:
-        """The loss for this dataset's classes or regions."""
+    def loss_of_one_output(self, planned: nn.Module) -> DiceFocalLoss:
+        """The loss for this dataset's classes or regions; nnU-Net's deep supervision stays around it."""
         regions = self.label_manager.has_regions
         alpha = (BALANCED_ALPHA if regions else PAPER_ALPHA) if self.focal_alpha is None else self.focal_alpha
         return DiceFocalLoss(

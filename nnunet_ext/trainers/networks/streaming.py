@@ -15,13 +15,13 @@ from nnunet_ext.architectures.streaming import (
     WeightRule,
     with_dropout,
 )
-from nnunet_ext.trainers.data.slice_stacks import SlabLoading
+from nnunet_ext.trainers.data.slice_stacks import StackLoading
 from nnunet_ext.trainers.networks.deeplab import planned_deeplab
 
 UNET_SHARE = 0.7  # of a U-Net beside a DeepLabV3+ with fixed weights; the paper's optimum
 
 
-class Streaming(SlabLoading):
+class Streaming(StackLoading):
     """K copies of the planned network, each with its own first weights, mixed by memory-based weights."""
 
     classifiers: int = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 
 from nnunet_ext.architectures.distillation_heads import (
@@ -18,11 +17,11 @@ from nnunet_ext.architectures.feature_taps import UNet, as_unet
 from nnunet_ext.architectures.self_distilling import SelfDistillingUNet
 from nnunet_ext.losses.self_distillation_objective import (
     DistillationTerms,
-    SegmentationLoss,
     SelfDistillationLoss,
     TeacherRule,
 )
 from nnunet_ext.trainers.base import ExtTrainer
+from nnunet_ext.trainers.losses.one_output import loss_of_one_output
 
 HEADS_KEY = "distillation_heads"
 FEWEST_LEVELS_FOR_VECTORS = 4
@@ -187,8 +186,3 @@ class DSDFeatureL2(DSD):
     """The paper's ablation that also pulls the features themselves together."""
 
     vector_weight = 1e-4
-
-
-def loss_of_one_output(loss: nn.Module) -> SegmentationLoss:
-    """The loss inside nnU-Net's deep supervision."""
-    return loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss

@@ -11,8 +11,8 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.architectures.feature_taps import tap_features
-from nnunet_ext.architectures.self_distilling import DistillationOutput
 from nnunet_ext.losses.self_distillation import distillation_kl
+from nnunet_ext.losses.self_distillation_objective import DistillationOutput
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
 PARTS = ["DSD", "SDD", "SDE", "DS", "DSDFull", "DSDMeanTeacher", "DSDReversedTeacher"]

@@ -1,0 +1,73 @@
+"""Weights of loss terms as pure functions of the epoch, so that a resumed training equals an uninterrupted one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+Ramp = Callable[[int, int], float]  # (epoch, total epochs) to a weight; the first epoch is 0
+
+
+@dataclass(frozen=True)
+class ConstantRamp:
+    """The same weight in every epoch.
+
+    Raises:
+        ValueError: if it is negative or not finite.
+    """
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        require_weight(self.weight)
+
+    def __call__(self, epoch: int, total_epochs: int) -> float:
+        """The weight, whatever the epoch is."""
+        return self.weight
+
+
+@dataclass(frozen=True)
+class LinearRamp:
+    """One weight up to a part of the training, another from a later part on, a straight line between them.
+
+    `LinearRamp(0, 0.5, begin=0.3, end=0.6)` is 0 up to epoch 300 of 1000, 0.25 at epoch 450 and 0.5 from 600 on.
+
+    Args:
+        first: the weight before the ramp.
+        last: the weight after it.
+        begin: where the ramp begins, a fraction of all epochs.
+        end: where it ends; equal to `begin` it is a step.
+
+    Raises:
+        ValueError: if a weight is negative or not finite, or not 0 <= begin <= end <= 1.
+    """
+
+    first: float
+    last: float
+    begin: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_weight(self.first)
+        require_weight(self.last)
+        if not 0 <= self.begin <= self.end <= 1:
+            raise ValueError(
+                f"A ramp must begin and end within the training, 0 <= begin <= end <= 1; found {self.begin} and "
+                f"{self.end}."
+            )
+
+    def __call__(self, epoch: int, total_epochs: int) -> float:
+        """The weight in an epoch."""
+        begin, end = self.begin * total_epochs, self.end * total_epochs
+        if epoch >= end:
+            return self.last
+        if epoch <= begin:
+            return self.first
+        return self.first + (self.last - self.first) * (epoch - begin) / (end - begin)
+
+
+def require_weight(weight: float) -> None:
+    """Refuses a weight that a loss term cannot have."""
+    if not 0 <= weight < inf:
+        raise ValueError(f"The weight of a loss term must be finite and at least 0; found {weight}.")

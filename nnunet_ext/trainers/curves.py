@@ -1,0 +1,29 @@
+"""Curves of our own in nnU-Net's log, one value per epoch: the mean over its steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from torch import distributed
+
+
+def log_curve(logger: MetaLogger, name: str, value: float, epoch: int) -> None:
+    """Logs a value under a name that nnU-Net does not know; checkpoints hold the curve, so a resume continues it.
+
+    Epochs before the first value are NaN.
+    """
+    curve = logger.get_checkpoint().setdefault(name, [])
+    curve.extend([math.nan] * (epoch - len(curve)))
+    logger.log(name, value, epoch)
+
+
+def mean_over_processes(values: list[float]) -> float:
+    """The mean of the values of all steps of an epoch, with DDP of all processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        gathered: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(gathered, values)
+        values = [value for process in gathered for value in process]
+    return float(np.mean(values))

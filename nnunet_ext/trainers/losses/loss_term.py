@@ -1,0 +1,80 @@
+"""What parts that add a term to the loss share: the epoch's weight, what the loader computes, curves in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.utilities.collate_outputs import collate_outputs
+
+from nnunet_ext.losses.added_terms import LossWithTerms
+from nnunet_ext.trainers.base import ExtTrainer
+from nnunet_ext.trainers.curves import log_curve, mean_over_processes
+from nnunet_ext.trainers.losses.extra_targets import split_extras, with_extras
+
+CURVE_PREFIX = "loss term "
+
+
+class LossTermPart(ExtTrainer):
+    """A part that adds a term to the loss, at full resolution only; deep supervision's other outputs have the base.
+
+    It extends `loss_terms`, a hook of `ExtTrainer`:
+
+        class Boundary(LossTermPart):
+            def loss_terms(self):
+                return [*super().loss_terms(), AddedTerm("Boundary", BoundaryLoss(...), LinearRamp(0, 0.5, 0.3, 0.6))]
+
+    Several such parts, one that replaces the loss and self-distillation go together in any order of inheritance.
+    """
+
+    @property
+    def loss_with_terms(self) -> LossWithTerms:
+        """The part of the loss that holds the terms."""
+        return next(module for module in self.loss.modules() if isinstance(module, LossWithTerms))
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.loss_with_terms.set_epoch(self.current_epoch, self.num_epochs)
+
+    def get_training_transforms(self, *arguments: Any, **options: Any) -> ComposeTransforms:
+        transforms = super().get_training_transforms(*arguments, **options)
+        return with_extras(transforms, self.loss_with_terms.extras_of_target)
+
+    def get_validation_transforms(self, *arguments: Any, **options: Any) -> ComposeTransforms:
+        transforms = super().get_validation_transforms(*arguments, **options)
+        return with_extras(transforms, self.loss_with_terms.extras_of_target)
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        outputs = self.step_with_extras(super().train_step, batch)
+        values = self.loss_with_terms.values.tolist()
+        return {**outputs, **dict(zip(self.curve_names, values, strict=True))}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.step_with_extras(super().validation_step, batch)
+
+    def step_with_extras(
+        self, step: Callable[[dict[str, Any]], dict[str, Any]], batch: dict[str, Any]
+    ) -> dict[str, Any]:
+        """One step of nnU-Net's, while the terms have what the loader computed for them."""
+        loss = self.loss_with_terms
+        batch, extras = split_extras(batch, list(loss.extras_of_target), supervised=self.enable_deep_supervision)
+        loss.extras = {name: extra.to(self.device, non_blocking=True) for name, extra in extras.items()}
+        try:
+            return step(batch)
+        finally:
+            loss.extras = {}
+
+    @property
+    def curve_names(self) -> list[str]:
+        """What nnU-Net's log calls the terms' values."""
+        return [CURVE_PREFIX + added.name for added in self.loss_with_terms.terms]
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        outputs = collate_outputs(train_outputs)
+        weights = self.loss_with_terms.weights.tolist()
+        for name, weight in zip(self.curve_names, weights, strict=True):
+            mean = mean_over_processes(outputs[name]) if weight else float("nan")
+            log_curve(self.logger, name, mean, self.current_epoch)
+            self.print_to_log_file(f"{name}: {mean:.4f}, weight {weight:.4g}" if weight else f"{name}: weight 0")

@@ -1,0 +1,51 @@
+"""Weights of loss terms by the epoch, by hand."""
+
+import math
+
+import pytest
+
+from nnunet_ext.losses.ramps import ConstantRamp, LinearRamp
+
+
+def test_a_constant_is_the_same_in_every_epoch():
+    assert [ConstantRamp(0.3)(epoch, 10) for epoch in (0, 5, 9)] == [0.3] * 3
+
+
+@pytest.mark.parametrize(
+    ("epoch", "weight"),
+    [(0, 0.0), (300, 0.0), (301, 0.5 / 300), (450, 0.25), (599, 0.5 * 299 / 300), (600, 0.5), (999, 0.5)],
+)
+def test_the_playbooks_ramp_of_a_boundary_loss(epoch, weight):
+    assert LinearRamp(0, 0.5, begin=0.3, end=0.6)(epoch, 1000) == pytest.approx(weight, abs=1e-12)
+
+
+def test_fractions_scale_with_the_length_of_the_training():
+    ramp = LinearRamp(0, 1, begin=0.5, end=1.0)
+    assert [ramp(epoch, 4) for epoch in range(4)] == [0, 0, 0, 0.5]
+
+
+def test_a_ramp_may_fall():
+    # alpha of Kervadec's rebalance: 1 to 0.01 in 99 steps of 0.01
+    ramp = LinearRamp(1.0, 0.01, end=0.99)
+    assert [ramp(epoch, 100) for epoch in (0, 1, 98, 99)] == pytest.approx([1.0, 0.99, 0.02, 0.01])
+
+
+def test_a_ramp_without_length_is_a_step():
+    ramp = LinearRamp(0, 2, begin=0.5, end=0.5)
+    assert [ramp(epoch, 4) for epoch in range(4)] == [0, 0, 2, 2]
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+def test_a_weight_that_no_term_can_have_is_refused(weight):
+    with pytest.raises(ValueError, match="finite and at least 0; found"):
+        ConstantRamp(weight)
+    with pytest.raises(ValueError, match="finite and at least 0; found"):
+        LinearRamp(weight, 1)
+    with pytest.raises(ValueError, match="finite and at least 0; found"):
+        LinearRamp(0, weight)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(-0.1, 1), (0.6, 0.3), (0, 1.1), (math.nan, 1)])
+def test_a_ramp_outside_of_the_training_is_refused(begin, end):
+    with pytest.raises(ValueError, match="0 <= begin <= end <= 1; found"):
+        LinearRamp(0, 1, begin=begin, end=end)
