@@ -6,7 +6,8 @@ those whose values it overrides.
 
 from __future__ import annotations
 
-from nnunet_ext.trainers.averaging.weight_averaging import EMA, SWA
+from nnunet_ext.trainers.averaging.ema import EMA
+from nnunet_ext.trainers.averaging.swa import SWA
 from nnunet_ext.trainers.data.bagging import Bagging
 from nnunet_ext.trainers.length_and_seed.independent_member import IndependentMember
 from nnunet_ext.trainers.length_and_seed.training_length import Epochs, Iterations

@@ -17,7 +17,8 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam1en3
 
 from nnunet_ext.trainers import names
-from nnunet_ext.trainers.averaging.weight_averaging import EMA, SWA
+from nnunet_ext.trainers.averaging.ema import EMA
+from nnunet_ext.trainers.averaging.swa import SWA
 from nnunet_ext.trainers.length_and_seed.independent_member import IndependentMember
 from nnunet_ext.trainers.length_and_seed.training_length import Epochs, Iterations
 from nnunet_ext.trainers.names import TrainerNameError, UnknownPartError, trainer_class

@@ -22,19 +22,19 @@ from nnunet_ext.losses.self_distillation_objective import (
     SelfDistillationLoss,
     TeacherRule,
 )
-from nnunet_ext.trainers.base import ExtTrainer
+from nnunet_ext.trainers.part_state import PartWithState
 
-HEADS_KEY = "distillation_heads"
 FEWEST_LEVELS_FOR_VECTORS = 4
 
 
-class DSD(ExtTrainer):
+class DSD(PartWithState):
     """Dual self-distillation: ground truth at the decoder's levels, and a teacher in the encoder and in the decoder.
 
     The heads exist in training only. Every checkpoint holds the plain network's weights, and the heads' under a key
     of their own.
     """
 
+    state_key = "distillation_heads"
     supervision_weight: float = 1.0  # eta
     encoder_weight: float = 1.0  # alpha
     decoder_weight: float = 1.0  # beta
@@ -137,13 +137,11 @@ class DSD(ExtTrainer):
         """The network with its heads, without the wrappers of DDP and torch.compile."""
         return cast(SelfDistillingUNet, super().plain_network)
 
-    def extra_state(self) -> dict[str, Any]:
-        return {**super().extra_state(), HEADS_KEY: self.distilling_network.distillation_heads.state_dict()}
+    def part_state(self) -> dict[str, Any]:
+        return self.distilling_network.distillation_heads.state_dict()
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        super().load_extra_state(state)
-        if HEADS_KEY in state:
-            self.distilling_network.distillation_heads.load_state_dict(state[HEADS_KEY])
+    def load_part_state(self, state: dict[str, Any]) -> None:
+        self.distilling_network.distillation_heads.load_state_dict(state)
 
 
 class SDD(DSD):
