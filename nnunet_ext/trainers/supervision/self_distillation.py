@@ -144,49 +144,6 @@ class DSD(PartWithState):
         self.distilling_network.distillation_heads.load_state_dict(state)
 
 
-class SDD(DSD):
-    """Self-distillation of the decoder only."""
-
-    encoder_weight = 0.0
-
-
-class SDE(DSD):
-    """Self-distillation of the encoder only."""
-
-    decoder_weight = 0.0
-
-
-class DS(DSD):
-    """The ground truth at the decoder's levels, no distillation."""
-
-    encoder_weight = 0.0
-    decoder_weight = 0.0
-
-
-class DSDFull(DSD):
-    """At the image's resolution, as in the paper."""
-
-    distillation_resolution = "full"
-
-
-class DSDMeanTeacher(DSD):
-    """The paper's ablation in which the mean of all levels teaches each of them."""
-
-    teacher = "mean"
-
-
-class DSDReversedTeacher(DSD):
-    """The paper's ablation with the teachers at the other ends."""
-
-    teacher = "reversed"
-
-
-class DSDFeatureL2(DSD):
-    """The paper's ablation that also pulls the features themselves together."""
-
-    vector_weight = 1e-4
-
-
 def loss_of_one_output(loss: nn.Module) -> SegmentationLoss:
     """The loss inside nnU-Net's deep supervision."""
     return loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss

@@ -286,10 +286,9 @@ def test_the_network_knows_whether_outputs_are_regions(make_streaming, regions):
 # --- the paper's mixture ---
 
 
-def test_the_papers_mixture_trains_on_probabilities(make_streaming, monkeypatch):
+def test_the_papers_mixture_trains_on_probabilities(make_streaming):
     # Even a perfect mixture of three classes costs -ln(e / (e + 2)) = 0.5514 in cross-entropy
-    monkeypatch.setattr(trainer_class("nnUNetTrainerStreaming"), "mixture", "paper")
-    trainer = make_streaming("Streaming")
+    trainer = make_streaming("Streaming_PaperMixture")
     batch = random_batch(trainer)
     finest, _ = outputs(trainer.network, batch["data"])
     torch.testing.assert_close(finest.sum(dim=1), torch.ones(2, SLICES, 16, 16))
@@ -298,9 +297,13 @@ def test_the_papers_mixture_trains_on_probabilities(make_streaming, monkeypatch)
     assert np.isfinite(trainer.train_step(batch)["loss"])
 
 
-def test_the_papers_mixture_is_refused_for_regions(make_streaming, monkeypatch):
-    monkeypatch.setattr(trainer_class("nnUNetTrainerStreaming"), "mixture", "paper")
-    trainer = make_streaming("Streaming", regions=True, initialize=False)
+def test_the_papers_mixture_is_refused_for_regions(make_streaming):
+    with pytest.raises(ValueError, match=r"PaperMixture needs labels rather than regions; found the regions organ"):
+        make_streaming("Streaming_PaperMixture", regions=True, initialize=False)
+
+
+def test_the_papers_mixture_as_a_value_is_refused_for_regions(make_streaming):
+    trainer = make_streaming("Streaming", regions=True, initialize=False, mixture="paper")
     with pytest.raises(ValueError, match=r'second softmax.*found a dataset of regions.*Use mixture = "log"'):
         trainer.initialize()
 
@@ -449,6 +452,7 @@ def test_samples_of_a_cyclical_training_are_mixtures_and_so_are_the_posteriors_m
         ("DeepLab_Cyclical", ("DeepLab",)),
         ("Cyclical_DeepLab_Streaming", ("Streaming", "DeepLab")),
         ("Streaming_BN_Cyclical", ("Streaming", "BN")),
+        ("Streaming_PaperMixture_Cyclical", ("Streaming", "PaperMixture")),
     ],
 )
 def test_the_posteriors_name_builds_networks_into_which_samples_load(make_streaming, part, words):
@@ -482,7 +486,7 @@ def test_the_number_in_a_name_is_that_of_the_classifiers(part, classifiers):
     assert trainer_class(f"nnUNetTrainer{part}").classifiers == classifiers
 
 
-@pytest.mark.parametrize("part", ["DSD_Streaming", "Streaming_SDD", "StreamingFixed_DS", "StreamingUNetD3P_DSDFull"])
+@pytest.mark.parametrize("part", ["DSD_Streaming", "Streaming_SDD", "StreamingFixed_DS", "StreamingUNetD3P_DSD"])
 def test_self_distillation_of_a_mixture_is_refused_with_the_reason(part):
     with pytest.raises(
         TrainerNameError, match=r"both set what the network returns in training\. Leave one out"
@@ -500,7 +504,7 @@ def test_two_mixtures_are_refused(part):
 
 
 def test_a_deeplab_with_another_norm_is_refused():
-    with pytest.raises(TrainerNameError, match="both set the network"):
+    with pytest.raises(TrainerNameError, match="both set the planned network"):
         trainer_class("nnUNetTrainerDeepLab_BN")
 
 

@@ -15,7 +15,8 @@ from nnunet_ext.architectures.self_distilling import DistillationOutput
 from nnunet_ext.losses.self_distillation import distillation_kl
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
-PARTS = ["DSD", "SDD", "SDE", "DS", "DSDFull", "DSDMeanTeacher", "DSDReversedTeacher"]
+FULL, AVERAGED, REVERSED = "DSD_FullResolution", "DSD_AveragedTeacher", "DSD_ReversedTeacher"
+PARTS = ["DSD", "SDD", "SDE", "DS", FULL, AVERAGED, REVERSED]
 NO_TERMS = {"supervision_weight": 0.0, "encoder_weight": 0.0, "decoder_weight": 0.0}
 
 
@@ -119,7 +120,7 @@ def test_a_step_trains_every_parameter(make_trainer, random_batch, part, regions
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_features_themselves_are_compared_from_four_levels_up(make_trainer, random_batch, regions):
-    shape = make_trainer("nnUNetTrainerDSDFeatureL2", regions=regions, initialize=False)
+    shape = make_trainer("nnUNetTrainerDSD_FeatureL2", regions=regions, initialize=False)
     trainer = initialized(of_four_levels(shape))
     losses = [trainer.train_step(with_three_targets(random_batch(trainer, step)))["loss"] for step in range(2)]
     assert np.isfinite(losses).all()
@@ -129,10 +130,10 @@ def test_features_themselves_are_compared_from_four_levels_up(make_trainer, rand
 
 def test_features_of_three_levels_leave_no_student_and_are_refused(make_trainer):
     with pytest.raises(ValueError, match=r"at least 4 levels.*found 3\. Use nnUNetTrainerDSD, or raise n_stages"):
-        make_trainer("nnUNetTrainerDSDFeatureL2")
+        make_trainer("nnUNetTrainerDSD_FeatureL2")
 
 
-@pytest.mark.parametrize("part", [*PARTS, "DSDFeatureL2"])
+@pytest.mark.parametrize("part", [*PARTS, "DSD_FeatureL2"])
 def test_parts_train_on_grids_whose_strides_differ_by_axis(make_trainer, random_batch, part):
     trainer = initialized(of_four_levels(make_trainer(f"nnUNetTrainer{part}", initialize=False)))
     assert np.isfinite(trainer.train_step(with_three_targets(random_batch(trainer, 0)))["loss"])
@@ -176,7 +177,7 @@ def test_without_terms_there_are_no_heads(make_trainer):
     assert list(make_trainer("nnUNetTrainerDSD", **NO_TERMS).network.distillation_heads.parameters()) == []
 
 
-@pytest.mark.parametrize(("part", "grids"), [("DSD", [(32, 32), (16, 16)]), ("DSDFull", [(32, 32), (32, 32)])])
+@pytest.mark.parametrize(("part", "grids"), [("DSD", [(32, 32), (16, 16)]), (FULL, [(32, 32), (32, 32)])])
 def test_logits_are_on_the_features_grid_or_on_the_images(make_trainer, random_batch, part, grids):
     trainer = make_trainer(f"nnUNetTrainer{part}")
     output = trainer.network.train()(random_batch(trainer, 0)["data"])
@@ -239,7 +240,7 @@ def test_the_class_builds_the_plain_network_for_prediction_also_after_training(m
 
 
 def test_a_network_that_cannot_be_initialized_leaves_the_class_as_it_was(make_trainer):
-    trainer = make_trainer("nnUNetTrainerDSDFeatureL2", initialize=False)
+    trainer = make_trainer("nnUNetTrainerDSD_FeatureL2", initialize=False)
     with pytest.raises(ValueError, match="at least 4 levels"):
         trainer.initialize()
     assert "build_network_architecture" not in vars(trainer)
@@ -263,7 +264,7 @@ def test_a_checkpoint_holds_the_plain_network_and_loads_in_stock(make_trainer, r
     assert all_equal(saved["nnunet_ext"]["distillation_heads"], trainer.network.distillation_heads.state_dict())
 
 
-@pytest.mark.parametrize("part", ["DSD", "DSDFull", "DSD_BN"])
+@pytest.mark.parametrize("part", ["DSD", FULL, "DSD_BN"])
 def test_a_resumed_training_repeats_an_uninterrupted_one_bit_for_bit(make_trainer, run_epochs, part):
     name = f"nnUNetTrainer{part}_member0_9epochs"
     whole = make_trainer(name)
@@ -289,7 +290,7 @@ def test_a_resumed_training_repeats_an_uninterrupted_one_bit_for_bit(make_traine
 
 
 def test_heads_and_their_momenta_are_not_lost_in_a_resume_of_feature_comparison(make_trainer, random_batch):
-    trainer = initialized(of_four_levels(make_trainer("nnUNetTrainerDSDFeatureL2", initialize=False)))
+    trainer = initialized(of_four_levels(make_trainer("nnUNetTrainerDSD_FeatureL2", initialize=False)))
     trainer.train_step(with_three_targets(random_batch(trainer, 0)))
     file = Path(trainer.output_folder) / "checkpoint.pth"
     trainer.save_checkpoint(str(file))
@@ -344,7 +345,7 @@ def test_with_cyclical_the_samples_are_plain_networks(make_trainer, run_epochs, 
     assert posterior["trainer_name"] == "nnUNetTrainer_posterior1"  # predicts without the heads
 
 
-@pytest.mark.parametrize("part", ["DSD", "DSDFull", "DS"])
+@pytest.mark.parametrize("part", ["DSD", FULL, "DS"])
 def test_without_deep_supervision(make_trainer, random_batch, part):
     trainer = make_trainer(f"nnUNetTrainer{part}_NoDeepSupervision")
     trainer.network.train()
@@ -375,7 +376,7 @@ def test_with_batch_norm_the_running_statistics_are_the_plain_networks(make_trai
     assert {int(counter) for counter in counters} == {1}
 
 
-@pytest.mark.parametrize("others", ["DSD_SDD", "SDE_DS", "DSDFull_DSD", "DSDMeanTeacher_DSDReversedTeacher"])
+@pytest.mark.parametrize("others", ["DSD_SDD", "SDE_DS"])
 def test_two_kinds_of_self_distillation_are_refused_with_the_reason(others):
     with pytest.raises(TrainerNameError) as error:
         trainer_class(f"nnUNetTrainer{others}")
@@ -394,8 +395,8 @@ def test_two_kinds_of_self_distillation_are_refused_with_the_reason(others):
         # Three levels: the encoder's teacher is E_1, the decoder's D_1; reversed E_0 and D_2.
         ("DSD", {"shared_heads": False}, "encoder_1"),
         ("SDE", {"shared_heads": False}, "encoder_1"),
-        ("DSDReversedTeacher", {}, "level_0"),
-        ("DSDReversedTeacher", {"shared_heads": False}, "encoder_0"),
+        (REVERSED, {}, "level_0"),
+        (REVERSED, {"shared_heads": False}, "encoder_0"),
         ("SDE", {"supervision_weight": 0.0}, "level_1"),
         ("SDD", {"supervision_weight": 0.0}, "level_1"),
         ("SDD", {"supervision_weight": 0.0, "shared_heads": False}, "decoder_1"),
@@ -415,9 +416,9 @@ TAUGHT = [
     ("SDD", {}),
     ("SDD", {"shared_heads": False}),
     ("SDE", {}),
-    ("DSDFull", {}),
-    ("DSDMeanTeacher", {}),
-    ("DSDMeanTeacher", {"shared_heads": False, "supervision_weight": 0.0}),
+    (FULL, {}),
+    (AVERAGED, {}),
+    (AVERAGED, {"shared_heads": False, "supervision_weight": 0.0}),
 ]
 
 
@@ -430,8 +431,8 @@ def test_other_detached_teachers_have_heads_that_learn(make_trainer, random_batc
 
 
 def detached_with_vectors(make_trainer, **attributes):
-    """DSDFeatureL2 of four levels whose teachers are detached, not initialized."""
-    trainer = of_four_levels(make_trainer("nnUNetTrainerDSDFeatureL2", initialize=False))
+    """DSD_FeatureL2 of four levels whose teachers are detached, not initialized."""
+    trainer = of_four_levels(make_trainer("nnUNetTrainerDSD_FeatureL2", initialize=False))
     for attribute, value in {"detach_teacher": True, **attributes}.items():
         setattr(trainer, attribute, value)
     return trainer
@@ -500,7 +501,7 @@ def test_a_dataset_with_an_ignore_label_trains_and_validates(make_trainer, rando
         assert np.isfinite(trainer.validation_step(batch)["loss"])
 
 
-@pytest.mark.parametrize("part", ["DSD", "DSDFull"])
+@pytest.mark.parametrize("part", ["DSD", FULL])
 @pytest.mark.parametrize("regions", [False, True])
 def test_supervision_of_the_levels_does_not_look_at_ignored_voxels(make_trainer, random_batch, part, regions):
     # The upper half of every grid: 32 rows of the image, 16 of D_1, 8 of the bottleneck
