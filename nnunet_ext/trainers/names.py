@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.trainers.compatibility import TrainerNameError, UsedPart, require_compatible
-from nnunet_ext.trainers.part import Claim, Part, load
+from nnunet_ext.trainers.part import Claim, load
 from nnunet_ext.trainers.parts import PARTS, RENAMED
 from nnunet_ext.trainers.stock_variants import PREFIX, claims_of, loaded_stock_words, stock_class, stock_variant
 
@@ -76,20 +76,18 @@ def parse(name: str) -> list[UsedPart]:
     """The parts of a name in the order of inheritance: our parts as the table has them, then stock variants."""
     if not name.startswith(PREFIX):
         raise TrainerNameError(f"A trainer's name begins with {PREFIX}; found {name!r}.")
-    own: list[tuple[int, UsedPart]] = []
-    foreign: list[list[str]] = [[]]  # runs of words that no part of ours explains
-    for word in words_of(name):
-        match = next(((i, m) for i, part in enumerate(PARTS) if (m := part.pattern.fullmatch(word))), None)
-        if match is None:
-            foreign[-1].append(word)
-            continue
-        position, found = match
-        part = PARTS[position]
-        number = part_number(word, part, found) if part.attribute else None
-        own.append((position, UsedPart(word, part, number)))
-        foreign.append([])
-    own.sort(key=lambda entry: entry[0])
-    return [part for _, part in own] + [part for run in foreign for part in stock_parts(run)]
+    own: list[UsedPart] = []
+    variants: list[UsedPart] = []
+    words = words_of(name)
+    while words:
+        part = table_part(words[0])
+        if part is None:
+            part, words = stock_part(words)
+            variants.append(part)
+        else:
+            own.append(part)
+            words = words[1:]
+    return [part for row in PARTS for part in own if part.row is row] + variants
 
 
 def words_of(name: str) -> list[str]:
@@ -97,28 +95,29 @@ def words_of(name: str) -> list[str]:
     return [word for word in name.removeprefix(PREFIX).split("_") if word]
 
 
-def part_number(word: str, part: Part, found: re.Match[str]) -> int:
-    """The number in a word; refuses one that is too small."""
-    number = int(found["number"])
-    if number < part.smallest:
-        raise TrainerNameError(f"The number in {part.spelling} must be at least {part.smallest}; found {word!r}.")
-    return number
+def table_part(word: str) -> UsedPart | None:
+    """The part of the table that a word names, or None; refuses a number that is too small."""
+    for row in PARTS:
+        found = row.pattern.fullmatch(word)
+        if not found:
+            continue
+        number = int(found["number"]) if row.attribute else None
+        if number is not None and number < row.smallest:
+            raise TrainerNameError(f"The number in {row.spelling} must be at least {row.smallest}; found {word!r}.")
+        return UsedPart(word, row, number)
+    return None
 
 
-def stock_parts(words: list[str]) -> Iterator[UsedPart]:
-    """The stock variants that a run of words names, each as long as possible: `onlyMirror01_DA5` is one variant."""
-    while words:
-        if words[0] in RENAMED:
-            raise TrainerNameError(f"{words[0]} is called {RENAMED[words[0]]} now. Write that instead.")
-        for end in range(len(words), 0, -1):
-            candidate = "_".join(words[:end])
-            variant = stock_variant(candidate)
-            if variant is not None:
-                yield UsedPart(candidate, variant=variant, variant_claims=claims_of(variant))
-                words = words[end:]
-                break
-        else:
-            raise UnknownPartError(unknown_part_message(words[0]))
+def stock_part(words: list[str]) -> tuple[UsedPart, list[str]]:
+    """The stock variant that words begin with and the words after it; as long as possible: `onlyMirror01_DA5`."""
+    if words[0] in RENAMED:
+        raise TrainerNameError(f"{words[0]} is called {RENAMED[words[0]]} now. Write that instead.")
+    for end in range(len(words), 0, -1):
+        candidate = "_".join(words[:end])
+        variant = stock_variant(candidate)
+        if variant is not None:
+            return UsedPart(candidate, variant=variant, variant_claims=claims_of(variant)), words[end:]
+    raise UnknownPartError(unknown_part_message(words[0]))
 
 
 def known_spellings() -> list[str]:

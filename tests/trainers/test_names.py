@@ -7,6 +7,9 @@ import pickle
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading import (
+    nnUNetTrainerBenchmark_5epochs_noDataLoading,
+)
 from nnunetv2.training.nnUNetTrainer.variants.competitions.aortaseg24 import nnUNetTrainer_onlyMirror01_DA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
@@ -120,6 +123,12 @@ def test_a_stock_variant_of_two_words_is_one_part():
     # onlyMirror01 and DA5 exist on their own as well; together they would both set the mirroring
     found = trainer_class("nnUNetTrainerCyclical_onlyMirror01_DA5")
     assert issubclass(found, nnUNetTrainer_onlyMirror01_DA5)
+
+
+def test_a_stock_variant_may_hold_a_word_that_is_also_ours():
+    found = trainer_class("nnUNetTrainerCyclical_Benchmark_5epochs_noDataLoading")
+    assert issubclass(found, nnUNetTrainerBenchmark_5epochs_noDataLoading)
+    assert not issubclass(found, Epochs)
 
 
 def test_a_word_of_ours_between_two_stock_words_keeps_them_apart():
