@@ -8,7 +8,7 @@ import torch
 
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 from nnunet_ext.trainers.part import Requirement
-from nnunet_ext.trainers.requirements import CheckedRequirements, RequirementError
+from nnunet_ext.trainers.requirements import INSTEAD, CheckedRequirements, RequirementError
 
 # --- by name ---
 
@@ -65,6 +65,10 @@ def test_names_of_our_parts_are_refused_without_importing_torch():
 
 
 # --- at construction ---
+
+
+def test_every_requirement_is_looked_at():
+    assert set(INSTEAD) == set(Requirement)
 
 
 def test_regions_are_refused_where_a_part_needs_labels(make_trainer):
