@@ -1,6 +1,6 @@
 """Time of a training iteration and peak memory of trainers, against plain nnU-Net, in one run.
 
-    python benchmarks/training.py [--trainers nnUNetTrainerDSD nnUNetTrainerDSDFull] [--patch 40 56 40]
+    python benchmarks/training.py [--trainers nnUNetTrainerDSD nnUNetTrainerDSD_FullResolution] [--patch 40 56 40]
         [--features 32 64 128 256] [--batch 2] [--iterations 5] [--repeats 3] [--device cpu] [-o training.json]
 
 Each measurement is a process of its own that trains on random images; the trainers take turns. Memory is the growth
@@ -97,7 +97,7 @@ def measure_in_new_process(arguments: list[str], trainer_name: str) -> dict[str,
 def main() -> None:
     """Measures, prints a table, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainers", nargs="+", default=["nnUNetTrainerDSD", "nnUNetTrainerDSDFull"])
+    parser.add_argument("--trainers", nargs="+", default=["nnUNetTrainerDSD", "nnUNetTrainerDSD_FullResolution"])
     parser.add_argument("--patch", nargs="+", type=int, default=[40, 56, 40])
     parser.add_argument("--features", nargs="+", type=int, default=[32, 64, 128, 256])
     parser.add_argument("--batch", type=int, default=2)

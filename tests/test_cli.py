@@ -133,7 +133,7 @@ def test_the_line_of_sh_sets_the_variable(capsys, monkeypatch):
 def test_trainers_prints_every_part_and_an_example_below_it(capsys):
     assert main(["trainers"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    table = lines[: lines.index("")]
+    table = [line for line in lines[: lines.index("")] if line.startswith(" ")]
     parts, examples = table[::2], table[1::2]
     assert all(example.strip().startswith("-tr nnUNetTrainer") for example in examples)
     [cyclical] = [part for part in parts if part.split()[0] == "Cyclical"]
@@ -141,6 +141,7 @@ def test_trainers_prints_every_part_and_an_example_below_it(capsys):
     assert cyclical.endswith("(arXiv 2212.06278)")
     assert not any("posterior" in part.split()[0] for part in parts)  # internal
     assert max(map(len, table)) <= 130
+    assert [line for line in lines if line.endswith(":")][:3] == ["length:", "seed:", "schedule:"]
 
 
 @pytest.mark.parametrize(("remedy", "status"), [("", 0), ("mend it", 1)])

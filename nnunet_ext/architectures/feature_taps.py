@@ -83,11 +83,10 @@ def as_unet(network: nn.Module) -> UNet:
     """The network itself, if its features can be tapped.
 
     Raises:
-        TypeError: if it lacks nnU-Net's encoder and decoder.
-        ValueError: if it has fewer than three levels.
+        ValueError: if it lacks nnU-Net's encoder and decoder, or has fewer than three levels.
     """
     if not is_unet(network):
-        raise TypeError(
+        raise ValueError(
             f"Self-distillation needs a U-Net with nnU-Net's encoder and decoder (PlainConvUNet, "
             f"ResidualEncoderUNet); found {type(network).__name__}. Leave the part out, or use other plans."
         )

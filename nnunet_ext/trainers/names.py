@@ -1,51 +1,29 @@
-"""From a trainer's name to its parts and its class: `nnUNetTrainer` + parts, the first attached, `_` between."""
+"""From a trainer's name to its parts and its class: `nnUNetTrainer` + parts, the first attached, `_` between.
+
+A name of parts of the table alone is read and refused without importing torch.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nnunetv2
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunet_ext.trainers.compatibility import TrainerNameError, UsedPart, require_compatible
+from nnunet_ext.trainers.part import Claim, load
+from nnunet_ext.trainers.parts import PARTS, RENAMED
+from nnunet_ext.trainers.stock_variants import PREFIX, claims_of, loaded_stock_words, stock_class, stock_variant
 
-from nnunet_ext.trainers.part import Part
-from nnunet_ext.trainers.parts import PARTS
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-PREFIX = "nnUNetTrainer"
-NETWORK = "the network"
-NETWORK_HOOK = "build_network_architecture"
-
-# What a stock variant replaces, by the hook that it overrides. Two parts may not replace the same thing.
-CLAIMS_BY_HOOK = {
-    NETWORK_HOOK: NETWORK,
-    "_build_loss": "the loss",
-    "configure_optimizers": "the optimizer",
-    "on_train_epoch_start": "the learning-rate schedule",
-    "configure_rotation_dummyDA_mirroring_and_inital_patch_size": "mirroring and rotation",
-    "get_training_transforms": "the augmentation",
-}
-# Variants whose configure_optimizers brings a schedule of its own as well.
-SCHEDULING_VARIANTS = ("CosAnneal", "warmup", "Primus")
+__all__ = ["PREFIX", "TrainerNameError", "UnknownPartError", "known_spellings", "stock_class", "trainer_class"]
 
 
-@dataclass(frozen=True)
-class UsedPart:
-    """A part as a name spells it: `Cyclical5` is Cyclical with `{"cycles": 5}`; a stock variant has no numbers."""
-
-    word: str
-    mixin: type
-    claims: frozenset[str]
-    attributes: tuple[tuple[str, int], ...] = ()
-
-
-class TrainerNameError(ValueError):
-    """A trainer's name that cannot be resolved; the message says why and what to write instead."""
+REQUIREMENTS_CHECK = "nnunet_ext.trainers.requirements.CheckedRequirements"
+STOCK_TRAINER = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"
 
 
 class UnknownPartError(TrainerNameError):
@@ -58,117 +36,93 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
 
     Raises:
         UnknownPartError: if a word is unknown; names the closest known ones.
-        TrainerNameError: if two parts replace the same thing, or the name is not a trainer's.
+        TrainerNameError: if the parts do not go together, or the name is not a trainer's.
     """
-    used = parse(name)
-    require_compatible(name, used)
-    bases = tuple(part.mixin for part in used) or (nnUNetTrainer,)
-    attributes: dict[str, Any] = {key: value for part in used for key, value in part.attributes}
-    attributes["network_parts"] = tuple(part.word for part in used if builds_network(part.mixin))
-    docstring = " + ".join(part.word for part in used) or "nnU-Net's own trainer."
-    return type(name, bases, {"__module__": __name__, "__doc__": docstring, **attributes})
+    parts = parse(name)
+    require_compatible(name, parts)
+    attributes: dict[str, Any] = {
+        "__module__": __name__,
+        "__doc__": " + ".join(part.word for part in parts) or "nnU-Net's own trainer.",
+        "network_parts": network_words(parts),
+        "requirements": tuple((part.word, requirement) for part in parts for requirement in part.requires),
+    }
+    for part in parts:
+        attributes |= part.values
+    return type(name, base_classes(parts), attributes)
 
 
-def builds_network(mixin: type) -> bool:
-    """Whether a part builds another network than nnU-Net does."""
-    return getattr(mixin, NETWORK_HOOK, None) is not nnUNetTrainer.build_network_architecture
+def base_classes(parts: Sequence[UsedPart]) -> tuple[type, ...]:
+    """The classes that a trainer of these parts derives from, in the table's order, stock's variants last."""
+    paths = [part.row.mixin for part in parts if part.row and part.row.mixin]
+    if any(part.requires for part in parts):
+        paths.insert(0, REQUIREMENTS_CHECK)
+    variants = [part.variant for part in parts if part.variant]
+    return (*map(load, dict.fromkeys(paths)), *variants) or (load(STOCK_TRAINER),)
+
+
+def network_words(parts: Sequence[UsedPart]) -> tuple[str, ...]:
+    """The words that a prediction needs, too: of networks, and of what changes those."""
+    networks = {part.row.spelling for part in parts if part.row and part.is_network}
+    return tuple(
+        part.word
+        for part in parts
+        if part.is_network
+        or (part.row and networks & {*part.row.changes})
+        or Claim.PLANNED_NETWORK in part.variant_claims
+    )
 
 
 def parse(name: str) -> list[UsedPart]:
     """The parts of a name in the order of inheritance: our parts as the table has them, then stock variants."""
     if not name.startswith(PREFIX):
         raise TrainerNameError(f"A trainer's name begins with {PREFIX}; found {name!r}.")
-    words = [word for word in name.removeprefix(PREFIX).split("_") if word]
-    own: list[tuple[int, UsedPart]] = []
-    foreign: list[list[str]] = [[]]  # runs of words that no part of ours explains
-    for word in words:
-        match = next(((i, m) for i, part in enumerate(PARTS) if (m := part.pattern.fullmatch(word))), None)
-        if match is None:
-            foreign[-1].append(word)
-            continue
-        position, found = match
-        part = PARTS[position]
-        attributes = ((part.attribute, part_number(word, part, found)),) if part.attribute else ()
-        own.append((position, UsedPart(word, part.mixin, part.claims, attributes)))
-        foreign.append([])
-    own.sort(key=lambda entry: entry[0])
-    return [part for _, part in own] + [part for run in foreign for part in stock_parts(run)]
-
-
-def part_number(word: str, part: Part, found: re.Match[str]) -> int:
-    """The number in a word; refuses one that is too small."""
-    number = int(found["number"])
-    if number < part.smallest:
-        raise TrainerNameError(f"The number in {part.spelling} must be at least {part.smallest}; found {word!r}.")
-    return number
-
-
-def stock_parts(words: list[str]) -> Iterator[UsedPart]:
-    """The stock variants that a run of words names, each as long as possible: `onlyMirror01_DA5` is one variant."""
+    own: list[UsedPart] = []
+    variants: list[UsedPart] = []
+    words = words_of(name)
     while words:
-        for end in range(len(words), 0, -1):
-            candidate = "_".join(words[:end])
-            variant = stock_class(f"{PREFIX}{candidate}") or stock_class(f"{PREFIX}_{candidate}")
-            if variant is not None:
-                yield UsedPart(candidate, variant, claims_of_stock(variant))
-                words = words[end:]
-                break
+        part = table_part(words[0])
+        if part is None:
+            part, words = stock_part(words)
+            variants.append(part)
         else:
-            raise UnknownPartError(unknown_part_message(words[0]))
+            own.append(part)
+            words = words[1:]
+    return [part for row in PARTS for part in own if part.row is row] + variants
 
 
-@cache
-def stock_class(name: str) -> type[nnUNetTrainer] | None:
-    """nnU-Net's own trainer of this name, or None; external folders are not searched."""
-    package = Path(nnunetv2.__path__[0])
-    return recursive_find_python_class(
-        str(package / "training" / "nnUNetTrainer"), name, "nnunetv2.training.nnUNetTrainer", str(package)
-    )
+def words_of(name: str) -> list[str]:
+    """The words of a name."""
+    return [word for word in name.removeprefix(PREFIX).split("_") if word]
 
 
-def claims_of_stock(variant: type[nnUNetTrainer]) -> frozenset[str]:
-    """What a stock variant replaces, read off the hooks that it overrides."""
-    own_classes = variant.__mro__[: variant.__mro__.index(nnUNetTrainer)]
-    claims = {claim for hook, claim in CLAIMS_BY_HOOK.items() if any(hook in vars(cls) for cls in own_classes)}
-    if any(word in cls.__name__ for cls in own_classes for word in SCHEDULING_VARIANTS):
-        claims.add("the learning-rate schedule")
-    if any(re.search(r"\d+ep(ochs?)?(_|$)", cls.__name__) for cls in own_classes):
-        claims.add("the number of epochs")
-    return frozenset(claims)
+def table_part(word: str) -> UsedPart | None:
+    """The part of the table that a word names, or None; refuses a number that is too small."""
+    for row in PARTS:
+        found = row.pattern.fullmatch(word)
+        if not found:
+            continue
+        number = int(found["number"]) if row.attribute else None
+        if number is not None and number < row.smallest:
+            raise TrainerNameError(f"The number in {row.spelling} must be at least {row.smallest}; found {word!r}.")
+        return UsedPart(word, row, number)
+    return None
 
 
-def require_compatible(name: str, parts: list[UsedPart]) -> None:
-    """Refuses a combination in which two parts replace the same thing, or a part stands twice."""
-    claimed: dict[str, str] = {}
-    for position, part in enumerate(parts):
-        for earlier in parts[:position]:
-            if not part.claims & earlier.claims and _overlap(part.mixin, earlier.mixin):
-                raise TrainerNameError(f"{name} cannot be built: {part.word} repeats {earlier.word}. Leave one out.")
-        for claim in sorted(part.claims, reverse=True):  # "the ..." says more than a file's name
-            if claim in claimed:
-                raise TrainerNameError(
-                    f"{name} cannot be built: {claimed[claim]} and {part.word} both set {claim}. Leave one out."
-                )
-            claimed[claim] = part.word
-
-
-def _overlap(first: type, second: type) -> bool:
-    return issubclass(first, second) or issubclass(second, first)
+def stock_part(words: list[str]) -> tuple[UsedPart, list[str]]:
+    """The stock variant that words begin with and the words after it; as long as possible: `onlyMirror01_DA5`."""
+    if words[0] in RENAMED:
+        raise TrainerNameError(f"{words[0]} is called {RENAMED[words[0]]} now. Write that instead.")
+    for end in range(len(words), 0, -1):
+        candidate = "_".join(words[:end])
+        variant = stock_variant(candidate)
+        if variant is not None:
+            return UsedPart(candidate, variant=variant, variant_claims=claims_of(variant)), words[end:]
+    raise UnknownPartError(unknown_part_message(words[0]))
 
 
 def known_spellings() -> list[str]:
     """The words that users may write, as the table spells them."""
     return [part.spelling for part in PARTS if not part.internal]
-
-
-def loaded_stock_words() -> list[str]:
-    """The words of nnU-Net's own variants, as far as their modules are imported; a search imports all."""
-    words, classes = [], [nnUNetTrainer]
-    while classes:
-        subclasses = [cls for cls in classes.pop().__subclasses__() if cls.__module__.startswith("nnunetv2.")]
-        words += [cls.__name__.removeprefix(PREFIX).lstrip("_") for cls in subclasses]
-        classes += subclasses
-    return words
 
 
 def close_spellings(word: str, spellings: list[str]) -> list[str]:
@@ -190,7 +144,7 @@ def unknown_part_message(word: str) -> str:
 
 def resembles_ours(name: str) -> bool:
     """Whether a word of the name is a part of ours, or close to one."""
-    words = [word for word in name.removeprefix(PREFIX).split("_") if word]
+    words = words_of(name)
     return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(
         close_spellings(word, known_spellings()) for word in words
     )

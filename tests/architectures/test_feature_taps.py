@@ -159,5 +159,5 @@ class DecoderOfAnotherMake(nn.Module):
     ],
 )
 def test_a_network_without_nnunets_encoder_and_decoder_is_refused(network, name):
-    with pytest.raises(TypeError, match=rf"PlainConvUNet, ResidualEncoderUNet\); found {name}\. Leave the part out"):
+    with pytest.raises(ValueError, match=rf"PlainConvUNet, ResidualEncoderUNet\); found {name}\. Leave the part out"):
         as_unet(network)

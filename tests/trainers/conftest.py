@@ -23,6 +23,7 @@ def tiny_plans(features):
         "dataset_name": "Dataset001_Tiny",
         "plans_name": "nnUNetPlans",
         "label_manager": "LabelManager",
+        "original_median_shape_after_transp": [1, 40, 40],
         "configurations": {
             "2d": {
                 "data_identifier": "nnUNetPlans_2d",

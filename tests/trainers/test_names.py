@@ -7,6 +7,9 @@ import pickle
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading import (
+    nnUNetTrainerBenchmark_5epochs_noDataLoading,
+)
 from nnunetv2.training.nnUNetTrainer.variants.competitions.aortaseg24 import nnUNetTrainer_onlyMirror01_DA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
@@ -17,11 +20,13 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam1en3
 
 from nnunet_ext.trainers import names
-from nnunet_ext.trainers.averaging.weight_averaging import EMA, SWA
+from nnunet_ext.trainers.averaging.ema import EMA
+from nnunet_ext.trainers.averaging.swa import SWA
 from nnunet_ext.trainers.length_and_seed.independent_member import IndependentMember
 from nnunet_ext.trainers.length_and_seed.training_length import Epochs, Iterations
 from nnunet_ext.trainers.names import TrainerNameError, UnknownPartError, trainer_class
 from nnunet_ext.trainers.networks.posterior import Posterior
+from nnunet_ext.trainers.part import load
 from nnunet_ext.trainers.parts import PARTS
 from nnunet_ext.trainers.schedules.cyclical import Cyclical
 
@@ -46,7 +51,7 @@ def test_a_name_gives_a_class_of_that_name_with_those_parts(name, parts):
     found = trainer_class(name)
     assert found.__name__ == name
     assert issubclass(found, nnUNetTrainer)
-    others = {part.mixin for part in PARTS} - set(parts)
+    others = {load(part.mixin) for part in PARTS if part.mixin} - set(parts)
     assert all(issubclass(found, part) for part in parts)
     assert not any(issubclass(found, part) for part in others)
 
@@ -110,7 +115,7 @@ def test_any_order_of_words_trains_the_same_way(make_trainer):
 def test_a_stock_variant_is_a_part(name, stock):
     found = trainer_class(name)
     assert issubclass(found, stock)
-    own = next(part.mixin for part in PARTS if issubclass(found, part.mixin))
+    own = next(mixin for part in PARTS if part.mixin and issubclass(found, mixin := load(part.mixin)))
     assert found.__mro__.index(own) < found.__mro__.index(stock)
 
 
@@ -118,6 +123,12 @@ def test_a_stock_variant_of_two_words_is_one_part():
     # onlyMirror01 and DA5 exist on their own as well; together they would both set the mirroring
     found = trainer_class("nnUNetTrainerCyclical_onlyMirror01_DA5")
     assert issubclass(found, nnUNetTrainer_onlyMirror01_DA5)
+
+
+def test_a_stock_variant_may_hold_a_word_that_is_also_ours():
+    found = trainer_class("nnUNetTrainerCyclical_Benchmark_5epochs_noDataLoading")
+    assert issubclass(found, nnUNetTrainerBenchmark_5epochs_noDataLoading)
+    assert not issubclass(found, Epochs)
 
 
 def test_a_word_of_ours_between_two_stock_words_keeps_them_apart():
@@ -157,7 +168,7 @@ def test_only_words_that_change_the_network_are_network_parts():
         ("nnUNetTrainerCyclical_SWA", ("Cyclical", "SWA"), "the learning-rate schedule"),
         ("nnUNetTrainerCyclical_Cyclical5", ("Cyclical", "Cyclical5"), "the learning-rate schedule"),
         ("nnUNetTrainer_10epochs_20epochs", ("10epochs", "20epochs"), "number of epochs"),
-        ("nnUNetTrainer_10iters_20iters", ("10iters", "20iters"), "iterations of an epoch"),
+        ("nnUNetTrainer_10iters_20iters", ("10iters", "20iters"), "iterations per epoch"),
         ("nnUNetTrainer_member1_member2", ("member1", "member2"), "seed"),
         ("nnUNetTrainerEMA_EMA", ("EMA", "EMA"), "checkpoint_ema.pth"),
         ("nnUNetTrainerCyclical_CosAnneal", ("Cyclical", "CosAnneal"), "learning-rate schedule"),
@@ -259,7 +270,8 @@ def test_a_name_must_begin_as_nnunets_trainers_do(name):
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.spelling)
 def test_the_example_in_the_table_is_a_trainer_with_that_part(part):
-    assert issubclass(trainer_class(part.example), part.mixin)
+    assert part.spelling in {used.row.spelling for used in names.parse(part.example) if used.row}
+    assert issubclass(trainer_class(part.example), load(part.mixin) if part.mixin else nnUNetTrainer)
     assert part.summary
 
 

@@ -1,48 +1,31 @@
-"""DeepLabV3+ in the place of the planned network (arXiv 1802.02611), alone or in a mixture with it."""
+"""DeepLabV3+ in the place of the planned network (arXiv 1802.02611), alone or in a mixture."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.architectures.deeplab import DeepLabV3Plus, atrous_rates_for
-from nnunet_ext.trainers.base import ExtTrainer
+from nnunet_ext.trainers.networks.network_part import NetworkPart
 
 CONV_BY_AXES: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
-class DeepLab(ExtTrainer):
-    """Trains a DeepLabV3+ with the strides and channels of the plans."""
+class DeepLab(NetworkPart):
+    """A DeepLabV3+ with the strides and channels of the plans."""
 
     @classmethod
-    def build_network_architecture(  # a classmethod, so that super() finds other parts
-        cls,
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The network; the plans' own is not built."""
-        return planned_deeplab(
-            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+    def build_network(
+        cls, configuration: ConfigurationManager, input_channels: int, outputs: int, deep_supervision: bool
+    ) -> DeepLabV3Plus:
+        architecture = configuration.network_arch_init_kwargs
+        patch_size = configuration.patch_size
+        return DeepLabV3Plus(
+            input_channels,
+            outputs,
+            conv_op=CONV_BY_AXES[len(patch_size)],
+            strides=architecture["strides"],
+            features_per_stage=architecture["features_per_stage"],
+            atrous_rates=atrous_rates_for(patch_size, architecture["strides"]),
+            deep_supervision=deep_supervision,
         )
-
-
-def planned_deeplab(
-    configuration: ConfigurationManager, input_channels: int, outputs: int, deep_supervision: bool
-) -> DeepLabV3Plus:
-    """A DeepLabV3+ with the strides and channels of a configuration."""
-    architecture = configuration.network_arch_init_kwargs
-    patch_size = configuration.patch_size
-    return DeepLabV3Plus(
-        input_channels,
-        outputs,
-        conv_op=CONV_BY_AXES[len(patch_size)],
-        strides=architecture["strides"],
-        features_per_stage=architecture["features_per_stage"],
-        atrous_rates=atrous_rates_for(patch_size, architecture["strides"]),
-        deep_supervision=deep_supervision,
-    )

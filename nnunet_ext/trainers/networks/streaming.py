@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from itertools import cycle, islice
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -16,15 +17,21 @@ from nnunet_ext.architectures.streaming import (
     with_dropout,
 )
 from nnunet_ext.trainers.data.slice_stacks import StackLoading
-from nnunet_ext.trainers.networks.deeplab import planned_deeplab
-
-UNET_SHARE = 0.7  # of a U-Net beside a DeepLabV3+ with fixed weights; the paper's optimum
+from nnunet_ext.trainers.networks.network_part import NetworkPart, network_parts_of
+from nnunet_ext.trainers.part import PLANNED, load
 
 
 class Streaming(StackLoading):
-    """K copies of the planned network, each with its own first weights, mixed by memory-based weights."""
+    """K classifiers as one network, each with its own first weights, mixed by memory-based or fixed weights.
+
+    The classifiers are the network parts of the trainer's name in turn, or copies of the planned network if the name
+    has none. `networks` names others: dotted paths of network parts, and "planned".
+    """
 
     classifiers: int = 2
+    networks: Sequence[str] = ()
+    weighting: Literal["memory", "fixed"] = "memory"
+    fixed_weights: Sequence[float] = ()  # one per classifier, sum 1; none given: equal
     kappa: float = 1.0
     mixture: Mixture = "log"
     bottleneck_dropout: float = 0.5
@@ -40,19 +47,50 @@ class Streaming(StackLoading):
     ) -> nn.Module:
         """The classifiers as one network."""
         arguments = (configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
-        build = super().build_network_architecture
-        classifiers = cls.build_classifiers(lambda: build(plans_manager, *arguments), *arguments)
+        build_planned = super().build_network_architecture
+
+        def build(network: type[NetworkPart] | None) -> nn.Module:
+            built = network.build_network(*arguments) if network else build_planned(plans_manager, *arguments)
+            return with_dropout(built, cls.bottleneck_dropout)
+
+        classifiers = [build(network) for network in cls.classifier_networks()]
         return StreamingNetwork(classifiers, cls.weight_rule(), cls.mixture)
 
     @classmethod
-    def build_classifiers(cls, build_planned: Any, *arguments: Any) -> list[nn.Module]:
-        """The classifiers, each with its own first weights."""
-        return [with_dropout(build_planned(), cls.bottleneck_dropout) for _ in range(cls.classifiers)]
+    def classifier_networks(cls) -> list[type[NetworkPart] | None]:
+        """Which network each classifier is; None is the planned one.
+
+        Raises:
+            ValueError: if there are more networks than classifiers.
+        """
+        networks: Sequence[type[NetworkPart] | None]
+        networks = [None if path == PLANNED else load(path) for path in cls.networks]
+        networks = networks or network_parts_of(cls) or [None]
+        if len(networks) > cls.classifiers:
+            raise ValueError(
+                f"A mixture needs a classifier for each of its networks; {cls.__name__} has {len(networks)} networks "
+                f"and {cls.classifiers} classifiers. Write Streaming{len(networks)}."
+            )
+        return list(islice(cycle(networks), cls.classifiers))
 
     @classmethod
     def weight_rule(cls) -> WeightRule:
-        """How the classifiers are weighed."""
-        return MemoryWeights(cls.kappa)
+        """How the classifiers are weighed.
+
+        Raises:
+            ValueError: if `weighting` is unknown, or there are not as many fixed weights as classifiers.
+        """
+        if cls.weighting == "memory":
+            return MemoryWeights(cls.kappa)
+        if cls.weighting != "fixed":
+            raise ValueError(f'weighting must be "memory" or "fixed"; found {cls.weighting!r}.')
+        weights = cls.fixed_weights or [1 / cls.classifiers] * cls.classifiers
+        if len(weights) != cls.classifiers:
+            raise ValueError(
+                f"fixed_weights must be one number per classifier; found {len(weights)} for {cls.classifiers} "
+                f"classifiers."
+            )
+        return FixedWeights(weights)
 
     def training_network(self, network: nn.Module) -> nn.Module:
         streaming = cast(StreamingNetwork, super().training_network(network))
@@ -68,32 +106,3 @@ class Streaming(StackLoading):
         super().on_train_epoch_start()
         # -pretrained_weights of another dataset bring their own flag
         cast(StreamingNetwork, self.plain_network).declare_regions(self.label_manager.has_regions)
-
-
-class StreamingFixed(Streaming):
-    """The same with equal weights everywhere."""
-
-    @classmethod
-    def fixed_weights(cls) -> Sequence[float]:
-        """One weight a classifier, sum 1."""
-        return [1 / cls.classifiers] * cls.classifiers
-
-    @classmethod
-    def weight_rule(cls) -> WeightRule:
-        return FixedWeights(cls.fixed_weights())
-
-
-class StreamingUNetD3P(Streaming):
-    """The planned network and a DeepLabV3+, mixed by memory-based weights."""
-
-    @classmethod
-    def build_classifiers(cls, build_planned: Any, *arguments: Any) -> list[nn.Module]:
-        return [with_dropout(build_planned(), cls.bottleneck_dropout), planned_deeplab(*arguments)]
-
-
-class StreamingFixedUNetD3P(StreamingUNetD3P, StreamingFixed):
-    """The planned network and a DeepLabV3+ with the weights 0.7 and 0.3."""
-
-    @classmethod
-    def fixed_weights(cls) -> Sequence[float]:
-        return [UNET_SHARE, 1 - UNET_SHARE]

@@ -22,7 +22,7 @@ from nnunet_ext.samples import (
     select_last_cycle,
 )
 from nnunet_ext.schedules import CyclePlan, DecayHorizon
-from nnunet_ext.trainers.averaging.weight_averaging import mean_weights, refresh_batch_norm, training_images
+from nnunet_ext.trainers.averaging.averaged_weights import mean_weights, refresh_batch_norm, training_images
 from nnunet_ext.trainers.base import EpochSchedule, ExtTrainer
 from nnunet_ext.trainers.networks.posterior import posterior_trainer_name
 

@@ -20,20 +20,20 @@ from nnunet_ext.losses.self_distillation_objective import (
     SelfDistillationLoss,
     TeacherRule,
 )
-from nnunet_ext.trainers.base import ExtTrainer
 from nnunet_ext.trainers.losses.one_output import loss_of_one_output
+from nnunet_ext.trainers.part_state import PartWithState
 
-HEADS_KEY = "distillation_heads"
 FEWEST_LEVELS_FOR_VECTORS = 4
 
 
-class DSD(ExtTrainer):
+class DSD(PartWithState):
     """Dual self-distillation: ground truth at the decoder's levels, and a teacher in the encoder and in the decoder.
 
     The heads exist in training only. Every checkpoint holds the plain network's weights, and the heads' under a key
     of their own.
     """
 
+    state_key = "distillation_heads"
     supervision_weight: float = 1.0  # eta
     encoder_weight: float = 1.0  # alpha
     decoder_weight: float = 1.0  # beta
@@ -136,53 +136,8 @@ class DSD(ExtTrainer):
         """The network with its heads, without the wrappers of DDP and torch.compile."""
         return cast(SelfDistillingUNet, super().plain_network)
 
-    def extra_state(self) -> dict[str, Any]:
-        return {**super().extra_state(), HEADS_KEY: self.distilling_network.distillation_heads.state_dict()}
+    def part_state(self) -> dict[str, Any]:
+        return self.distilling_network.distillation_heads.state_dict()
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        super().load_extra_state(state)
-        if HEADS_KEY in state:
-            self.distilling_network.distillation_heads.load_state_dict(state[HEADS_KEY])
-
-
-class SDD(DSD):
-    """Self-distillation of the decoder only."""
-
-    encoder_weight = 0.0
-
-
-class SDE(DSD):
-    """Self-distillation of the encoder only."""
-
-    decoder_weight = 0.0
-
-
-class DS(DSD):
-    """The ground truth at the decoder's levels, no distillation."""
-
-    encoder_weight = 0.0
-    decoder_weight = 0.0
-
-
-class DSDFull(DSD):
-    """At the image's resolution, as in the paper."""
-
-    distillation_resolution = "full"
-
-
-class DSDMeanTeacher(DSD):
-    """The paper's ablation in which the mean of all levels teaches each of them."""
-
-    teacher = "mean"
-
-
-class DSDReversedTeacher(DSD):
-    """The paper's ablation with the teachers at the other ends."""
-
-    teacher = "reversed"
-
-
-class DSDFeatureL2(DSD):
-    """The paper's ablation that also pulls the features themselves together."""
-
-    vector_weight = 1e-4
+    def load_part_state(self, state: dict[str, Any]) -> None:
+        self.distilling_network.distillation_heads.load_state_dict(state)

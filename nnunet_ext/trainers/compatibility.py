@@ -1,0 +1,109 @@
+"""Which parts go together in one name, decided from the table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nnunet_ext.trainers.part import Claim, Kind, Part, Requirement
+
+
+class TrainerNameError(ValueError):
+    """A trainer's name that cannot be resolved; the message says why and what to write instead."""
+
+
+@dataclass(frozen=True)
+class UsedPart:
+    """A part as a name spells it: `Cyclical5` is the row `Cyclical<M>` with the number 5.
+
+    Attributes:
+        word: as it stands in the name.
+        row: its row in the table; None for a variant of nnU-Net.
+        number: in the word, or None.
+        variant: nnU-Net's class; None for a part of the table.
+        variant_claims: what that sets.
+    """
+
+    word: str
+    row: Part | None = None
+    number: int | None = None
+    variant: type | None = None
+    variant_claims: frozenset[Claim] = frozenset()
+
+    @property
+    def claims(self) -> frozenset[Claim]:
+        """What the part sets."""
+        return self.row.claims if self.row else self.variant_claims
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """What the part needs; stock's variants look for themselves."""
+        return self.row.requires if self.row else frozenset()
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The class attributes that the part sets."""
+        if self.row is None:
+            return {}
+        number = {self.row.attribute: self.number} if self.row.attribute else {}
+        return {**self.row.values, **number}
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the part of the table builds a network."""
+        return self.row is not None and self.row.kind is Kind.NETWORK
+
+
+def require_compatible(name: str, parts: Sequence[UsedPart]) -> None:
+    """Refuses a combination that cannot be built.
+
+    Raises:
+        TrainerNameError: if a part changes another one that is not there, needs what another part replaces, stands
+            twice, or sets what another one sets.
+    """
+    for reason in (what_is_missing(parts), what_is_ruled_out(parts), what_collides(parts)):
+        if reason:
+            raise TrainerNameError(f"{name} cannot be built: {reason}")
+
+
+def what_is_missing(parts: Sequence[UsedPart]) -> str:
+    """The reason if a part changes another one and the name has none such, else ""."""
+    spellings = {part.row.spelling for part in parts if part.row}
+    for part in parts:
+        if part.row and part.row.changes and spellings.isdisjoint(part.row.changes):
+            *others, last = part.row.changes
+            changed = f"{', '.join(others)} or {last}" if others else last
+            return f"{part.word} changes {changed}, which the name lacks. Write {part.row.example}, for example."
+    return ""
+
+
+def what_is_ruled_out(parts: Sequence[UsedPart]) -> str:
+    """The reason if a part needs what no trainer with another one has, else ""."""
+    for part in parts:
+        for other in parts:
+            for requirement in part.requires & (other.row.lacks if other.row else frozenset()):
+                return f"{part.word} needs {requirement.words}, and {other.word} brings none. Leave one out."
+    return ""
+
+
+def what_collides(parts: Sequence[UsedPart]) -> str:
+    """The reason if a part stands twice or two set the same thing, else ""."""
+    shared = frozenset().union(*(part.row.shares for part in parts if part.row))
+    for position, part in enumerate(parts):
+        for earlier in parts[:position]:
+            common = part.claims & earlier.claims
+            if part.is_network and earlier.is_network and part.row is not earlier.row:
+                common -= shared
+            if common:
+                claim = next(claim for claim in Claim if claim in common)
+                return f"{earlier.word} and {part.word} both set {claim.value}. Leave one out."
+            if repeats(part, earlier):
+                return f"{part.word} repeats {earlier.word}. Leave one out."
+    return ""
+
+
+def repeats(part: UsedPart, earlier: UsedPart) -> bool:
+    """Whether a part is the same as an earlier one, or a variant of it."""
+    if part.variant and earlier.variant:
+        return issubclass(part.variant, earlier.variant) or issubclass(earlier.variant, part.variant)
+    return part.row is not None and part.row is earlier.row
