@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_ext.evaluation.comparison import PairedComparison
-from nnunet_ext.evaluation.results import FolderEvaluation
-from nnunet_ext.evaluation.summary import own_summary
 
 STRUCTURE_COLUMNS = {
     "dice": ("Dice", 3),
@@ -41,27 +39,25 @@ MAP_COLUMNS = {
 }
 
 
-def evaluation_lines(evaluation: FolderEvaluation, own: Mapping[str, Any]) -> list[str]:
-    """Tables of everything that was found; means over the cases that define a figure.
+def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
+    """Tables of everything that was found: means ± standard deviations over the cases that define a figure.
 
     Args:
-        evaluation: of the folder.
-        own: `failure_detection` and `error_analysis`, as they go into `summary.json`.
+        own: our part of `summary.json`, with NaN for what is not defined.
     """
-    summary = own_summary(evaluation)
-    figures = {name: found["mean"] for name, found in summary["case_figures"].items()}
-    lines = [f"{len(evaluation.cases)} cases, mean Dice {shown(figures.get('mean_dice', math.nan), 3)}", ""]
-    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values())]
+    figures = {name: found["mean"] for name, found in own["case_figures"].items()}
+    lines = [f"{own['cases']} cases, mean Dice {with_spread(own['case_figures'].get('mean_dice'), 3)}", ""]
+    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values()), "absent"]
     rows = [
-        [name, *(shown(found[key]["mean"], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items())]
-        for name, found in summary["structures"].items()
+        [
+            name,
+            *(with_spread(found[key], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items()),
+            str(own["absent"][name]),
+        ]
+        for name, found in own["structures"].items()
         if found
     ]
-    lines += aligned([header, *rows])
-    ends = summary["end_coefficient"]
-    if not math.isnan(ends["paper"]):
-        strict = shown(ends["strict"], 2)
-        lines += ["", f"End coefficient: {shown(ends['paper'], 2)} as the paper counts, {strict} strictly"]
+    lines += [*aligned([header, *rows]), *end_lines(own)]
     if "ece" in figures:
         found = {title: figures[key] for key, title in CALIBRATION_COLUMNS.items() if key in figures}
         lines += ["", *aligned([["probabilities", *found], ["", *(shown(value, 4) for value in found.values())]])]
@@ -76,6 +72,23 @@ def evaluation_lines(evaluation: FolderEvaluation, own: Mapping[str, Any]) -> li
         ]
         lines += ["", *aligned([["confidence against risk", *DETECTION_COLUMNS.values()], *rows])]
     return [*lines, *error_lines(own["error_analysis"])]
+
+
+def end_lines(own: Mapping[str, Any]) -> list[str]:
+    """The end coefficient in both variants, the chosen one first; nothing without slices."""
+    found, settings = own["end_coefficient"], own["settings"]
+    if math.isnan(found["paper"]):
+        return []
+    words = {
+        "paper": f"{shown(found['paper'], 2)} as the paper counts",
+        "strict": f"{shown(found['strict'], 2)} strictly",
+    }
+    first = words.pop(settings["end_variant"])
+    where = "" if settings["end_stack"] == "volume" else " of the true foreground"
+    return [
+        "",
+        f"End coefficient{where} (Dice above {settings['end_threshold']:g}): {', '.join([first, *words.values()])}",
+    ]
 
 
 def error_lines(analysis: Mapping[str, Any]) -> list[str]:
@@ -120,6 +133,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def shown(value: float, digits: int) -> str:
     """A number, or a dash where it is not defined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def with_spread(found: Mapping[str, float] | None, digits: int) -> str:
+    """Mean ± standard deviation; the mean alone where there is only one value."""
+    mean, spread = (found["mean"], found["std"]) if found else (math.nan, math.nan)
+    return shown(mean, digits) + (f" ± {spread:.{digits}f}" if not math.isnan(spread) else "")
 
 
 def signed(value: float) -> str:
