@@ -9,14 +9,14 @@ from statistics import fmean
 
 import numpy as np
 
-from nnunet_ext.evaluation import calibration
+from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.boxes import bounding_box
-from nnunet_ext.evaluation.calibration import ReliabilityBins
 from nnunet_ext.evaluation.end_slices import end_slice_dice, stack_axis_of
 from nnunet_ext.evaluation.error_parts import error_parts
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.lesions import detect_lesions
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts, joint_histogram, overlap_counts
+from nnunet_ext.evaluation.reliability import ReliabilityBins, region_reliability_bins, reliability_bins
 from nnunet_ext.evaluation.results import CaseEvaluation, Figures
 from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
 from nnunet_ext.evaluation.uncertainty_maps import (
@@ -188,24 +188,24 @@ def calibration_figures(probabilities: np.ndarray, truth: np.ndarray, mask: np.n
     """Calibration in the box of the truth's foreground; NaN if there is none."""
     if regions:
         return {
-            "ece": calibration.region_expected_calibration_error(probabilities, truth, mask=mask),
-            "brier": calibration.region_brier_score(probabilities, truth, mask=mask),
-            "nll": calibration.region_negative_log_likelihood(probabilities, truth, mask=mask),
+            "ece": calibration_error.region_expected_calibration_error(probabilities, truth, mask=mask),
+            "brier": proper_scores.region_brier_score(probabilities, truth, mask=mask),
+            "nll": proper_scores.region_negative_log_likelihood(probabilities, truth, mask=mask),
         }
     return {
-        "ece": calibration.expected_calibration_error(probabilities, truth, mask=mask),
-        "class_wise_ece": calibration.class_wise_ece(probabilities, truth, mask=mask),
-        "ace": calibration.average_calibration_error(probabilities, truth, mask=mask),
-        "brier": calibration.brier_score(probabilities, truth, mask=mask),
-        "nll": calibration.negative_log_likelihood(probabilities, truth, mask=mask),
+        "ece": calibration_error.expected_calibration_error(probabilities, truth, mask=mask),
+        "class_wise_ece": calibration_error.class_wise_ece(probabilities, truth, mask=mask),
+        "ace": calibration_error.average_calibration_error(probabilities, truth, mask=mask),
+        "brier": proper_scores.brier_score(probabilities, truth, mask=mask),
+        "nll": proper_scores.negative_log_likelihood(probabilities, truth, mask=mask),
     }
 
 
 def case_bins(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> ReliabilityBins:
     """The bins of a reliability diagram; those of regions together."""
     if not regions:
-        return calibration.reliability_bins(probabilities, truth, mask=mask)
-    bins = calibration.region_reliability_bins(probabilities, truth, mask=mask)
+        return reliability_bins(probabilities, truth, mask=mask)
+    bins = region_reliability_bins(probabilities, truth, mask=mask)
     return sum(bins[1:], bins[0])
 
 

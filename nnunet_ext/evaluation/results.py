@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunet_ext.evaluation.calibration import ReliabilityBins
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.labels import Region
 
 Figures = dict[str, float]  # name of a metric to its value; NaN where the case defines none
