@@ -327,6 +327,7 @@ class EvaluationOptions:
         patients: regular expression for the patient in a case's name; None takes each case for a patient.
         groups: table of what is known about the cases.
         worst: how many of the worst cases to name.
+        map_labels: "TRUTH:PREDICTION" for each label of the truth, if the truth is of a dataset with other labels.
 
     Raises:
         ValueError: if there are no predictions, several without an output, or a value is outside of its range.
@@ -344,6 +345,7 @@ class EvaluationOptions:
     patients: str | None = None
     groups: Path | None = None
     worst: int = 5
+    map_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.predictions:

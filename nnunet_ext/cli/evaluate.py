@@ -68,10 +68,20 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "PRED",
         type=Path,
-        help="folder with predictions, ours or stock's; its probabilities and maps count, too",
+        nargs="+",
+        help="folder with predictions, ours or stock's; its probabilities and maps count, too. Several are the folds "
+        "of a cross-validation, such as MODEL/fold_*/validation",
     )
     parser.add_argument("-o", metavar="FOLDER", type=Path, help="where the tables go (default: PRED)")
     add_dataset_flags(parser)
+    parser.add_argument(
+        "--map-labels",
+        nargs="+",
+        default=(),
+        metavar="TRUTH:PRED",
+        help="labels of the truth and what the predictions call them, numbers or names, if the truth is of a dataset "
+        "with other labels: 1:3 2:2 3:1",
+    )
     ends = parser.add_argument_group("end coefficient")
     ends.add_argument(
         "--end-slices",
@@ -83,7 +93,14 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         "--end-threshold", type=float, default=0.8, metavar="D", help="a case counts above it (default: 0.8)"
     )
     more = parser.add_argument_group("comparisons")
-    more.add_argument("--compare", metavar="OTHER", type=Path, help="predictions of the same cases by something else")
+    more.add_argument(
+        "--compare",
+        metavar="OTHER",
+        type=Path,
+        action="append",
+        default=[],
+        help="predictions of the same cases by something else; repeated for each fold",
+    )
     more.add_argument(
         "--patients",
         metavar="REGEX",
@@ -100,17 +117,18 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
 def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
     return EvaluationOptions(
         truths=arguments.GT,
-        predictions=(arguments.PRED,),
+        predictions=tuple(arguments.PRED),
         output=arguments.o,
         described_by=described_by(arguments),
         judge=judge_options(arguments),
         end_variant=arguments.end_slices,
         end_threshold=arguments.end_threshold,
         failure_dice=arguments.failure_dice,
-        other=(arguments.compare,) if arguments.compare else (),
+        other=tuple(arguments.compare),
         patients=arguments.patients,
         groups=arguments.groups,
         worst=arguments.worst,
+        map_labels=tuple(arguments.map_labels),
     )
 
 

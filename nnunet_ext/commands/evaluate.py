@@ -14,7 +14,9 @@ from nnunet_ext.commands.predict import usable_cores
 from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
 from nnunet_ext.evaluation.error_analysis import error_analysis, read_columns
 from nnunet_ext.evaluation.failure_table import failure_table
-from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, label_map_files, open_dataset
+from nnunet_ext.evaluation.folder import Dataset, evaluate_folds, label_map_files, open_dataset
+from nnunet_ext.evaluation.folds import fold_summary
+from nnunet_ext.evaluation.label_translation import parse_translation
 from nnunet_ext.evaluation.patients import patient_of
 from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
@@ -22,6 +24,7 @@ from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
 from nnunet_ext.options import DatasetFiles, EndVariant, EvaluationOptions, JudgeOptions
 from nnunet_ext.prediction_folder.case_table import recorded_rows
 
+DATASET = "dataset.json"
 Comparisons = dict[str, PairedComparison]  # structure and figure to the result
 
 
@@ -47,12 +50,14 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
         FileNotFoundError: if a folder or the dataset's description is missing.
         ValueError: if an option does not fit the data.
     """
-    predictions = options.predictions[0]
-    evaluation = compared_with_truth(options.truths, predictions, options.described_by, options.judge)
-    rows = recorded_rows(predictions)  # none in a folder that stock nnU-Net wrote
+    dataset = dataset_of(options.predictions, options.truths, options.described_by, options.map_labels)
+    evaluation = compared_with_truth(options.truths, options.predictions, dataset, options.judge)
+    # none in a folder that stock nnU-Net wrote
+    rows = [row for folder in options.predictions for row in recorded_rows(folder)]
     own: dict[str, Any] = {
         **own_summary(evaluation, end_threshold=options.end_threshold),
-        "settings": settings_of(options),
+        **fold_summary(evaluation, end_threshold=options.end_threshold),
+        "settings": settings_of(options, dataset),
         "failure_detection": failure_table(evaluation.cases, rows, failure_dice=options.failure_dice),
         "error_analysis": error_analysis(
             evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
@@ -60,16 +65,15 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     }
     lines = evaluation_lines(own)
     problems = dict(evaluation.problems)
-    for name in options.other:
-        other = compared_with_truth(options.truths, name, options.described_by, options.judge)
+    if options.other:
+        name = ", ".join(map(str, options.other))
+        other_dataset = dataset_of(options.other, options.truths, options.described_by, options.map_labels)
+        other = compared_with_truth(options.truths, options.other, other_dataset, options.judge)
         problems |= {f"{name}: {case}": problem for case, problem in other.problems.items()}
         compared = comparisons(evaluation, other, options.patients, options.end_variant)
-        own["comparison"] = {
-            "other": str(name),
-            "first_minus_other": {k: asdict(v) for k, v in compared.items()},
-        }
-        lines += comparison_lines(compared, str(name))
-    folder = options.output or predictions
+        own["comparison"] = {"other": name, "first_minus_other": {k: asdict(v) for k, v in compared.items()}}
+        lines += comparison_lines(compared, name)
+    folder = options.output or options.predictions[0]
     folder.mkdir(parents=True, exist_ok=True)
     write_metrics_csv(evaluation, folder / "metrics.csv")
     write_case_metrics_csv(evaluation, folder / "case_metrics.csv")
@@ -77,48 +81,81 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     return EvaluationResult(folder, lines, problems)
 
 
-def settings_of(options: EvaluationOptions) -> dict[str, Any]:
+def settings_of(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:
     """What the figures depend on besides the data; recorded in `summary.json`."""
     return {
         **asdict(options.judge.metrics),
         "end_variant": options.end_variant,
         "end_threshold": options.end_threshold,
         "failure_dice": options.failure_dice,
+        "map_labels": dataset.translation,
     }
 
 
 def compared_with_truth(
-    truths: Path, predictions: Path, described_by: DatasetFiles, judge: JudgeOptions
+    truths: Path, predictions: Sequence[Path], dataset: Dataset, judge: JudgeOptions
 ) -> FolderEvaluation:
-    """Evaluates one folder, for `evaluate` and for `report`."""
+    """Evaluates one folder, or the folds of a cross-validation, for `evaluate` and for `report`."""
     processes = judge.processes or min(default_num_processes, usable_cores())
-    dataset = dataset_of(predictions, truths, described_by)
-    return evaluate_folder(truths, predictions, dataset, replace(judge, processes=processes))
+    return evaluate_folds(truths, predictions, dataset, replace(judge, processes=processes))
 
 
-def dataset_of(predictions: Path, truths: Path, described_by: DatasetFiles) -> Dataset:
-    """The dataset of a prediction folder: described there, or in the model whose validation it is.
+def dataset_of(
+    predictions: Sequence[Path], truths: Path, described_by: DatasetFiles, map_labels: Sequence[str] = ()
+) -> Dataset:
+    """The dataset of prediction folders: described there, or in the model whose validation they are.
 
     Plans are not needed: without them the stack of slices is along each case's largest spacing.
+
+    Args:
+        predictions: one folder, or folds.
+        truths: folder of the true label maps.
+        described_by: where the description is if it is not there.
+        map_labels: see `parse_translation`.
 
     Raises:
         FileNotFoundError: if `dataset.json` or plans that were named are not found, or the truth's folder holds no
             label map.
+        ValueError: if folds differ in labels, or the map of labels is none.
     """
-    dataset_file = described_by.dataset or first_file(predictions, "dataset.json")
+    descriptions = [description_of(folder, described_by) for folder in predictions]
+    dataset_json, plans = descriptions[0]
+    for folder, (other, _) in zip(predictions, descriptions, strict=True):
+        if other["labels"] != dataset_json["labels"]:
+            raise ValueError(
+                f"Folds of a cross-validation have the same labels; {folder} has {other['labels']} and "
+                f"{predictions[0]} {dataset_json['labels']}. Evaluate them one by one."
+            )
+    example = next(iter(label_map_files(truths, dataset_json["file_ending"]).values()))
+    dataset = open_dataset(dataset_json, plans, example)
+    if not map_labels:
+        return dataset
+    places = (truths / DATASET, truths.resolve().parent / DATASET)  # beside the label maps, or as in nnUNet_raw
+    truth_labels = next((read_json(file)["labels"] for file in places if file.is_file()), None)
+    return replace(dataset, translation=parse_translation(map_labels, dataset_json["labels"], truth_labels))
+
+
+def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of `dataset.json` and of `plans.json`; the latter is empty if there is none.
+
+    Raises:
+        FileNotFoundError: if `dataset.json`, or plans that were named, are not there.
+    """
+    dataset_file = described_by.dataset or first_file(predictions, DATASET)
     if dataset_file is None or not dataset_file.is_file():
         raise FileNotFoundError(
-            f"Predictions are judged by their dataset's dataset.json; {dataset_file or predictions / 'dataset.json'} "
-            f"does not exist. Give it with -djfile."
+            f"Predictions are judged by their dataset's {DATASET}; {dataset_file or predictions / DATASET} does not "
+            f"exist. Give it with -djfile."
         )
     plans_file = described_by.plans or first_file(predictions, "plans.json")
     if plans_file is not None and not plans_file.is_file():
         raise FileNotFoundError(f"-pfile names the plans of the model; {plans_file} does not exist. Correct it.")
-    dataset_json, plans = (
-        json.loads(file.read_text(encoding="utf-8")) if file else {} for file in (dataset_file, plans_file)
-    )
-    example = next(iter(label_map_files(truths, dataset_json["file_ending"]).values()))
-    return open_dataset(dataset_json, plans, example)
+    return read_json(dataset_file), read_json(plans_file) if plans_file else {}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a file."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def first_file(predictions: Path, name: str) -> Path | None:

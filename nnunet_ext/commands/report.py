@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
-from nnunet_ext.commands.evaluate import compared_with_truth
+from nnunet_ext.commands.evaluate import compared_with_truth, dataset_of
 from nnunet_ext.options import ReportOptions
 from nnunet_ext.report.data import RUN_FILE, OperatingPoint, gather
 from nnunet_ext.report.page import write_report
@@ -24,9 +24,10 @@ def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
         ValueError: if the folder has no cases.
     """
     predictions, truths = options.predictions, options.truths
-    evaluation = (
-        compared_with_truth(truths, predictions, options.described_by, options.judge) if truths is not None else None
-    )
+    evaluation = None
+    if truths is not None:
+        dataset = dataset_of([predictions], truths, options.described_by)
+        evaluation = compared_with_truth(truths, [predictions], dataset, options.judge)
     calibration = applied_calibration(predictions)
     data = gather(
         predictions,

@@ -16,7 +16,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
+from nnunet_ext.evaluation.folds import fold_names, fold_of_cases
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
+from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.files.atomic import PARTIAL_PREFIX
 from nnunet_ext.labels import Region, regions_of
@@ -40,6 +42,7 @@ class Dataset:
         reader: nnU-Net's reader for them.
         stack_axis: along which slices are stacked, on the reader's axes: the first one of the plans. None if they
             do not say; then it is that of each case's largest spacing.
+        translation: label of the truth to label of the dataset; None if the truth has the dataset's labels.
     """
 
     structures: Mapping[str, Region]
@@ -50,6 +53,11 @@ class Dataset:
     file_ending: str
     reader: BaseReaderWriter
     stack_axis: int | None = None
+    translation: LabelTranslation | None = None
+
+    def translate(self, truth: np.ndarray) -> np.ndarray:
+        """A truth in the labels of the dataset."""
+        return truth if self.translation is None else translated(truth, self.translation)
 
     def judgement(self, metrics: MetricOptions) -> Judgement:
         """What its cases are judged by."""
@@ -65,6 +73,7 @@ class Files:
     prediction: Path
     probabilities: Path | None
     maps: Mapping[str, Path]
+    fold: str = ""
 
 
 def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_file: Path) -> Dataset:
@@ -98,23 +107,35 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
 def evaluate_folder(
     truth_folder: Path, prediction_folder: Path, dataset: Dataset, options: JudgeOptions | None = None
 ) -> FolderEvaluation:
-    """Evaluates every case of which both folders hold a label map.
+    """Evaluates every case of which both folders hold a label map; see `evaluate_folds`."""
+    return evaluate_folds(truth_folder, [prediction_folder], dataset, options)
+
+
+def evaluate_folds(
+    truth_folder: Path, prediction_folders: Sequence[Path], dataset: Dataset, options: JudgeOptions | None = None
+) -> FolderEvaluation:
+    """Evaluates every case of which the truth and one of the other folders hold a label map.
 
     Args:
         truth_folder: label maps, CASE<ending>.
-        prediction_folder: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
+        prediction_folders: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
+            Several are the folds of a cross-validation.
         dataset: see `open_dataset`.
         options: how they are compared; the defaults of `JudgeOptions` without.
 
     Raises:
         FileNotFoundError: if a folder is missing or holds no label map.
+        ValueError: if a case is in two of the folders.
     """
     options = options or JudgeOptions()
-    truths, predictions = (
-        label_map_files(folder, dataset.file_ending) for folder in (truth_folder, prediction_folder)
-    )
-    problems = {} if options.allow_missing else unpaired(truths, predictions)
-    common = [files_of(case, truths[case], prediction_folder, dataset) for case in truths if case in predictions]
+    truths = label_map_files(truth_folder, dataset.file_ending)
+    folders = dict(zip(fold_names(prediction_folders), prediction_folders, strict=True))
+    found = {fold: label_map_files(folder, dataset.file_ending) for fold, folder in folders.items()}
+    fold_of = fold_of_cases({fold: list(files) for fold, files in found.items()})
+    problems = {} if options.allow_missing else unpaired(truths, fold_of)
+    common = [files_of(case, truths[case], folders[fold_of[case]], dataset) for case in truths if case in fold_of]
+    if len(folders) > 1:
+        common = [replace(files, fold=fold_of[files.case]) for files in common]
     results = parallel(common, dataset, options.metrics, options.processes or 1)
     cases = []
     for files, result in tqdm(
@@ -143,7 +164,7 @@ def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
     return files
 
 
-def unpaired(truths: Mapping[str, Path], predictions: Mapping[str, Path]) -> dict[str, str]:
+def unpaired(truths: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, str]:
     """Case to what is missing of it."""
     no_prediction = "There is no prediction of this case. Predict it, or allow missing cases with --chill."
     no_truth = "There is a prediction but no truth of this case. Remove it, or allow it with --chill."
@@ -183,7 +204,9 @@ def parallel(
 def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> CaseEvaluation | str:
     """A case, or what is wrong with its files."""
     try:
-        pair = read_pair(files.truth, files.prediction, dataset.reader, dataset.labels, dataset.ignore_label)
+        pair = read_pair(
+            files.truth, files.prediction, dataset.reader, dataset.labels, dataset.ignore_label, dataset.translate
+        )
         probabilities = (
             read_probabilities(files.probabilities, pair.truth.shape, dataset) if files.probabilities else None
         )
@@ -198,7 +221,7 @@ def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> Ca
         "prediction_file": str(files.prediction),
         "metrics": {dataset.stock_keys[name]: values for name, values in evaluation.stock.items()},
     }
-    return replace(evaluation, stock=stock)
+    return replace(evaluation, stock=stock, fold=files.fold)
 
 
 def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray:

@@ -14,17 +14,19 @@ import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
 from nnunet_ext.evaluation.case_metrics import nan_mean
-from nnunet_ext.evaluation.results import Figures, FolderEvaluation
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.results import CaseEvaluation, Figures, FolderEvaluation
 from nnunet_ext.files.atomic import atomic_path, without_nan, write_json
 from nnunet_ext.options import END_VARIANTS
 
+NO_VOXELS = OverlapCounts(tp=0, fp=0, fn=0, tn=0)
 OWN_KEY = "nnunet_ext"  # in summary.json, beside nnU-Net's keys
 
 
 def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
     """One row a case and structure; an empty cell where a figure is not defined."""
     rows = [
-        {"case": case.case, "structure": structure, **figures}
+        {**named(case), "structure": structure, **figures}
         for case in evaluation.cases
         for structure, figures in case.structures.items()
     ]
@@ -33,7 +35,12 @@ def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
 
 def write_case_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
     """One row a case with the figures of the case as a whole."""
-    write_table([{"case": case.case, **case.figures} for case in evaluation.cases], path)
+    write_table([{**named(case), **case.figures} for case in evaluation.cases], path)
+
+
+def named(case: CaseEvaluation) -> dict[str, str]:
+    """The first cells of a row: the case, and its fold if there are folds."""
+    return {"case": case.case, **({"fold": case.fold} if case.fold else {})}
 
 
 def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
@@ -104,17 +111,43 @@ def own_summary(evaluation: FolderEvaluation, *, end_threshold: float = 0.8) -> 
         "structures": {
             name: distribution([case.structures[name] for case in evaluation.cases]) for name in evaluation.structures
         },
+        "pooled_dice": pooled_dice(evaluation),
         "absent": {
             name: sum(case.counts[name].absent for case in evaluation.cases if name in case.counts)
             for name in evaluation.structures
         },
         "case_figures": distribution([case.figures for case in evaluation.cases]),
-        "end_coefficient": {
-            variant: end_share(evaluation.column(f"end_slice_dice_{variant}"), end_threshold)
-            for variant in END_VARIANTS
-        },
+        "end_coefficient": end_coefficients(evaluation, end_threshold),
         "problems": evaluation.problems,
     }
+
+
+def means_of(evaluation: FolderEvaluation, *, end_threshold: float) -> dict[str, Any]:
+    """The means of `own_summary` without anything beside them."""
+    own = own_summary(evaluation, end_threshold=end_threshold)
+    return {
+        "cases": own["cases"],
+        "structures": {
+            name: {figure: found["mean"] for figure, found in figures.items()}
+            for name, figures in own["structures"].items()
+        },
+        "pooled_dice": own["pooled_dice"],
+        "case_figures": {figure: found["mean"] for figure, found in own["case_figures"].items()},
+        "end_coefficient": own["end_coefficient"],
+    }
+
+
+def pooled_dice(evaluation: FolderEvaluation) -> dict[str, float]:
+    """Structure to the Dice of the voxels of all cases together: large ones weigh more. NaN if no case has it."""
+    return {
+        name: sum((case.counts[name] for case in evaluation.cases if name in case.counts), NO_VOXELS).dice
+        for name in evaluation.structures
+    }
+
+
+def end_coefficients(evaluation: FolderEvaluation, threshold: float) -> dict[str, float]:
+    """Variant to `end_share`."""
+    return {variant: end_share(evaluation.column(f"end_slice_dice_{variant}"), threshold) for variant in END_VARIANTS}
 
 
 def end_share(values: Sequence[float], threshold: float) -> float:

@@ -46,18 +46,16 @@ def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
         own: our part of `summary.json`, with NaN for what is not defined.
     """
     figures = {name: found["mean"] for name, found in own["case_figures"].items()}
-    lines = [f"{own['cases']} cases, mean Dice {with_spread(own['case_figures'].get('mean_dice'), 3)}", ""]
-    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values()), "absent"]
+    of_folds = f" of {len(own['folds'])} folds" if "folds" in own else ""
+    mean_dice = with_spread(own["case_figures"].get("mean_dice"), 3)
+    lines = [f"{count(own['cases'], 'case')}{of_folds}, mean Dice {mean_dice}", ""]
+    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values()), "pooled Dice", "absent"]
     rows = [
-        [
-            name,
-            *(with_spread(found[key], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items()),
-            str(own["absent"][name]),
-        ]
+        [*structure_row(name, found), shown(own["pooled_dice"][name], 3), str(own["absent"][name])]
         for name, found in own["structures"].items()
         if found
     ]
-    lines += [*aligned([header, *rows]), *end_lines(own)]
+    lines += [*aligned([header, *rows]), *fold_lines(own), *end_lines(own)]
     if "ece" in figures:
         found = {title: figures[key] for key, title in CALIBRATION_COLUMNS.items() if key in figures}
         lines += ["", *aligned([["probabilities", *found], ["", *(shown(value, 4) for value in found.values())]])]
@@ -72,6 +70,30 @@ def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
         ]
         lines += ["", *aligned([["confidence against risk", *DETECTION_COLUMNS.values()], *rows])]
     return [*lines, *error_lines(own["error_analysis"])]
+
+
+def structure_row(name: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A structure and the columns of its figures."""
+    return [name, *(with_spread(found[key], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items())]
+
+
+def fold_lines(own: Mapping[str, Any]) -> list[str]:
+    """Means of the folds' means ± their standard deviation, and the mean Dice of each fold; nothing without folds."""
+    if "folds" not in own:
+        return []
+    over = own["over_folds"]
+    header = ["over the folds", *(title for title, _ in STRUCTURE_COLUMNS.values()), "pooled Dice"]
+    rows = [
+        [*structure_row(name, found), with_spread(over["pooled_dice"][name], 3)]
+        for name, found in over["structures"].items()
+        if found
+    ]
+    each = [
+        f"{name} {shown(found['case_figures'].get('mean_dice', math.nan), 3)} ({count(found['cases'], 'case')})"
+        for name, found in own["folds"].items()
+    ]
+    mean_dice = with_spread(over["case_figures"].get("mean_dice"), 3)
+    return ["", *aligned([header, *rows]), "", f"Mean Dice over the folds {mean_dice}: {', '.join(each)}"]
 
 
 def end_lines(own: Mapping[str, Any]) -> list[str]:
@@ -128,6 +150,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         + "".join(f"  {text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
+
+
+def count(number: int, what: str) -> str:
+    """How many of something: 1 case, 2 cases."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def shown(value: float, digits: int) -> str:

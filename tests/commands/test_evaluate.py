@@ -96,7 +96,7 @@ def test_tables_are_written_beside_the_predictions(evaluate, predictions, capsys
     own = summary["nnunet_ext"]
     assert own["settings"] == {
         "nsd_tolerance_mm": 1.0, "absent": "leave-out", "end_stack": "volume", "end_variant": "paper",
-        "end_threshold": 0.8, "failure_dice": 0.75,
+        "end_threshold": 0.8, "failure_dice": 0.75, "map_labels": None,
     }  # fmt: skip
     # 0.5 and 0.25 fail, and the pairwise Dice tells
     assert own["failure_detection"]["pairwise_dice"]["failure_auroc"] == 1
@@ -201,9 +201,9 @@ def test_a_folders_own_files_come_first_and_chosen_ones_before_them(truths, pred
     describe(tmp_path / "model", labels={"background": 0, "of the model": 1})
     own = tmp_path / "model" / "fold_0" / "validation"
     describe(own, labels={"background": 0, "its own": 1})
-    assert list(dataset_of(own, truths, DatasetFiles()).structures) == ["its own"]
+    assert list(dataset_of([own], truths, DatasetFiles()).structures) == ["its own"]
     chosen = DatasetFiles(dataset=tmp_path / "model" / "dataset.json")
-    assert list(dataset_of(own, truths, chosen).structures) == ["of the model"]
+    assert list(dataset_of([own], truths, chosen).structures) == ["of the model"]
 
 
 def test_without_a_description_the_flag_is_named(evaluate, predictions, capsys):
@@ -257,7 +257,7 @@ def test_what_is_absent_from_a_case_follows_one_rule(rule, mean_mm, evaluate, tr
 def test_a_folder_at_the_top_of_the_disk_has_no_model_above_it(truths):
     """As in containers, where data lies in /predictions."""
     with pytest.raises(FileNotFoundError, match=r"dataset\.json does not exist"):
-        dataset_of(Path(truths.anchor) / "no_such_folder", truths, DatasetFiles())
+        dataset_of([Path(truths.anchor) / "no_such_folder"], truths, DatasetFiles())
 
 
 # --- comparisons ---

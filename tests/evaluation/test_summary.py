@@ -191,6 +191,17 @@ def test_one_case_has_no_spread():
     assert math.isnan(distribution([{"dice": 0.2}, {"dice": NAN}])["dice"]["std"])
 
 
+def test_pooled_dice_is_that_of_all_voxels_together():
+    """a: 2·(8 + 1)/(2·9 + 2 + 0) = 0.9, the mean of 1 and 0.5 would be 0.75. b is nowhere."""
+    nowhere = OverlapCounts(tp=0, fp=0, fn=0, tn=9)
+    cases = [
+        replace(case("one", dice=(1.0, NAN)), counts={"a": OverlapCounts(tp=8, fp=0, fn=0, tn=1), "b": nowhere}),
+        replace(case("two", dice=(0.5, NAN)), counts={"a": OverlapCounts(tp=1, fp=2, fn=0, tn=6), "b": nowhere}),
+    ]
+    pooled = own_summary(FolderEvaluation({"a": (1,), "b": (2,)}, cases))["pooled_dice"]
+    assert pooled == pytest.approx({"a": 0.9, "b": NAN}, nan_ok=True)
+
+
 def test_our_part_counts_where_a_structure_is_absent():
     found, absent = OverlapCounts(tp=1, fp=0, fn=0, tn=5), OverlapCounts(tp=0, fp=0, fn=0, tn=6)
     cases = [

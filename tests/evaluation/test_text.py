@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from nnunet_ext.evaluation.comparison import PairedComparison
+from nnunet_ext.evaluation.folds import fold_summary
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary
-from nnunet_ext.evaluation.text import aligned, comparison_lines, end_lines, evaluation_lines, percent, shown, signed
+from nnunet_ext.evaluation.text import (
+    aligned,
+    comparison_lines,
+    end_lines,
+    evaluation_lines,
+    fold_lines,
+    percent,
+    shown,
+    signed,
+)
 
 NAN = math.nan
 
@@ -50,13 +61,14 @@ def test_a_folder_of_stock_predictions():
         "groups": {"LV": error_group(0.85, 0.5, 0.25, 0.25), "scar": error_group(NAN, NAN, NAN, NAN)},
         "worst_cases": [{"case": "p2", "mean_dice": 0.8}, {"case": "p1", "mean_dice": 0.9}],
     }
-    found = own(case("p1", 0.9), case("p2", 0.8), error_analysis=errors, absent={"LV": 0, "scar": 2})
+    counted = {"pooled_dice": {"LV": 0.875, "scar": NAN}, "absent": {"LV": 0, "scar": 2}}
+    found = own(case("p1", 0.9), case("p2", 0.8), error_analysis=errors, **counted)
     assert [" ".join(line.split()) for line in evaluation_lines(found)] == [
         "2 cases, mean Dice 0.850 ± 0.071",  # √0.005
         "",
-        "structure Dice HD95 mm HD mm NSD volume error ml lesion F1 absent",
-        "LV 0.850 ± 0.071 4.00 ± 0.00 12.50 ± 0.00 0.700 ± 0.000 -1.93 ± 0.00 1.000 ± 0.000 0",
-        "scar - - - - - - 2",
+        "structure Dice HD95 mm HD mm NSD volume error ml lesion F1 pooled Dice absent",
+        "LV 0.850 ± 0.071 4.00 ± 0.00 12.50 ± 0.00 0.700 ± 0.000 -1.93 ± 0.00 1.000 ± 0.000 0.875 0",
+        "scar - - - - - - - 2",
         "",
         "errors by group n Dice missed spurious boundary",
         "LV 2 0.850 50% 25% 25%",
@@ -90,6 +102,22 @@ def test_what_predictions_with_uncertainty_add():
         "",
         "confidence against risk   AURC  E-AURC  AUGRC  AUROC  FPR@95  Spearman",
         "mean_entropy             0.200   0.100  0.050      -       -    -0.750",
+    ]
+
+
+def test_folds_add_the_spread_of_their_means():
+    """Fold means 0.9 and 0.7 of the mean Dice: 0.8 ± 0.2/√2."""
+    cases = [replace(case("p1", 0.9), fold="fold_0"), replace(case("p2", 0.7), fold="fold_1")]
+    found = own(*cases) | fold_summary(FolderEvaluation(STRUCTURES, cases), end_threshold=0.8)
+    lines = evaluation_lines(found)
+    assert lines[0] == "2 cases of 2 folds, mean Dice 0.800 ± 0.141"
+    assert [" ".join(line.split()) for line in fold_lines(found)] == [
+        "",
+        "over the folds Dice HD95 mm HD mm NSD volume error ml lesion F1 pooled Dice",
+        "LV 0.800 ± 0.141 4.00 ± 0.00 12.50 ± 0.00 0.700 ± 0.000 -1.93 ± 0.00 1.000 ± 0.000 -",
+        "scar - - - - - - -",
+        "",
+        "Mean Dice over the folds 0.800 ± 0.141: fold_0 0.900 (1 case), fold_1 0.700 (1 case)",
     ]
 
 
