@@ -6,7 +6,7 @@ nor nnU-Net is imported, so that help texts and parsers can read the choices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -389,3 +389,34 @@ class ReportOptions:
     failure_dice: float = 0.75
     described_by: DatasetFiles = field(default_factory=DatasetFiles)
     judge: JudgeOptions = field(default_factory=JudgeOptions)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What `nnunet_ext compare` does.
+
+    Attributes:
+        methods: name to the folders of its evaluations: trainings with other seeds, or folds. The first is the one
+            that the others are compared with.
+        figures: which to compare; empty takes the usual ones.
+        patients: regular expression for the patient in a case's name; None takes each case for a patient.
+        output: folder of the tables; None writes none.
+
+    Raises:
+        ValueError: if there are fewer than two methods, or one without an evaluation.
+    """
+
+    methods: Mapping[str, Sequence[Path]]
+    figures: tuple[str, ...] = ()
+    patients: str | None = None
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.methods) < 2:
+            raise ValueError(
+                f"A comparison needs two methods or more; found {', '.join(self.methods) or 'none'}. Name an "
+                f"evaluation of each."
+            )
+        for name, folders in self.methods.items():
+            if not folders:
+                raise ValueError(f"A method has an evaluation or more; {name} has none. Name its folders.")

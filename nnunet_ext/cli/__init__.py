@@ -12,11 +12,24 @@ import sys
 from collections.abc import Sequence
 
 import nnunet_ext
-from nnunet_ext.cli import calibrate, check, demo, doctor, env, evaluate, export, predict, report, train, trainers
+from nnunet_ext.cli import (
+    calibrate,
+    check,
+    compare,
+    demo,
+    doctor,
+    env,
+    evaluate,
+    export,
+    predict,
+    report,
+    train,
+    trainers,
+)
 
 COMMANDS = tuple(
     module.COMMAND
-    for module in (env, doctor, trainers, check, train, calibrate, predict, evaluate, report, export, demo)
+    for module in (env, doctor, trainers, check, train, calibrate, predict, evaluate, compare, report, export, demo)
 )
 
 
