@@ -17,7 +17,7 @@ from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
 from nnunet_ext.calibration.temperature import Temperature, fit_temperature
 from nnunet_ext.calibration.verdict import fit_threshold, verdict
-from nnunet_ext.evaluation import calibration as metrics
+from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
 from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
@@ -204,9 +204,13 @@ def calibrated_figures(case: CalibrationCase, temperature: Temperature | None, *
     if temperature is not None:
         probabilities = temperature.apply(torch.from_numpy(probabilities)).numpy()
     ece: Callable[..., float] = (
-        metrics.region_expected_calibration_error if regions else metrics.expected_calibration_error
+        calibration_error.region_expected_calibration_error
+        if regions
+        else calibration_error.expected_calibration_error
     )
-    nll: Callable[..., float] = metrics.region_negative_log_likelihood if regions else metrics.negative_log_likelihood
+    nll: Callable[..., float] = (
+        proper_scores.region_negative_log_likelihood if regions else proper_scores.negative_log_likelihood
+    )
     return CalibratedFigures(ece=ece(probabilities, case.truth), nll=nll(probabilities, case.truth))
 
 

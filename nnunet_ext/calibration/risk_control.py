@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_ext.evaluation.calibration import ROUNDING
+from nnunet_ext.evaluation.counted_voxels import ROUNDING
 
 # 0.5 down to 2e-9 in steps of 0.1 of the logit, and 0. Single-precision numbers, so that a voxel is above or below
 # them in any precision.

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_ext.evaluation.calibration import ROUNDING
+from nnunet_ext.evaluation.counted_voxels import ROUNDING
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)  # a GPU may take what is smaller for 0
 SMALLEST_COMPLEMENT = 2.0**-25  # 1 - p of a p that single precision rounds to 1

@@ -15,6 +15,7 @@ import nnunet_ext
 from nnunet_ext.cli import (
     calibrate,
     check,
+    compare,
     demo,
     doctor,
     env,
@@ -29,7 +30,21 @@ from nnunet_ext.cli import (
 
 COMMANDS = tuple(
     module.COMMAND
-    for module in (env, doctor, trainers, check, splits, train, calibrate, predict, evaluate, report, export, demo)
+    for module in (
+        env,
+        doctor,
+        trainers,
+        check,
+        splits,
+        train,
+        calibrate,
+        predict,
+        evaluate,
+        compare,
+        report,
+        export,
+        demo,
+    )
 )
 
 

@@ -4,51 +4,138 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from nnunet_ext.cli.command import Command
+from nnunet_ext.options import (
+    ABSENT_RULES,
+    END_STACKS,
+    END_VARIANTS,
+    DatasetFiles,
+    EvaluationOptions,
+    JudgeOptions,
+    MetricOptions,
+)
 
 
 def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of everything that compares predictions with their truth."""
     data = parser.add_argument_group("dataset")
-    data.add_argument("-djfile", metavar="FILE", help="dataset.json (default: the one in PRED)")
-    data.add_argument("-pfile", metavar="FILE", help="plans.json (default: the one in PRED)")
+    data.add_argument("-djfile", metavar="FILE", type=Path, help="dataset.json (default: the one in PRED)")
+    data.add_argument("-pfile", metavar="FILE", type=Path, help="plans.json (default: the one in PRED, if any)")
     data.add_argument("--chill", action="store_true", help="cases that only one of the folders has are no problem")
     how = parser.add_argument_group("how to judge")
     how.add_argument(
         "--nsd-tolerance", type=float, default=1.0, metavar="MM", help="of the surface Dice (default: 1 mm)"
+    )
+    how.add_argument(
+        "--absent",
+        choices=ABSENT_RULES,
+        default="leave-out",
+        help="what a structure counts that neither truth nor prediction has: no figures, or all of them perfect "
+        "(default: leave-out)",
+    )
+    how.add_argument(
+        "--end-stack",
+        choices=END_STACKS,
+        default="volume",
+        help="end slices are those of the volume or of the true foreground (default: volume)",
     )
     how.add_argument("--failure-dice", type=float, default=0.75, help="a case fails below it (default: 0.75)")
     how.add_argument("-np", type=int, metavar="N", help="cases at a time (default: nnU-Net's nnUNet_def_n_proc)")
     parser.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
 
 
-def evaluate_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("GT", help="folder with the true label maps")
-    parser.add_argument(
-        "PRED", help="folder with predictions, ours or stock's; its probabilities and maps count, too"
+def described_by(arguments: argparse.Namespace) -> DatasetFiles:
+    """Of the flags of `add_dataset_flags`."""
+    return DatasetFiles(dataset=arguments.djfile, plans=arguments.pfile)
+
+
+def judge_options(arguments: argparse.Namespace) -> JudgeOptions:
+    """Of the flags of `add_dataset_flags`."""
+    return JudgeOptions(
+        metrics=MetricOptions(
+            nsd_tolerance_mm=arguments.nsd_tolerance, absent=arguments.absent, end_stack=arguments.end_stack
+        ),
+        allow_missing=arguments.chill,
+        processes=arguments.np,
+        show_progress=not arguments.disable_progress_bar,
     )
-    parser.add_argument("-o", metavar="FOLDER", help="where the tables go (default: PRED)")
+
+
+def evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("GT", type=Path, help="folder with the true label maps")
+    parser.add_argument(
+        "PRED",
+        type=Path,
+        nargs="+",
+        help="folder with predictions, ours or stock's; its probabilities and maps count, too. Several are the folds "
+        "of a cross-validation, such as MODEL/fold_*/validation",
+    )
+    parser.add_argument("-o", metavar="FOLDER", type=Path, help="where the tables go (default: PRED)")
     add_dataset_flags(parser)
+    parser.add_argument(
+        "--map-labels",
+        nargs="+",
+        default=(),
+        metavar="TRUTH:PRED",
+        help="labels of the truth and what the predictions call them, numbers or names, if the truth is of a dataset "
+        "with other labels: 1:3 2:2 3:1",
+    )
+    ends = parser.add_argument_group("end coefficient")
+    ends.add_argument(
+        "--end-slices",
+        choices=END_VARIANTS,
+        default="paper",
+        help="which variant is named first and compared; both are reported (default: paper)",
+    )
+    ends.add_argument(
+        "--end-threshold", type=float, default=0.8, metavar="D", help="a case counts above it (default: 0.8)"
+    )
     more = parser.add_argument_group("comparisons")
-    more.add_argument("--compare", metavar="OTHER", help="predictions of the same cases by something else")
+    more.add_argument(
+        "--compare",
+        metavar="OTHER",
+        type=Path,
+        action="append",
+        default=[],
+        help="predictions of the same cases by something else; repeated for each fold",
+    )
     more.add_argument(
         "--patients",
         metavar="REGEX",
         help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_' (default: each case is one)",
     )
     more.add_argument(
-        "--groups", metavar="CSV", help="a table with a column case; errors are told for its other columns"
+        "--groups", metavar="CSV", type=Path, help="a table with a column case; errors are told for its other columns"
     )
     more.add_argument(
         "--worst", type=int, default=5, metavar="K", help="how many of the worst cases to name (default: 5)"
     )
 
 
+def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
+    return EvaluationOptions(
+        truths=arguments.GT,
+        predictions=tuple(arguments.PRED),
+        output=arguments.o,
+        described_by=described_by(arguments),
+        judge=judge_options(arguments),
+        end_variant=arguments.end_slices,
+        end_threshold=arguments.end_threshold,
+        failure_dice=arguments.failure_dice,
+        other=tuple(arguments.compare),
+        patients=arguments.patients,
+        groups=arguments.groups,
+        worst=arguments.worst,
+        map_labels=tuple(arguments.map_labels),
+    )
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.evaluate import evaluate_predictions
 
-    result = evaluate_predictions(arguments)
+    result = evaluate_predictions(evaluation_options(arguments))
     print(*result.lines, "", f"Tables in {result.folder}", sep="\n")
     for name, problem in result.problems.items():
         print(f"  {name}: {problem}", file=sys.stderr)
@@ -62,9 +149,9 @@ COMMAND = Command(
     evaluate,
     """example:
   $ nnunet_ext evaluate labels results -o evaluation
-  20 cases, mean Dice 0.871
+  20 cases, mean Dice 0.871 ± 0.064
 
-  structure   Dice  HD95 mm  HD mm    NSD  volume error ml  lesion F1
-  LV         0.912     4.12   9.84  0.712            -1.93      0.950
+  structure           Dice      HD95 mm         HD mm            NSD  volume error ml      lesion F1  absent
+  LV         0.912 ± 0.031  4.12 ± 2.20  9.84 ± 5.13  0.712 ± 0.102     -1.93 ± 4.41  0.950 ± 0.154       0
   ...""",
 )

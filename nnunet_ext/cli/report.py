@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.evaluate import add_dataset_flags
+from nnunet_ext.cli.evaluate import add_dataset_flags, described_by, judge_options
+from nnunet_ext.options import ReportOptions
 
 
 def report_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("PRED", help="folder that nnunet_ext predict wrote")
-    parser.add_argument("--gt", metavar="FOLDER", help="true label maps, to say how good the predictions are")
-    parser.add_argument("-i", metavar="FOLDER", help="images (default: those that were predicted, if they are there)")
-    parser.add_argument("-o", metavar="FILE", help="the page (default: PRED/report.html)")
+    parser.add_argument("PRED", type=Path, help="folder that nnunet_ext predict wrote")
+    parser.add_argument(
+        "--gt", metavar="FOLDER", type=Path, help="true label maps, to say how good the predictions are"
+    )
+    parser.add_argument(
+        "-i", metavar="FOLDER", type=Path, help="images (default: those that were predicted, if they are there)"
+    )
+    parser.add_argument("-o", metavar="FILE", type=Path, help="the page (default: PRED/report.html)")
     parser.add_argument("--cases", type=int, default=12, metavar="N", help="cases with pictures (default: 12)")
     add_dataset_flags(parser)
+
+
+def report_options(arguments: argparse.Namespace) -> ReportOptions:
+    return ReportOptions(
+        predictions=arguments.PRED,
+        truths=arguments.gt,
+        images=arguments.i,
+        page=arguments.o,
+        cases=arguments.cases,
+        failure_dice=arguments.failure_dice,
+        described_by=described_by(arguments),
+        judge=judge_options(arguments),
+    )
 
 
 def report(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.report import report_folder
 
-    page, problems = report_folder(arguments)
+    page, problems = report_folder(report_options(arguments))
     print(page)
     for name, problem in problems.items():
         print(f"  {name}: {problem}", file=sys.stderr)

@@ -1,11 +1,10 @@
-"""What `nnunet_ext evaluate` does with its flags."""
+"""What `nnunet_ext evaluate` does."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,18 @@ from nnunetv2.configuration import default_num_processes
 from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
 from nnunet_ext.evaluation.error_analysis import error_analysis, read_columns
 from nnunet_ext.evaluation.failure_table import failure_table
-from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, label_map_files, open_dataset
+from nnunet_ext.evaluation.folder import Dataset, evaluate_folds, label_map_files, open_dataset
+from nnunet_ext.evaluation.folds import fold_summary
+from nnunet_ext.evaluation.label_translation import parse_translation
 from nnunet_ext.evaluation.results import FolderEvaluation
-from nnunet_ext.evaluation.summary import write_case_metrics_csv, write_metrics_csv, write_summary
+from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
 from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
 from nnunet_ext.machine.devices import usable_cores
+from nnunet_ext.options import DatasetFiles, EndVariant, EvaluationOptions, JudgeOptions
 from nnunet_ext.patients import patient_of
 from nnunet_ext.prediction_folder.case_table import recorded_rows
 
+DATASET = "dataset.json"
 Comparisons = dict[str, PairedComparison]  # structure and figure to the result
 
 
@@ -40,84 +43,135 @@ class EvaluationResult:
     problems: dict[str, str]
 
 
-def evaluate_predictions(arguments: argparse.Namespace) -> EvaluationResult:
+def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     """Evaluates a folder, and a second one beside it if asked to; writes the tables.
-
-    Args:
-        arguments: the flags of `nnunet_ext evaluate`.
 
     Raises:
         FileNotFoundError: if a folder or the dataset's description is missing.
-        ValueError: if a flag's value does not fit the data.
+        ValueError: if an option does not fit the data.
     """
-    predictions, truths = Path(arguments.PRED), Path(arguments.GT)
-    evaluation = compared_with_truth(truths, predictions, arguments)
-    rows = recorded_rows(predictions)  # none in a folder that stock nnU-Net wrote
+    dataset = dataset_of(options.predictions, options.truths, options.described_by, options.map_labels)
+    evaluation = compared_with_truth(options.truths, options.predictions, dataset, options.judge)
+    # none in a folder that stock nnU-Net wrote
+    rows = [row for folder in options.predictions for row in recorded_rows(folder)]
     own: dict[str, Any] = {
-        "settings": {"nsd_tolerance_mm": arguments.nsd_tolerance, "failure_dice": arguments.failure_dice},
-        "failure_detection": failure_table(evaluation.cases, rows, failure_dice=arguments.failure_dice),
+        **own_summary(evaluation, end_threshold=options.end_threshold),
+        **fold_summary(evaluation, end_threshold=options.end_threshold),
+        "settings": settings_of(options, dataset),
+        "failure_detection": failure_table(evaluation.cases, rows, failure_dice=options.failure_dice),
         "error_analysis": error_analysis(
-            evaluation.cases, read_columns(Path(arguments.groups)) if arguments.groups else {}, worst=arguments.worst
+            evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
         ),
     }
-    lines = evaluation_lines(evaluation, own)
+    lines = evaluation_lines(own)
     problems = dict(evaluation.problems)
-    if arguments.compare:
-        other = compared_with_truth(truths, Path(arguments.compare), arguments)
-        problems |= {f"{arguments.compare}: {name}": problem for name, problem in other.problems.items()}
-        compared = comparisons(evaluation, other, arguments.patients)
-        own["comparison"] = {
-            "other": arguments.compare,
-            "first_minus_other": {k: asdict(v) for k, v in compared.items()},
-        }
-        lines += comparison_lines(compared, arguments.compare)
-    folder = Path(arguments.o) if arguments.o else predictions
+    if options.other:
+        name = ", ".join(map(str, options.other))
+        other_dataset = dataset_of(options.other, options.truths, options.described_by, options.map_labels)
+        other = compared_with_truth(options.truths, options.other, other_dataset, options.judge)
+        problems |= {f"{name}: {case}": problem for case, problem in other.problems.items()}
+        compared = comparisons(evaluation, other, options.patients, options.end_variant)
+        own["comparison"] = {"other": name, "first_minus_other": {k: asdict(v) for k, v in compared.items()}}
+        lines += comparison_lines(compared, name)
+    folder = options.output or options.predictions[0]
     folder.mkdir(parents=True, exist_ok=True)
     write_metrics_csv(evaluation, folder / "metrics.csv")
     write_case_metrics_csv(evaluation, folder / "case_metrics.csv")
-    write_summary(evaluation, folder / "summary.json", **own)
+    write_summary(evaluation, folder / "summary.json", own)
     return EvaluationResult(folder, lines, problems)
 
 
-def compared_with_truth(truths: Path, predictions: Path, arguments: argparse.Namespace) -> FolderEvaluation:
-    """Evaluates one folder with the flags that `evaluate` and `report` share."""
-    return evaluate_folder(
-        truths,
-        predictions,
-        dataset_of(predictions, truths, arguments.djfile, arguments.pfile),
-        nsd_tolerance_mm=arguments.nsd_tolerance,
-        processes=arguments.np or min(default_num_processes, usable_cores()),
-        allow_missing=arguments.chill,
-        show_progress=not arguments.disable_progress_bar,
-    )
+def settings_of(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:
+    """What the figures depend on besides the data; recorded in `summary.json`."""
+    return {
+        **asdict(options.judge.metrics),
+        "end_variant": options.end_variant,
+        "end_threshold": options.end_threshold,
+        "failure_dice": options.failure_dice,
+        "map_labels": dataset.translation,
+    }
 
 
-def dataset_of(predictions: Path, truths: Path, dataset_file: str | None, plans_file: str | None) -> Dataset:
-    """The dataset of a prediction folder: described there, or in the model whose validation it is.
+def compared_with_truth(
+    truths: Path, predictions: Sequence[Path], dataset: Dataset, judge: JudgeOptions
+) -> FolderEvaluation:
+    """Evaluates one folder, or the folds of a cross-validation, for `evaluate` and for `report`."""
+    processes = judge.processes or min(default_num_processes, usable_cores())
+    return evaluate_folds(truths, predictions, dataset, replace(judge, processes=processes))
+
+
+def dataset_of(
+    predictions: Sequence[Path], truths: Path, described_by: DatasetFiles, map_labels: Sequence[str] = ()
+) -> Dataset:
+    """The dataset of prediction folders: described there, or in the model whose validation they are.
+
+    Plans are not needed: without them the stack of slices is along each case's largest spacing.
+
+    Args:
+        predictions: one folder, or folds.
+        truths: folder of the true label maps.
+        described_by: where the description is if it is not there.
+        map_labels: see `parse_translation`.
 
     Raises:
-        FileNotFoundError: if the description is not found, or the truth's folder holds no label map.
+        FileNotFoundError: if `dataset.json` or plans that were named are not found, or the truth's folder holds no
+            label map.
+        ValueError: if folds differ in labels, or the map of labels is none.
     """
-    content = []
-    for chosen, name, flag in ((dataset_file, "dataset.json", "-djfile"), (plans_file, "plans.json", "-pfile")):
-        # MODEL/fold_0/validation is two below the model's own files
-        places = [Path(chosen)] if chosen else [predictions / name, predictions.resolve().parent.parent / name]
-        file = next((place for place in places if place.is_file()), None)
-        if file is None:
-            raise FileNotFoundError(
-                f"Predictions are judged by their dataset's {name}; {places[0]} does not exist. Give it with {flag}."
+    descriptions = [description_of(folder, described_by) for folder in predictions]
+    dataset_json, plans = descriptions[0]
+    for folder, (other, _) in zip(predictions, descriptions, strict=True):
+        if other["labels"] != dataset_json["labels"]:
+            raise ValueError(
+                f"Folds of a cross-validation have the same labels; {folder} has {other['labels']} and "
+                f"{predictions[0]} {dataset_json['labels']}. Evaluate them one by one."
             )
-        content.append(json.loads(file.read_text(encoding="utf-8")))
-    dataset_json, plans = content
     example = next(iter(label_map_files(truths, dataset_json["file_ending"]).values()))
-    return open_dataset(dataset_json, plans, example)
+    dataset = open_dataset(dataset_json, plans, example)
+    if not map_labels:
+        return dataset
+    places = (truths / DATASET, truths.resolve().parent / DATASET)  # beside the label maps, or as in nnUNet_raw
+    truth_labels = next((read_json(file)["labels"] for file in places if file.is_file()), None)
+    return replace(dataset, translation=parse_translation(map_labels, dataset_json["labels"], truth_labels))
+
+
+def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of `dataset.json` and of `plans.json`; the latter is empty if there is none.
+
+    Raises:
+        FileNotFoundError: if `dataset.json`, or plans that were named, are not there.
+    """
+    dataset_file = described_by.dataset or first_file(predictions, DATASET)
+    if dataset_file is None or not dataset_file.is_file():
+        raise FileNotFoundError(
+            f"Predictions are judged by their dataset's {DATASET}; {dataset_file or predictions / DATASET} does not "
+            f"exist. Give it with -djfile."
+        )
+    plans_file = described_by.plans or first_file(predictions, "plans.json")
+    if plans_file is not None and not plans_file.is_file():
+        raise FileNotFoundError(f"-pfile names the plans of the model; {plans_file} does not exist. Correct it.")
+    return read_json(dataset_file), read_json(plans_file) if plans_file else {}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a file."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def first_file(predictions: Path, name: str) -> Path | None:
+    """A file of a prediction folder, or of the model above it; None if neither has it."""
+    # MODEL/fold_0/validation is two below the model's own files
+    places = (predictions / name, predictions.resolve().parent.parent / name)
+    return next((place for place in places if place.is_file()), None)
 
 
 COMPARED = ("dice", "hd95_mm", "nsd")  # of each structure
-COMPARED_CASE_FIGURES = ("mean_dice", "end_slice_dice_strict", "ece", "brier", "nll")
+COMPARED_CASE_FIGURES = ("mean_dice", "end_slice_dice_{variant}", "ece", "brier", "nll")
 
 
-def comparisons(first: FolderEvaluation, second: FolderEvaluation, patients: str | None) -> Comparisons:
+def comparisons(
+    first: FolderEvaluation, second: FolderEvaluation, patients: str | None, end_variant: EndVariant = "paper"
+) -> Comparisons:
     """First less second, paired by case, for every figure and structure that both have.
 
     Raises:
@@ -129,7 +183,7 @@ def comparisons(first: FolderEvaluation, second: FolderEvaluation, patients: str
         raise ValueError("Two folders are compared on the cases that both have; found none.")
     groups = [patient_of(case.case, patients) for case, _ in pairs]
     columns: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    for name in COMPARED_CASE_FIGURES:
+    for name in (figure.format(variant=end_variant) for figure in COMPARED_CASE_FIGURES):
         if all(name in case.figures for pair in pairs for case in pair):
             columns[name] = ([one.figures[name] for one, _ in pairs], [other.figures[name] for _, other in pairs])
     for structure, labels in first.structures.items():

@@ -1,23 +1,20 @@
-"""What `nnunet_ext report` does with its flags."""
+"""What `nnunet_ext report` does."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
-from nnunet_ext.commands.evaluate import compared_with_truth
+from nnunet_ext.commands.evaluate import compared_with_truth, dataset_of
+from nnunet_ext.options import ReportOptions
 from nnunet_ext.report.data import RUN_FILE, OperatingPoint, gather
 from nnunet_ext.report.page import write_report
 
 
-def report_folder(arguments: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
     """Writes the page of a prediction folder.
-
-    Args:
-        arguments: the flags of `nnunet_ext report`.
 
     Returns:
         The page, and the cases that could not be compared with their truth: name to what is wrong.
@@ -26,20 +23,23 @@ def report_folder(arguments: argparse.Namespace) -> tuple[Path, dict[str, str]]:
         FileNotFoundError: if a folder or a file is missing.
         ValueError: if the folder has no cases.
     """
-    predictions = Path(arguments.PRED)
-    evaluation = compared_with_truth(Path(arguments.gt), predictions, arguments) if arguments.gt else None
+    predictions, truths = options.predictions, options.truths
+    evaluation = None
+    if truths is not None:
+        dataset = dataset_of([predictions], truths, options.described_by)
+        evaluation = compared_with_truth(truths, [predictions], dataset, options.judge)
     calibration = applied_calibration(predictions)
     data = gather(
         predictions,
-        images=Path(arguments.i) if arguments.i else None,
-        truth=Path(arguments.gt) if arguments.gt else None,
+        images=options.images,
+        truth=truths,
         evaluation=evaluation,
         training_rows=calibration.cases if calibration else (),
         operating_point=operating_point(calibration),
-        failure_dice=calibration.threshold.failure_dice if calibration else arguments.failure_dice,
+        failure_dice=calibration.threshold.failure_dice if calibration else options.failure_dice,
     )
-    file = Path(arguments.o) if arguments.o else predictions / "report.html"
-    write_report(data, file, shown_cases=arguments.cases)
+    file = options.page or predictions / "report.html"
+    write_report(data, file, shown_cases=options.cases)
     return file, evaluation.problems if evaluation else {}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunet_ext.evaluation.calibration import expected_calibration_error
+from nnunet_ext.evaluation.calibration_error import expected_calibration_error
 from nnunet_ext.evaluation.end_slices import end_coefficient
 from nnunet_ext.evaluation.failure_detection import augrc, aurc, excess_aurc
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import isnan, nan
 from statistics import fmean
 
 import numpy as np
 
-from nnunet_ext.evaluation import calibration
+from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.boxes import bounding_box
-from nnunet_ext.evaluation.calibration import ReliabilityBins
-from nnunet_ext.evaluation.end_slices import end_slice_dice
+from nnunet_ext.evaluation.end_slices import end_slice_dice, stack_axis_of
 from nnunet_ext.evaluation.error_parts import error_parts
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.lesions import detect_lesions
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts, joint_histogram, overlap_counts
+from nnunet_ext.evaluation.reliability import ReliabilityBins, region_reliability_bins, reliability_bins
 from nnunet_ext.evaluation.results import CaseEvaluation, Figures
 from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
 from nnunet_ext.evaluation.uncertainty_maps import (
@@ -24,52 +25,67 @@ from nnunet_ext.evaluation.uncertainty_maps import (
     qu_brats_gain,
     qu_brats_score,
 )
-from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml
+from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml, voxel_volume_ml
 from nnunet_ext.labels import Region
+from nnunet_ext.options import END_VARIANTS, AbsentRule, MetricOptions
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What cases of a dataset are judged by.
+
+    Attributes:
+        structures: name of every foreground class or region to its labels, in the order of the network's outputs.
+        regions: the structures overlap, and probabilities are theirs, without background.
+        ignore_label: voxels of the truth with it do not count, in no figure.
+        stack_axis: along which slices are stacked, on the axes of the label maps; None takes the one of the largest
+            spacing, case by case.
+        metrics: what decides on the figures.
+    """
+
+    structures: Mapping[str, Region]
+    regions: bool = False
+    ignore_label: int | None = None
+    stack_axis: int | None = None
+    metrics: MetricOptions = field(default_factory=MetricOptions)
 
 
 def evaluate_case(
     case: str,
     pair: LabelMapPair,
-    structures: Mapping[str, Region],
+    judgement: Judgement,
     *,
-    voxel_ml: float,
-    regions: bool = False,
-    ignore_label: int | None = None,
     probabilities: np.ndarray | None = None,
     maps: Mapping[str, np.ndarray] | None = None,
-    nsd_tolerance_mm: float = 1.0,
 ) -> CaseEvaluation:
     """Evaluates one prediction.
 
     Args:
         case: its name.
         pair: truth and prediction, (z, y, x).
-        structures: name of every foreground class or region to its labels, in the order of the network's outputs.
-        voxel_ml: volume of a voxel.
-        regions: the structures overlap, and probabilities are theirs, without background.
-        ignore_label: voxels of the truth with it do not count, in no figure.
+        judgement: what it is judged by.
         probabilities: (C, z, y, x), over classes with background, or over regions.
         maps: name to a map of uncertainty, (z, y, x); `confidence` is larger where it is surer, as `predict` writes.
-        nsd_tolerance_mm: of the surface Dice.
 
     Returns:
         With nnU-Net's own figures by the structures' names in `stock`.
     """
+    structures, ignore_label, regions = judgement.structures, judgement.ignore_label, judgement.regions
     counted = np.ones(pair.truth.shape, dtype=bool) if ignore_label is None else pair.truth != ignore_label
     histogram = joint_histogram(pair.truth, pair.prediction)
     counts = {
         name: overlap_counts(histogram, labels, ignore_label=ignore_label) for name, labels in structures.items()
     }
     figures = {
-        name: structure_figures(
-            pair, labels, counts[name], counted, voxel_ml=voxel_ml, nsd_tolerance_mm=nsd_tolerance_mm
-        )
+        name: structure_figures(pair, labels, counts[name], counted, judgement.metrics)
         for name, labels in structures.items()
     }
-    case_figures = {"mean_dice": nan_mean([entry.dice for entry in counts.values()])}
+    case_figures: Figures = {
+        "mean_dice": nan_mean([found["dice"] for found in figures.values()]),
+        "absent_structures": sum(entry.absent for entry in counts.values()),
+    }
     if not regions:
-        case_figures |= end_slice_figures(pair, counted, structures)
+        case_figures |= end_slice_figures(pair, counted, judgement)
     box = bounding_box((pair.truth > 0) & counted)
     bins = None
     if probabilities is not None:
@@ -85,6 +101,7 @@ def evaluate_case(
         figures=case_figures,
         stock={name: entry.as_stock() for name, entry in counts.items()},
         reliability=bins,
+        counts=counts,
     )
 
 
@@ -93,11 +110,13 @@ def structure_figures(
     labels: Region,
     counts: OverlapCounts,
     counted: np.ndarray,
-    *,
-    voxel_ml: float,
-    nsd_tolerance_mm: float,
+    metrics: MetricOptions,
 ) -> Figures:
-    """Overlap, surface, volume, lesions and errors of one structure; what each is when empty stands in its module."""
+    """Overlap, surface, volume, lesions and errors of one structure; what each is when empty stands in its module.
+
+    What neither truth nor prediction has follows one rule in all figures, whatever the modules say.
+    """
+    voxel_ml = voxel_volume_ml(pair.spacing_mm)
     truth, prediction = (np.isin(values, labels) & counted for values in (pair.truth, pair.prediction))
     spacing_mm = pair.spacing_mm
     if len(truth) == 1:  # a 2D image: all voxels of a single slice would be surface
@@ -108,12 +127,13 @@ def structure_figures(
     hd_mm, hd95_mm = hausdorff_distances_mm(prediction, truth, spacing_mm, percentiles=(None, 95))
     lesions = detect_lesions(prediction, truth)
     errors = error_parts(prediction, truth)
-    return {
+    nsd = normalised_surface_dice(prediction, truth, spacing_mm, tolerance_mm=metrics.nsd_tolerance_mm)
+    figures: Figures = {
         "dice": counts.dice,
         "iou": counts.iou,
         "hd95_mm": hd95_mm,
         "hd_mm": hd_mm,
-        "nsd": normalised_surface_dice(prediction, truth, spacing_mm, tolerance_mm=nsd_tolerance_mm),
+        "nsd": nsd,
         "volume_ml": (counts.tp + counts.fp) * voxel_ml,
         "true_volume_ml": (counts.tp + counts.fn) * voxel_ml,
         "volume_error_ml": volume_error_ml(prediction, truth, voxel_ml),
@@ -125,18 +145,42 @@ def structure_figures(
         "missed_voxels": errors.missed,
         "spurious_voxels": errors.spurious,
         "boundary_voxels": errors.boundary,
+        "absent": int(counts.absent),
     }
+    return figures | absent_figures(metrics.absent) if counts.absent else figures
 
 
-def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, structures: Mapping[str, Region]) -> Figures:
+PERFECT = {
+    "dice": 1.0,
+    "iou": 1.0,
+    "hd95_mm": 0.0,
+    "hd_mm": 0.0,
+    "nsd": 1.0,
+    "volume_error_ml": 0.0,
+    "relative_volume_error": 0.0,
+    "lesion_f1": 1.0,
+}
+
+
+def absent_figures(rule: AbsentRule) -> Figures:
+    """Every figure that says how good a structure is, where neither truth nor prediction has it."""
+    return {name: value if rule == "perfect" else nan for name, value in PERFECT.items()}
+
+
+def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgement) -> Figures:
     """Dice of the end slices in both variants; nothing for a single slice, which has no ends."""
-    if len(pair.truth) < 2:
+    axis = stack_axis_of(pair.spacing_mm) if judgement.stack_axis is None else judgement.stack_axis
+    if pair.truth.shape[axis] < 2:
         return {}
-    classes = 1 + max(label for labels in structures.values() for label in labels)
-    prediction, truth = (np.where(counted, values, 0) for values in (pair.prediction, pair.truth))
+    classes = 1 + max(label for labels in judgement.structures.values() for label in labels)
+    prediction, truth = (
+        np.moveaxis(np.where(counted, values, 0), axis, 0) for values in (pair.prediction, pair.truth)
+    )  # (slices, *in_plane)
     return {
-        "end_slice_dice_paper": end_slice_dice(prediction, truth, num_classes=classes, variant="paper"),
-        "end_slice_dice_strict": end_slice_dice(prediction, truth, num_classes=classes, variant="strict"),
+        f"end_slice_dice_{variant}": end_slice_dice(
+            prediction, truth, num_classes=classes, variant=variant, end_definition=judgement.metrics.end_stack
+        )
+        for variant in END_VARIANTS
     }
 
 
@@ -144,24 +188,24 @@ def calibration_figures(probabilities: np.ndarray, truth: np.ndarray, mask: np.n
     """Calibration in the box of the truth's foreground; NaN if there is none."""
     if regions:
         return {
-            "ece": calibration.region_expected_calibration_error(probabilities, truth, mask=mask),
-            "brier": calibration.region_brier_score(probabilities, truth, mask=mask),
-            "nll": calibration.region_negative_log_likelihood(probabilities, truth, mask=mask),
+            "ece": calibration_error.region_expected_calibration_error(probabilities, truth, mask=mask),
+            "brier": proper_scores.region_brier_score(probabilities, truth, mask=mask),
+            "nll": proper_scores.region_negative_log_likelihood(probabilities, truth, mask=mask),
         }
     return {
-        "ece": calibration.expected_calibration_error(probabilities, truth, mask=mask),
-        "class_wise_ece": calibration.class_wise_ece(probabilities, truth, mask=mask),
-        "ace": calibration.average_calibration_error(probabilities, truth, mask=mask),
-        "brier": calibration.brier_score(probabilities, truth, mask=mask),
-        "nll": calibration.negative_log_likelihood(probabilities, truth, mask=mask),
+        "ece": calibration_error.expected_calibration_error(probabilities, truth, mask=mask),
+        "class_wise_ece": calibration_error.class_wise_ece(probabilities, truth, mask=mask),
+        "ace": calibration_error.average_calibration_error(probabilities, truth, mask=mask),
+        "brier": proper_scores.brier_score(probabilities, truth, mask=mask),
+        "nll": proper_scores.negative_log_likelihood(probabilities, truth, mask=mask),
     }
 
 
 def case_bins(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> ReliabilityBins:
     """The bins of a reliability diagram; those of regions together."""
     if not regions:
-        return calibration.reliability_bins(probabilities, truth, mask=mask)
-    bins = calibration.region_reliability_bins(probabilities, truth, mask=mask)
+        return reliability_bins(probabilities, truth, mask=mask)
+    bins = region_reliability_bins(probabilities, truth, mask=mask)
     return sum(bins[1:], bins[0])
 
 

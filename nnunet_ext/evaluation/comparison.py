@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 1 << 20  # patients drawn at a time, so that temporary arrays stay small however many there are
+from nnunet_ext.evaluation.bootstrap import interval_of_mean, sums_by_group
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,8 @@ def paired_comparison(
     differences = firsts - seconds
     counted = ~np.isnan(differences)
     differences = differences[counted]
-    number_of: dict[Hashable, int] = {}
-    members = [
-        number_of.setdefault(group, len(number_of)) for group, used in zip(groups, counted, strict=True) if used
-    ]
-    sizes = np.bincount(np.array(members, dtype=np.int64))
-    sums = np.bincount(np.array(members, dtype=np.int64), weights=differences)
-    low, high = _interval(sums, sizes, resamples=resamples, seed=seed, level=level)
+    sums, sizes = sums_by_group(differences, [group for group, used in zip(groups, counted, strict=True) if used])
+    low, high = interval_of_mean(sums, sizes, resamples=resamples, seed=seed, level=level)
     return PairedComparison(
         mean_difference=float(differences.mean()) if differences.size else float("nan"),
         low=low,
@@ -101,25 +96,6 @@ def paired_comparison(
         groups=len(sizes),
         left_out=int((~counted).sum()),
     )
-
-
-def _interval(sums: np.ndarray, sizes: np.ndarray, *, resamples: int, seed: int, level: float) -> tuple[float, float]:
-    """Of the mean over cases, from each group's sum of differences and number of cases."""
-    if len(sums) < 2:
-        return float("nan"), float("nan")
-    from scipy.stats import bootstrap  # here, because it takes a second
-
-    interval = bootstrap(
-        (sums, sizes),
-        lambda drawn_sums, drawn_sizes, axis: drawn_sums.sum(axis=axis) / drawn_sizes.sum(axis=axis),
-        paired=True,
-        n_resamples=resamples,
-        batch=max(1, DRAWS // len(sums)),
-        confidence_level=level,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def _signed_rank_p(differences: np.ndarray) -> float:

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isnan, nan
 from statistics import fmean
-from typing import Literal
 
 import numpy as np
 
 from nnunet_ext.evaluation.overlap import dice, mean_dice
-
-Variant = Literal["paper", "strict"]
-EndDefinition = Literal["volume", "foreground"]
+from nnunet_ext.options import END_STACKS, END_VARIANTS, EndStack, EndVariant, require_choice
 
 END_SLICES = 2  # at each end
+SPACING_ROUNDING = 1e-3  # by which steps differ that are meant to be the same
 
 
 def end_coefficient(
@@ -25,9 +23,9 @@ def end_coefficient(
     labels: Sequence[np.ndarray],
     *,
     num_classes: int,
-    variant: Variant = "paper",
+    variant: EndVariant = "paper",
     threshold: float = 0.8,
-    end_definition: EndDefinition = "volume",
+    end_definition: EndStack = "volume",
 ) -> float:
     """Share of frames whose mean Dice on the end slices is above the threshold, in [0, 1]; larger is better.
 
@@ -67,12 +65,13 @@ def end_slice_dice(
     labels: np.ndarray,
     *,
     num_classes: int,
-    variant: Variant = "paper",
-    end_definition: EndDefinition = "volume",
+    variant: EndVariant = "paper",
+    end_definition: EndStack = "volume",
 ) -> float:
     """Mean Dice on the first two and the last two slices of one frame.
 
-    Slices are those along the first axis. Of a stack of fewer than four, each counts once.
+    Slices are those along the first axis; `stack_axis_of` says which axis to move there. Of a stack of fewer than
+    four, each counts once.
 
     Args:
         prediction: label map (D, H, W).
@@ -92,8 +91,8 @@ def end_slice_dice(
         ValueError: if the shapes differ, are not (D, H, W) or hold no voxel, a label is none of the classes, or a
             choice is unknown.
     """
-    require_choice("variant", variant, ("paper", "strict"))
-    require_choice("end_definition", end_definition, ("volume", "foreground"))
+    require_choice("variant", variant, END_VARIANTS)
+    require_choice("end_definition", end_definition, END_STACKS)
     require_label_maps(prediction, labels, num_classes)
     values = [
         slice_dice(prediction[index], labels[index], num_classes=num_classes, variant=variant)
@@ -103,7 +102,7 @@ def end_slice_dice(
     return fmean(counted) if counted else nan
 
 
-def slice_dice(prediction: np.ndarray, labels: np.ndarray, *, num_classes: int, variant: Variant) -> float:
+def slice_dice(prediction: np.ndarray, labels: np.ndarray, *, num_classes: int, variant: EndVariant) -> float:
     """Mean Dice over the classes of one slice (H, W) that the variant counts; NaN if it counts none."""
     if variant == "strict":
         return mean_dice(prediction, labels, range(1, num_classes))
@@ -111,7 +110,7 @@ def slice_dice(prediction: np.ndarray, labels: np.ndarray, *, num_classes: int, 
     return fmean(1.0 if isnan(value) else value for value in values)
 
 
-def end_slices(labels: np.ndarray, end_definition: EndDefinition) -> list[int]:
+def end_slices(labels: np.ndarray, end_definition: EndStack) -> list[int]:
     """Indices of the end slices of a label map (D, H, W), ascending and each once."""
     stack = np.arange(len(labels)) if end_definition == "volume" else np.flatnonzero((labels > 0).any(axis=(1, 2)))
     if not stack.size:
@@ -121,11 +120,17 @@ def end_slices(labels: np.ndarray, end_definition: EndDefinition) -> list[int]:
     return sorted(index for index in ends if first <= index <= last)
 
 
-def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises ValueError unless the value is one of the choices."""
-    if value not in choices:
-        known = " or ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f'{name} must be {known}; found "{value}".')
+def stack_axis_of(spacing_mm: Sequence[float]) -> int:
+    """The axis along which slices are stacked, if nothing but the spacing is known: that of the largest one.
+
+    Args:
+        spacing_mm: of the voxels along each axis.
+
+    Returns:
+        The first of several that are equally large, to a thousandth of a voxel: headers hold rounded numbers.
+    """
+    largest = max(spacing_mm)
+    return next(axis for axis, step in enumerate(spacing_mm) if step >= (1 - SPACING_ROUNDING) * largest)
 
 
 def require_label_maps(prediction: np.ndarray, labels: np.ndarray, num_classes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunet_ext.evaluation.case_metrics import evaluate_case
+from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
+from nnunet_ext.evaluation.folds import fold_names, fold_of_cases
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
+from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.files.atomic import PARTIAL_PREFIX
 from nnunet_ext.labels import Region, regions_of
+from nnunet_ext.options import JudgeOptions, MetricOptions
 from nnunet_ext.prediction_folder.map_files import map_file_ending
+
+DEFAULT_PLANS = {"label_manager": "LabelManager"}  # what nnU-Net takes, too, but not without printing it
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Dataset:
         ignore_label: None if there is none.
         file_ending: of label maps.
         reader: nnU-Net's reader for them.
+        stack_axis: along which slices are stacked, on the reader's axes: the first one of the plans. None if they
+            do not say; then it is that of each case's largest spacing.
+        translation: label of the truth to label of the dataset; None if the truth has the dataset's labels.
     """
 
     structures: Mapping[str, Region]
@@ -45,6 +52,16 @@ class Dataset:
     ignore_label: int | None
     file_ending: str
     reader: BaseReaderWriter
+    stack_axis: int | None = None
+    translation: LabelTranslation | None = None
+
+    def translate(self, truth: np.ndarray) -> np.ndarray:
+        """A truth in the labels of the dataset."""
+        return truth if self.translation is None else translated(truth, self.translation)
+
+    def judgement(self, metrics: MetricOptions) -> Judgement:
+        """What its cases are judged by."""
+        return Judgement(self.structures, self.regions, self.ignore_label, self.stack_axis, metrics)
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,7 @@ class Files:
     prediction: Path
     probabilities: Path | None
     maps: Mapping[str, Path]
+    fold: str = ""
 
 
 def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_file: Path) -> Dataset:
@@ -63,10 +81,10 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
 
     Args:
         dataset_json: content of `dataset.json`.
-        plans: content of `plans.json`.
+        plans: content of `plans.json`; empty if there are none.
         example_file: a label map, from which nnU-Net finds the reader.
     """
-    manager = PlansManager(plans).get_label_manager(dataset_json)
+    manager = PlansManager({**DEFAULT_PLANS, **plans}).get_label_manager(dataset_json)
     structures = regions_of(dataset_json)
     if manager.has_regions:
         # of one label: 3 stays 3, and [3] is (3,)
@@ -82,45 +100,46 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
         ignore_label=manager.ignore_label,
         file_ending=dataset_json["file_ending"],
         reader=determine_reader_writer_from_dataset_json(dataset_json, str(example_file), verbose=False)(),
+        stack_axis=int(plans["transpose_forward"][0]) if "transpose_forward" in plans else None,
     )
 
 
 def evaluate_folder(
-    truth_folder: Path,
-    prediction_folder: Path,
-    dataset: Dataset,
-    *,
-    nsd_tolerance_mm: float = 1.0,
-    processes: int = 1,
-    allow_missing: bool = False,
-    show_progress: bool = False,
+    truth_folder: Path, prediction_folder: Path, dataset: Dataset, options: JudgeOptions | None = None
 ) -> FolderEvaluation:
-    """Evaluates every case of which both folders hold a label map.
+    """Evaluates every case of which both folders hold a label map; see `evaluate_folds`."""
+    return evaluate_folds(truth_folder, [prediction_folder], dataset, options)
+
+
+def evaluate_folds(
+    truth_folder: Path, prediction_folders: Sequence[Path], dataset: Dataset, options: JudgeOptions | None = None
+) -> FolderEvaluation:
+    """Evaluates every case of which the truth and one of the other folders hold a label map.
 
     Args:
         truth_folder: label maps, CASE<ending>.
-        prediction_folder: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
+        prediction_folders: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
+            Several are the folds of a cross-validation.
         dataset: see `open_dataset`.
-        nsd_tolerance_mm: of the surface Dice.
-        processes: how many cases at a time.
-        allow_missing: a case that only one folder holds is no problem.
-        show_progress: show a bar.
+        options: how they are compared; the defaults of `JudgeOptions` without.
 
     Raises:
         FileNotFoundError: if a folder is missing or holds no label map.
-        ValueError: if the tolerance is not positive.
+        ValueError: if a case is in two of the folders.
     """
-    if not nsd_tolerance_mm > 0:
-        raise ValueError(f"The tolerance of the surface Dice must be above 0 mm; found {nsd_tolerance_mm}.")
-    truths, predictions = (
-        label_map_files(folder, dataset.file_ending) for folder in (truth_folder, prediction_folder)
-    )
-    problems = {} if allow_missing else unpaired(truths, predictions)
-    common = [files_of(case, truths[case], prediction_folder, dataset) for case in truths if case in predictions]
-    results = parallel(common, dataset, nsd_tolerance_mm, processes)
+    options = options or JudgeOptions()
+    truths = label_map_files(truth_folder, dataset.file_ending)
+    folders = dict(zip(fold_names(prediction_folders), prediction_folders, strict=True))
+    found = {fold: label_map_files(folder, dataset.file_ending) for fold, folder in folders.items()}
+    fold_of = fold_of_cases({fold: list(files) for fold, files in found.items()})
+    problems = {} if options.allow_missing else unpaired(truths, fold_of)
+    common = [files_of(case, truths[case], folders[fold_of[case]], dataset) for case in truths if case in fold_of]
+    if len(folders) > 1:
+        common = [replace(files, fold=fold_of[files.case]) for files in common]
+    results = parallel(common, dataset, options.metrics, options.processes or 1)
     cases = []
     for files, result in tqdm(
-        zip(common, results, strict=True), total=len(common), unit="case", disable=not show_progress
+        zip(common, results, strict=True), total=len(common), unit="case", disable=not options.show_progress
     ):
         if isinstance(result, str):
             problems[files.case] = result
@@ -145,7 +164,7 @@ def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
     return files
 
 
-def unpaired(truths: Mapping[str, Path], predictions: Mapping[str, Path]) -> dict[str, str]:
+def unpaired(truths: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, str]:
     """Case to what is missing of it."""
     no_prediction = "There is no prediction of this case. Predict it, or allow missing cases with --chill."
     no_truth = "There is a prediction but no truth of this case. Remove it, or allow it with --chill."
@@ -170,10 +189,10 @@ def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) 
 
 
 def parallel(
-    files: Sequence[Files], dataset: Dataset, nsd_tolerance_mm: float, processes: int
+    files: Sequence[Files], dataset: Dataset, metrics: MetricOptions, processes: int
 ) -> Iterator[CaseEvaluation | str]:
     """The cases in their order; processes are spawned, as nnU-Net's are, because a fork of threads may hang."""
-    arguments = (files, [dataset] * len(files), [nsd_tolerance_mm] * len(files))
+    arguments = (files, [dataset] * len(files), [metrics] * len(files))
     if min(processes, len(files)) <= 1:
         yield from map(evaluate_files, *arguments)
         return
@@ -182,24 +201,18 @@ def parallel(
         yield from pool.map(evaluate_files, *arguments)
 
 
-def evaluate_files(files: Files, dataset: Dataset, nsd_tolerance_mm: float) -> CaseEvaluation | str:
+def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> CaseEvaluation | str:
     """A case, or what is wrong with its files."""
     try:
-        pair = read_pair(files.truth, files.prediction, dataset.reader, dataset.labels, dataset.ignore_label)
+        pair = read_pair(
+            files.truth, files.prediction, dataset.reader, dataset.labels, dataset.ignore_label, dataset.translate
+        )
         probabilities = (
             read_probabilities(files.probabilities, pair.truth.shape, dataset) if files.probabilities else None
         )
         maps = {name: read_map(path, pair.truth.shape, dataset) for name, path in files.maps.items()}
         evaluation = evaluate_case(
-            files.case,
-            pair,
-            dataset.structures,
-            voxel_ml=voxel_volume_ml(pair.spacing_mm),
-            regions=dataset.regions,
-            ignore_label=dataset.ignore_label,
-            probabilities=probabilities,
-            maps=maps,
-            nsd_tolerance_mm=nsd_tolerance_mm,
+            files.case, pair, dataset.judgement(metrics), probabilities=probabilities, maps=maps
         )
     except NotComparableError as error:
         return str(error)
@@ -208,7 +221,7 @@ def evaluate_files(files: Files, dataset: Dataset, nsd_tolerance_mm: float) -> C
         "prediction_file": str(files.prediction),
         "metrics": {dataset.stock_keys[name]: values for name, values in evaluation.stock.items()},
     }
-    return CaseEvaluation(evaluation.case, evaluation.structures, evaluation.figures, stock, evaluation.reliability)
+    return replace(evaluation, stock=stock, fold=files.fold)
 
 
 def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray:

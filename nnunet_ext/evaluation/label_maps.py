@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def read_pair(
     reader: BaseReaderWriter,
     labels: Collection[int],
     ignore_label: int | None,
+    translate: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> LabelMapPair:
     """Reads both with the dataset's reader and checks that they belong together.
 
@@ -47,11 +48,14 @@ def read_pair(
         reader: of the dataset.
         labels: all that a prediction may hold, with background.
         ignore_label: may be in the truth as well.
+        translate: puts the truth into the labels of the prediction, if it has others.
 
     Raises:
         NotComparableError: if a file cannot be read, the grids differ, or a label is none of the dataset's.
     """
     truth, truth_properties = read_label_map(truth_file, reader)
+    if translate is not None:
+        truth = translate(truth)
     prediction, properties = read_label_map(prediction_file, reader)
     if prediction.shape != truth.shape:
         raise NotComparableError(

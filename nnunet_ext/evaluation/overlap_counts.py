@@ -18,6 +18,15 @@ class OverlapCounts:
     fn: int
     tn: int
 
+    def __add__(self, other: OverlapCounts) -> OverlapCounts:
+        """Of several cases together; `dice` is then pooled over them."""
+        return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def absent(self) -> bool:
+        """Whether neither truth nor prediction has the structure."""
+        return not (self.tp or self.fp or self.fn)
+
     @property
     def dice(self) -> float:
         """2TP/(2TP + FP + FN); NaN if truth and prediction are empty, as nnU-Net has it."""

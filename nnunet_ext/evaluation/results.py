@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunet_ext.evaluation.calibration import ReliabilityBins
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.labels import Region
 
 Figures = dict[str, float]  # name of a metric to its value; NaN where the case defines none
@@ -22,6 +23,8 @@ class CaseEvaluation:
         figures: those of the case as a whole: `mean_dice`, `end_slice_dice_paper`, `ece`, `entropy_auroc` and so on.
         stock: the case's entry in `summary.json`, as nnU-Net's evaluation writes it.
         reliability: bins of the voxels in the box of the truth's foreground; None without probabilities.
+        counts: name of a structure to its voxels.
+        fold: of a cross-validation, by name; empty if there is none.
     """
 
     case: str
@@ -29,6 +32,8 @@ class CaseEvaluation:
     figures: Figures
     stock: dict[Any, Any]
     reliability: ReliabilityBins | None = None
+    counts: Mapping[str, OverlapCounts] = field(default_factory=dict)
+    fold: str = ""
 
 
 @dataclass(frozen=True)

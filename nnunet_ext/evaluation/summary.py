@@ -7,25 +7,26 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
 from nnunet_ext.evaluation.case_metrics import nan_mean
-from nnunet_ext.evaluation.results import Figures, FolderEvaluation
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.results import CaseEvaluation, Figures, FolderEvaluation
 from nnunet_ext.files.atomic import atomic_path, without_nan, write_json
+from nnunet_ext.options import END_VARIANTS
 
-END_THRESHOLD = 0.8  # of the end coefficient
-
+NO_VOXELS = OverlapCounts(tp=0, fp=0, fn=0, tn=0)
 OWN_KEY = "nnunet_ext"  # in summary.json, beside nnU-Net's keys
 
 
 def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
     """One row a case and structure; an empty cell where a figure is not defined."""
     rows = [
-        {"case": case.case, "structure": structure, **figures}
+        {**named(case), "structure": structure, **figures}
         for case in evaluation.cases
         for structure, figures in case.structures.items()
     ]
@@ -34,7 +35,12 @@ def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
 
 def write_case_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
     """One row a case with the figures of the case as a whole."""
-    write_table([{"case": case.case, **case.figures} for case in evaluation.cases], path)
+    write_table([{**named(case), **case.figures} for case in evaluation.cases], path)
+
+
+def named(case: CaseEvaluation) -> dict[str, str]:
+    """The first cells of a row: the case, and its fold if there are folds."""
+    return {"case": case.case, **({"fold": case.fold} if case.fold else {})}
 
 
 def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
@@ -55,16 +61,15 @@ def cell(value: object) -> str:
     return str(value)
 
 
-def write_summary(evaluation: FolderEvaluation, path: Path, **own: Any) -> None:
+def write_summary(evaluation: FolderEvaluation, path: Path, own: Mapping[str, Any]) -> None:
     """`summary.json`: nnU-Net's keys in nnU-Net's form, then ours under "nnunet_ext".
 
     Args:
         evaluation: of the folder.
         path: of the file.
-        own: further parts of ours, by name.
+        own: our part, `own_summary` and what is to stand beside it.
     """
-    content = {**stock_summary(evaluation), OWN_KEY: without_nan({**own_summary(evaluation), **own})}
-    write_json(content, path)
+    write_json({**stock_summary(evaluation), OWN_KEY: without_nan(own)}, path)
 
 
 def stock_summary(evaluation: FolderEvaluation) -> dict[str, Any]:
@@ -94,36 +99,80 @@ def stock_mean(values: Sequence[float]) -> float:
     return float(np.nanmean(values)) if defined.any() else math.nan
 
 
-def own_summary(evaluation: FolderEvaluation) -> dict[str, Any]:
-    """Means of our figures, end coefficients and what went wrong."""
+def own_summary(evaluation: FolderEvaluation, *, end_threshold: float = 0.8) -> dict[str, Any]:
+    """Means of our figures, end coefficients and what went wrong.
+
+    Args:
+        evaluation: of the folder.
+        end_threshold: a case counts for the end coefficient above this Dice.
+    """
     return {
         "cases": len(evaluation.cases),
         "structures": {
             name: distribution([case.structures[name] for case in evaluation.cases]) for name in evaluation.structures
         },
-        "case_figures": distribution([case.figures for case in evaluation.cases]),
-        "end_coefficient": {
-            variant: end_share(evaluation.column(f"end_slice_dice_{variant}")) for variant in ("paper", "strict")
+        "pooled_dice": pooled_dice(evaluation),
+        "absent": {
+            name: sum(case.counts[name].absent for case in evaluation.cases if name in case.counts)
+            for name in evaluation.structures
         },
+        "case_figures": distribution([case.figures for case in evaluation.cases]),
+        "end_coefficient": end_coefficients(evaluation, end_threshold),
         "problems": evaluation.problems,
     }
 
 
-def end_share(values: Sequence[float]) -> float:
-    """The end coefficient of frames: the share whose Dice of the end slices is above 0.8; NaN without a frame."""
-    return nan_mean([float(value > END_THRESHOLD) for value in values if not math.isnan(value)])
+def means_of(evaluation: FolderEvaluation, *, end_threshold: float) -> dict[str, Any]:
+    """The means of `own_summary` without anything beside them."""
+    own = own_summary(evaluation, end_threshold=end_threshold)
+    return {
+        "cases": own["cases"],
+        "structures": {
+            name: {figure: found["mean"] for figure, found in figures.items()}
+            for name, figures in own["structures"].items()
+        },
+        "pooled_dice": own["pooled_dice"],
+        "case_figures": {figure: found["mean"] for figure, found in own["case_figures"].items()},
+        "end_coefficient": own["end_coefficient"],
+    }
+
+
+def pooled_dice(evaluation: FolderEvaluation) -> dict[str, float]:
+    """Structure to the Dice of the voxels of all cases together: large ones weigh more. NaN if no case has it."""
+    return {
+        name: sum((case.counts[name] for case in evaluation.cases if name in case.counts), NO_VOXELS).dice
+        for name in evaluation.structures
+    }
+
+
+def end_coefficients(evaluation: FolderEvaluation, threshold: float) -> dict[str, float]:
+    """Variant to `end_share`."""
+    return {variant: end_share(evaluation.column(f"end_slice_dice_{variant}"), threshold) for variant in END_VARIANTS}
+
+
+def end_share(values: Sequence[float], threshold: float) -> float:
+    """The end coefficient: the share of cases whose Dice of the end slices is above the threshold.
+
+    NaN without a case that has end slices.
+    """
+    return nan_mean([float(value > threshold) for value in values if not math.isnan(value)])
 
 
 def distribution(rows: Sequence[Figures]) -> dict[str, dict[str, float]]:
-    """Figure to mean, median, smallest, largest and the number of cases that define it."""
+    """Figure to mean, standard deviation, median, smallest, largest and the number of cases that define it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _spread([row[name] for row in rows if name in row]) for name in names}
+
+
+def standard_deviation(values: Sequence[float]) -> float:
+    """Of a sample, the sum of squares by n - 1; NaN with fewer than two values."""
+    return stdev(values) if len(values) > 1 else math.nan
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     defined = [float(value) for value in values if not math.isnan(value)]
     statistics: dict[str, Callable[[list[float]], float]] = {
-        "mean": fmean, "median": median, "min": min, "max": max
+        "mean": fmean, "std": standard_deviation, "median": median, "min": min, "max": max
     }  # fmt: skip
     return {name: statistic(defined) if defined else math.nan for name, statistic in statistics.items()} | {
         "cases": len(defined)

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_ext.evaluation.comparison import PairedComparison
-from nnunet_ext.evaluation.results import FolderEvaluation
-from nnunet_ext.evaluation.summary import own_summary
 
 STRUCTURE_COLUMNS = {
     "dice": ("Dice", 3),
@@ -41,27 +39,23 @@ MAP_COLUMNS = {
 }
 
 
-def evaluation_lines(evaluation: FolderEvaluation, own: Mapping[str, Any]) -> list[str]:
-    """Tables of everything that was found; means over the cases that define a figure.
+def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
+    """Tables of everything that was found: means ± standard deviations over the cases that define a figure.
 
     Args:
-        evaluation: of the folder.
-        own: `failure_detection` and `error_analysis`, as they go into `summary.json`.
+        own: our part of `summary.json`, with NaN for what is not defined.
     """
-    summary = own_summary(evaluation)
-    figures = {name: found["mean"] for name, found in summary["case_figures"].items()}
-    lines = [f"{len(evaluation.cases)} cases, mean Dice {shown(figures.get('mean_dice', math.nan), 3)}", ""]
-    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values())]
+    figures = {name: found["mean"] for name, found in own["case_figures"].items()}
+    of_folds = f" of {len(own['folds'])} folds" if "folds" in own else ""
+    mean_dice = with_spread(own["case_figures"].get("mean_dice"), 3)
+    lines = [f"{count(own['cases'], 'case')}{of_folds}, mean Dice {mean_dice}", ""]
+    header = ["structure", *(title for title, _ in STRUCTURE_COLUMNS.values()), "pooled Dice", "absent"]
     rows = [
-        [name, *(shown(found[key]["mean"], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items())]
-        for name, found in summary["structures"].items()
+        [*structure_row(name, found), shown(own["pooled_dice"][name], 3), str(own["absent"][name])]
+        for name, found in own["structures"].items()
         if found
     ]
-    lines += aligned([header, *rows])
-    ends = summary["end_coefficient"]
-    if not math.isnan(ends["paper"]):
-        strict = shown(ends["strict"], 2)
-        lines += ["", f"End coefficient: {shown(ends['paper'], 2)} as the paper counts, {strict} strictly"]
+    lines += [*aligned([header, *rows]), *fold_lines(own), *end_lines(own)]
     if "ece" in figures:
         found = {title: figures[key] for key, title in CALIBRATION_COLUMNS.items() if key in figures}
         lines += ["", *aligned([["probabilities", *found], ["", *(shown(value, 4) for value in found.values())]])]
@@ -76,6 +70,47 @@ def evaluation_lines(evaluation: FolderEvaluation, own: Mapping[str, Any]) -> li
         ]
         lines += ["", *aligned([["confidence against risk", *DETECTION_COLUMNS.values()], *rows])]
     return [*lines, *error_lines(own["error_analysis"])]
+
+
+def structure_row(name: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A structure and the columns of its figures."""
+    return [name, *(with_spread(found[key], digits) for key, (_, digits) in STRUCTURE_COLUMNS.items())]
+
+
+def fold_lines(own: Mapping[str, Any]) -> list[str]:
+    """Means of the folds' means ± their standard deviation, and the mean Dice of each fold; nothing without folds."""
+    if "folds" not in own:
+        return []
+    over = own["over_folds"]
+    header = ["over the folds", *(title for title, _ in STRUCTURE_COLUMNS.values()), "pooled Dice"]
+    rows = [
+        [*structure_row(name, found), with_spread(over["pooled_dice"][name], 3)]
+        for name, found in over["structures"].items()
+        if found
+    ]
+    each = [
+        f"{name} {shown(found['case_figures'].get('mean_dice', math.nan), 3)} ({count(found['cases'], 'case')})"
+        for name, found in own["folds"].items()
+    ]
+    mean_dice = with_spread(over["case_figures"].get("mean_dice"), 3)
+    return ["", *aligned([header, *rows]), "", f"Mean Dice over the folds {mean_dice}: {', '.join(each)}"]
+
+
+def end_lines(own: Mapping[str, Any]) -> list[str]:
+    """The end coefficient in both variants, the chosen one first; nothing without slices."""
+    found, settings = own["end_coefficient"], own["settings"]
+    if math.isnan(found["paper"]):
+        return []
+    words = {
+        "paper": f"{shown(found['paper'], 2)} as the paper counts",
+        "strict": f"{shown(found['strict'], 2)} strictly",
+    }
+    first = words.pop(settings["end_variant"])
+    where = "" if settings["end_stack"] == "volume" else " of the true foreground"
+    return [
+        "",
+        f"End coefficient{where} (Dice above {settings['end_threshold']:g}): {', '.join([first, *words.values()])}",
+    ]
 
 
 def error_lines(analysis: Mapping[str, Any]) -> list[str]:
@@ -117,9 +152,20 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def count(number: int, what: str) -> str:
+    """How many of something: 1 case, 2 cases."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def shown(value: float, digits: int) -> str:
     """A number, or a dash where it is not defined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def with_spread(found: Mapping[str, float] | None, digits: int) -> str:
+    """Mean ± standard deviation; the mean alone where there is only one value."""
+    mean, spread = (found["mean"], found["std"]) if found else (math.nan, math.nan)
+    return shown(mean, digits) + (f" ± {spread:.{digits}f}" if not math.isnan(spread) else "")
 
 
 def signed(value: float) -> str:

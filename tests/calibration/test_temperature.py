@@ -9,7 +9,7 @@ import torch
 
 from nnunet_ext.calibration import temperature as temperature_module
 from nnunet_ext.calibration.temperature import Temperature, fit_temperature
-from nnunet_ext.evaluation.calibration import negative_log_likelihood
+from nnunet_ext.evaluation.proper_scores import negative_log_likelihood
 
 
 def one_logit(logit, right, wrong):

@@ -15,6 +15,7 @@ import pytest
 from nnunet_ext.cli import main
 from nnunet_ext.commands.evaluate import comparisons, dataset_of
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
+from nnunet_ext.options import DatasetFiles
 
 SHAPE = (4, 6, 10)  # z, y, x
 LABELS = {"background": 0, "organ": 1}
@@ -85,17 +86,24 @@ def test_tables_are_written_beside_the_predictions(evaluate, predictions, capsys
         assert [(row["case"], row["dice"]) for row in csv.DictReader(file)] == list(
             zip(CASES, ("1", "0.75", "0.5", "0.25"), strict=True)
         )
-    assert (predictions / "case_metrics.csv").read_text().startswith("case,mean_dice,end_slice_dice_paper,")
+    assert (
+        (predictions / "case_metrics.csv")
+        .read_text()
+        .startswith("case,mean_dice,absent_structures,end_slice_dice_paper,")
+    )
     summary = json.loads((predictions / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] == pytest.approx(0.625)
     own = summary["nnunet_ext"]
-    assert own["settings"] == {"nsd_tolerance_mm": 1.0, "failure_dice": 0.75}
+    assert own["settings"] == {
+        "nsd_tolerance_mm": 1.0, "absent": "leave-out", "end_stack": "volume", "end_variant": "paper",
+        "end_threshold": 0.8, "failure_dice": 0.75, "map_labels": None,
+    }  # fmt: skip
     # 0.5 and 0.25 fail, and the pairwise Dice tells
     assert own["failure_detection"]["pairwise_dice"]["failure_auroc"] == 1
     assert [entry["case"] for entry in own["error_analysis"]["worst_cases"]] == list(reversed(CASES))
     assert "comparison" not in own
     captured = capsys.readouterr()
-    assert captured.out.startswith("4 cases, mean Dice 0.625\n")
+    assert captured.out.startswith("4 cases, mean Dice 0.625 ± 0.323\n")
     assert captured.out.endswith(f"\nTables in {predictions}\n")
     assert captured.err == ""
 
@@ -144,7 +152,7 @@ def test_problems_are_named_and_the_exit_status_says_so(evaluate, predictions, c
     (predictions / "p2_es.nii.gz").write_bytes(b"no image")
     assert evaluate() == 1
     captured = capsys.readouterr()
-    assert captured.out.startswith("2 cases, mean Dice 0.750\n")
+    assert captured.out.startswith("2 cases, mean Dice 0.750 ± 0.354\n")
     lines = captured.err.splitlines()
     assert [line.split(":")[0].strip() for line in lines if line.startswith("  p")] == ["p1_es", "p2_es"]
     assert "p1_es: There is no prediction of this case." in captured.err
@@ -165,6 +173,8 @@ def test_missing_cases_can_be_allowed(evaluate, predictions):
         (["--worst", "-1"], "worst cases must be at least 0"),
         (["--groups", "no_such_file.csv"], "no_such_file.csv"),
         (["-djfile", "missing.json"], "missing.json does not exist. Give it with -djfile"),
+        (["-pfile", "missing.json"], "missing.json does not exist"),
+        (["--end-threshold", "80"], "must be a Dice in [0, 1]; found 80"),
         (["--compare", "no_such_folder"], "no_such_folder/dataset.json does not exist"),
     ],
 )
@@ -191,21 +201,63 @@ def test_a_folders_own_files_come_first_and_chosen_ones_before_them(truths, pred
     describe(tmp_path / "model", labels={"background": 0, "of the model": 1})
     own = tmp_path / "model" / "fold_0" / "validation"
     describe(own, labels={"background": 0, "its own": 1})
-    assert list(dataset_of(own, truths, None, None).structures) == ["its own"]
-    chosen = str(tmp_path / "model" / "dataset.json")
-    assert list(dataset_of(own, truths, chosen, None).structures) == ["of the model"]
+    assert list(dataset_of([own], truths, DatasetFiles()).structures) == ["its own"]
+    chosen = DatasetFiles(dataset=tmp_path / "model" / "dataset.json")
+    assert list(dataset_of([own], truths, chosen).structures) == ["of the model"]
 
 
 def test_without_a_description_the_flag_is_named(evaluate, predictions, capsys):
-    (predictions / "plans.json").unlink()
+    (predictions / "dataset.json").unlink()
     assert evaluate() == 1
-    assert "judged by their dataset's plans.json; " in capsys.readouterr().err
+    assert "judged by their dataset's dataset.json; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_plans", [True, False])
+def test_the_end_coefficient_does_not_depend_on_how_the_stack_lies(with_plans, tmp_path):
+    """Ten slices of 8 mm, stacked along x; organ in the slices 0 to 8, predicted in 1 to 9. Its ends: 0, 1, 1, 0.
+
+    With the plans of this anatomy, and by the spacing without. The ends along z would all be equal to each other.
+    """
+    truth, prediction = (np.zeros((4, 6, 10), np.uint8) for _ in range(2))
+    truth[1:3, 2:4, :9], prediction[1:3, 2:4, 1:] = 1, 1
+    for folder, values in (("GT", truth), ("PRED", prediction)):
+        (tmp_path / folder).mkdir()
+        affine = np.diag([8.0, 1.0, 1.0, 1.0])
+        nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), affine), tmp_path / folder / "heart.nii.gz")
+    describe(tmp_path / "PRED")
+    plans = tmp_path / "PRED" / "plans.json"
+    plans.write_text(json.dumps({"label_manager": "LabelManager", "transpose_forward": [2, 0, 1]}))
+    if not with_plans:
+        plans.unlink()
+    arguments = ["-np", "1", "--disable_progress_bar", "--end-slices", "strict", "--end-threshold", "0.49"]
+    assert main(["evaluate", str(tmp_path / "GT"), str(tmp_path / "PRED"), *arguments]) == 0
+    own = own_summary(tmp_path / "PRED")
+    assert own["case_figures"]["end_slice_dice_strict"]["mean"] == pytest.approx(0.5)
+    assert own["end_coefficient"]["strict"] == 1
+
+
+@pytest.mark.parametrize(("rule", "mean_mm"), [("leave-out", 2.0), ("perfect", 1.0)])
+def test_what_is_absent_from_a_case_follows_one_rule(rule, mean_mm, evaluate, truths, predictions):
+    """Two cases with nothing in truth and prediction; in the two others the organ is 2 mm too far to the side."""
+    for case in CASES:
+        filled = case.endswith("es")
+        write(truths / f"{case}.nii.gz", cube(0) * filled)
+        write(predictions / f"{case}.nii.gz", cube(2) * filled)
+    assert evaluate("--absent", rule) == 0
+    own = own_summary(predictions)
+    assert own["absent"] == {"organ": 2}
+    organ = own["structures"]["organ"]
+    assert organ["hd95_mm"]["mean"] == pytest.approx(mean_mm)
+    assert organ["dice"]["mean"] == pytest.approx(0.5 if rule == "leave-out" else 0.75)
+    assert {organ[name]["cases"] for name in ("dice", "hd95_mm", "hd_mm", "nsd", "volume_error_ml")} == {
+        2 if rule == "leave-out" else 4
+    }
 
 
 def test_a_folder_at_the_top_of_the_disk_has_no_model_above_it(truths):
     """As in containers, where data lies in /predictions."""
     with pytest.raises(FileNotFoundError, match=r"dataset\.json does not exist"):
-        dataset_of(Path(truths.anchor) / "no_such_folder", truths, None, None)
+        dataset_of([Path(truths.anchor) / "no_such_folder"], truths, DatasetFiles())
 
 
 # --- comparisons ---
@@ -224,7 +276,7 @@ def test_a_second_folder_is_compared_case_by_case(evaluate, predictions, tmp_pat
     assert found["low"] == pytest.approx(-0.625)  # two patients: -0.125 and -0.625
     assert found["high"] == pytest.approx(-0.125)
     assert set(comparison["first_minus_other"]) == {
-        "mean_dice", "end_slice_dice_strict", "organ dice", "organ hd95_mm", "organ nsd"
+        "mean_dice", "end_slice_dice_paper", "organ dice", "organ hd95_mm", "organ nsd"
     }  # fmt: skip
     assert f"less {other}" in capsys.readouterr().out
     assert not (other / "summary.json").exists()

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from nnunet_ext.evaluation.case_metrics import evaluate_case, masks_of, nan_mean
+from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case, masks_of, nan_mean
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.results import CaseEvaluation
+from nnunet_ext.options import MetricOptions
 
 CLASSES = {"organ": (1,), "lesion": (2,)}
 REGIONS = {"whole": (1, 2), "core": (2,)}
 SPACING_MM = (3.0, 1.0, 1.0)
-VOXEL_ML = 0.003
 
 
 def cube(*corner: int, label: int = 1, shape: tuple[int, ...] = (4, 6, 8), side: int = 2) -> np.ndarray:
@@ -25,9 +25,18 @@ def cube(*corner: int, label: int = 1, shape: tuple[int, ...] = (4, 6, 8), side:
     return values
 
 
-def evaluated(truth: np.ndarray, prediction: np.ndarray, structures=CLASSES, **settings) -> CaseEvaluation:
-    pair = LabelMapPair(truth, prediction, SPACING_MM)
-    return evaluate_case("case", pair, structures, voxel_ml=VOXEL_ML, **settings)
+def evaluated(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    structures=CLASSES,
+    *,
+    probabilities: np.ndarray | None = None,
+    maps: dict[str, np.ndarray] | None = None,
+    spacing_mm: tuple[float, ...] = SPACING_MM,
+    **judgement,
+) -> CaseEvaluation:
+    pair = LabelMapPair(truth, prediction, spacing_mm)
+    return evaluate_case("case", pair, Judgement(structures, **judgement), probabilities=probabilities, maps=maps)
 
 
 # --- structures ---
@@ -54,13 +63,37 @@ def test_a_cube_that_is_one_voxel_too_far_to_the_side():
 def test_the_tolerance_of_the_surface_dice_is_passed_on():
     """One x further: the two ends are 1 mm apart."""
     truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
-    assert evaluated(truth, prediction, nsd_tolerance_mm=0.4).structures["organ"]["nsd"] < 1
+    assert evaluated(truth, prediction, metrics=MetricOptions(nsd_tolerance_mm=0.4)).structures["organ"]["nsd"] < 1
 
 
-def test_a_structure_that_neither_map_holds():
-    lesion = evaluated(cube(1, 2, 2), cube(1, 2, 2)).structures["lesion"]
-    assert all(math.isnan(lesion[name]) for name in ("dice", "iou", "lesion_f1", "relative_volume_error"))
-    assert (lesion["hd_mm"], lesion["nsd"], lesion["volume_ml"], lesion["lesions"]) == (0, 1, 0, 0)
+JUDGED = ("dice", "iou", "hd95_mm", "hd_mm", "nsd", "volume_error_ml", "relative_volume_error", "lesion_f1")
+
+
+def test_a_structure_that_neither_map_holds_has_no_figures():
+    """One rule for all of them: not Dice left out and HD95 0."""
+    result = evaluated(cube(1, 2, 2), cube(1, 2, 3))
+    lesion = result.structures["lesion"]
+    assert all(math.isnan(lesion[name]) for name in JUDGED)
+    assert (lesion["volume_ml"], lesion["true_volume_ml"], lesion["lesions"], lesion["absent"]) == (0, 0, 0, 1)
+    assert result.structures["organ"]["absent"] == 0
+    assert result.figures["mean_dice"] == pytest.approx(0.5)
+    assert result.figures["absent_structures"] == 1
+
+
+def test_a_structure_that_neither_map_holds_may_count_as_perfect():
+    """The organ's Dice is 0.5 and the lesion's 1."""
+    result = evaluated(cube(1, 2, 2), cube(1, 2, 3), metrics=MetricOptions(absent="perfect"))
+    lesion = result.structures["lesion"]
+    assert [lesion[name] for name in JUDGED] == [1, 1, 0, 0, 1, 0, 0, 1]
+    assert result.figures["mean_dice"] == pytest.approx(0.75)
+    assert math.isnan(result.stock["lesion"]["Dice"])  # nnU-Net's own figures stay nnU-Net's
+
+
+def test_a_structure_of_ignored_voxels_only_is_absent():
+    """What the prediction says where the truth is ignored does not count."""
+    truth = cube(1, 2, 2) + cube(1, 2, 5, label=3)
+    prediction = cube(1, 2, 2) + cube(1, 2, 5, label=2)
+    assert evaluated(truth, prediction, ignore_label=3).structures["lesion"]["absent"] == 1
 
 
 def test_a_structure_that_is_missed_altogether():
@@ -86,7 +119,7 @@ def test_regions_are_judged_as_unions():
     truth = cube(1, 2, 2) + cube(1, 2, 4, label=2)
     result = evaluated(truth, np.where(truth > 0, 1, 0), REGIONS, regions=True)
     assert (result.structures["whole"]["dice"], result.structures["core"]["dice"]) == (1, 0)
-    assert result.figures == {"mean_dice": 0.5}  # end slices are of classes
+    assert result.figures == {"mean_dice": 0.5, "absent_structures": 0}  # end slices are of classes
     assert list(result.stock) == ["whole", "core"]
     assert (result.stock["whole"]["TP"], result.stock["core"]["FN"]) == (16, 8)
 
@@ -97,13 +130,12 @@ def test_a_2d_image_has_no_surface_in_its_plane_and_no_ends():
     The image's diagonal, for what is missed, is that of the plane: √(6² + 8²) = 10 mm.
     """
     truth, prediction = (cube(2, x, shape=(6, 8))[None] for x in (2, 3))
-    pair = LabelMapPair(truth, prediction, (999.0, 1.0, 1.0))
-    result = evaluate_case("case", pair, CLASSES, voxel_ml=0.001)
-    assert list(result.figures) == ["mean_dice"]
+    result = evaluated(truth, prediction, spacing_mm=(999.0, 1.0, 1.0))
+    assert list(result.figures) == ["mean_dice", "absent_structures"]
     organ = result.structures["organ"]
     assert (organ["hd_mm"], organ["nsd"]) == pytest.approx((1, 1))
     assert organ["volume_ml"] == pytest.approx(0.004)
-    missed = evaluate_case("case", LabelMapPair(truth, truth * 0, (999.0, 1.0, 1.0)), CLASSES, voxel_ml=0.001)
+    missed = evaluated(truth, truth * 0, spacing_mm=(999.0, 1.0, 1.0))
     assert missed.structures["organ"]["hd_mm"] == pytest.approx(10)
 
 
@@ -118,6 +150,39 @@ def test_end_slices_in_both_variants():
     figures = evaluated(truth, prediction).figures
     assert figures["end_slice_dice_strict"] == pytest.approx(0.5)
     assert figures["end_slice_dice_paper"] == pytest.approx((1 / 3 + 1 + 1 + 1 / 3) / 4)
+
+
+ALONG_X, ALONG_Y = (1, 2, 0), (1, 0, 2)  # axes of a stack (slices, h, w) whose slices come to lie along x or y
+
+
+@pytest.mark.parametrize(("axes", "axis"), [(ALONG_X, 2), (ALONG_Y, 1)])
+def test_the_same_anatomy_with_its_stack_along_another_axis_has_the_same_ends(axes, axis):
+    """The plans say along which axis, and without them the largest spacing does."""
+    truth, prediction = (np.zeros((10, 3, 4), np.uint8) for _ in range(2))
+    truth[:9, 1:], prediction[1:, 1:] = 1, 1
+    upright = evaluated(truth, prediction, spacing_mm=(8.0, 1.0, 1.0)).figures
+    assert upright["end_slice_dice_strict"] == pytest.approx(0.5)  # 0, 1, 1, 0 as above
+    spacing_mm = tuple(8.0 if each == axis else 1.0 for each in range(3))
+    turned = [values.transpose(axes) for values in (truth, prediction)]
+    assert evaluated(*turned, spacing_mm=spacing_mm).figures == pytest.approx(upright)
+    assert evaluated(*turned, spacing_mm=(1.0, 1.0, 1.0), stack_axis=axis).figures == pytest.approx(upright)
+
+
+def test_the_plans_count_before_the_spacing():
+    truth = cube(1, 2, 2, shape=(1, 6, 8), side=1)
+    assert "end_slice_dice_paper" not in evaluated(truth, truth, stack_axis=0).figures  # a single slice
+    assert "end_slice_dice_paper" in evaluated(truth, truth, stack_axis=1).figures
+
+
+def test_ends_may_be_those_of_the_true_foreground():
+    """Truth in the slices 2 to 7 of ten; the prediction lacks 2, which only the ends of the foreground show."""
+    truth = np.zeros((10, 2, 2), np.uint8)
+    truth[2:8] = 1
+    prediction = truth.copy()
+    prediction[2] = 0
+    assert math.isnan(evaluated(truth, prediction).figures["end_slice_dice_strict"])
+    found = evaluated(truth, prediction, metrics=MetricOptions(end_stack="foreground")).figures
+    assert found["end_slice_dice_strict"] == pytest.approx(0.75)
 
 
 # --- ignore label ---
@@ -158,7 +223,9 @@ def test_where_nothing_is_ignored_an_ignore_label_changes_nothing():
 
 def test_without_probabilities_and_maps_there_are_no_figures_of_them():
     result = evaluated(cube(1, 2, 2), cube(1, 2, 3))
-    assert list(result.figures) == ["mean_dice", "end_slice_dice_paper", "end_slice_dice_strict"]
+    assert list(result.figures) == [
+        "mean_dice", "absent_structures", "end_slice_dice_paper", "end_slice_dice_strict"
+    ]  # fmt: skip
     assert result.reliability is None
 
 
@@ -190,7 +257,7 @@ def test_probabilities_of_regions():
     truth = cube(1, 2, 2) + cube(1, 2, 4, label=2)
     probabilities = np.stack([np.full(truth.shape, 0.9), np.full(truth.shape, 0.4)])
     result = evaluated(truth, truth, REGIONS, regions=True, probabilities=probabilities)
-    assert list(result.figures) == ["mean_dice", "ece", "brier", "nll"]
+    assert list(result.figures) == ["mean_dice", "absent_structures", "ece", "brier", "nll"]
     assert result.figures["brier"] == pytest.approx(0.27)
     assert result.figures["ece"] == pytest.approx(0.1)
     nll = -(math.log(0.9) + (math.log(0.4) + math.log(0.6)) / 2) / 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.evaluation import end_coefficient
-from nnunet_ext.evaluation.end_slices import end_slice_dice
+from nnunet_ext.evaluation.end_slices import end_slice_dice, stack_axis_of
 
 EMPTY = [0] * 10
 
@@ -114,6 +114,21 @@ def test_a_truth_without_foreground_has_no_labelled_extent(variant):
     truth, prediction = stack(EMPTY, EMPTY), stack(row(1, 4), EMPTY)
     value = end_slice_dice(prediction, truth, num_classes=2, variant=variant, end_definition="foreground")
     assert math.isnan(value)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "axis"),
+    [
+        ((1.0, 1.5, 8.0), 2),
+        ((2.0, 8.0, 2.0), 1),
+        ((1.0, 1.0, 1.0), 0),  # all the same: the first
+        ((1.0, 1.5, 1.5), 1),
+        ((1.0, 1.00001, 1.0), 0),  # the rounding of a header is no difference
+        ((999.0, 1.0, 1.0), 0),  # a 2D image, as nnU-Net reads it
+    ],
+)
+def test_the_stack_is_along_the_largest_spacing(spacing_mm, axis):
+    assert stack_axis_of(spacing_mm) == axis
 
 
 # --- the coefficient ---
@@ -226,8 +241,8 @@ def test_a_label_that_is_no_class_is_refused(label, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variant": "lenient"}, '"paper" or "strict"; found "lenient"'),
-        ({"end_definition": "apex"}, '"volume" or "foreground"; found "apex"'),
+        ({"variant": "lenient"}, "paper, strict; found 'lenient'"),
+        ({"end_definition": "apex"}, "volume, foreground; found 'apex'"),
         ({"threshold": 80}, r"\[0, 1\]; found 80"),
         ({"num_classes": 1}, "at least 2; found 1"),
     ],

@@ -12,6 +12,7 @@ import pytest
 
 from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, open_dataset
 from nnunet_ext.evaluation.results import FolderEvaluation
+from nnunet_ext.options import JudgeOptions, MetricOptions
 
 SHAPE = (3, 6, 8)  # z, y, x
 SPACING_MM = (4.0, 1.0, 2.0)
@@ -34,14 +35,14 @@ def write(path: Path, values: np.ndarray, *, spacing: Sequence[float] = SPACING_
     nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), np.diag([*spacing[::-1], 1.0])), path)
 
 
-def dataset_of(truths: Path, **changes: Any) -> Dataset:
+def dataset_of(truths: Path, *, plans: dict[str, Any] = PLANS, **changes: Any) -> Dataset:
     description = {
         "labels": LABELS,
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "NibabelIO",
         **changes,
     }
-    return open_dataset(description, PLANS, next(truths.iterdir()))
+    return open_dataset(description, plans, next(truths.iterdir()))
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def predictions(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def evaluate(truths: Path, predictions: Path) -> Callable[..., FolderEvaluation]:
-    return lambda **settings: evaluate_folder(truths, predictions, dataset_of(truths), **settings)
+    return lambda **options: evaluate_folder(truths, predictions, dataset_of(truths), JudgeOptions(**options))
 
 
 def names(evaluation: FolderEvaluation) -> list[str]:
@@ -209,9 +210,9 @@ def test_what_a_killed_run_left_is_no_case(evaluate, predictions):
 
 
 @pytest.mark.parametrize("tolerance_mm", [0, -1, float("nan")])
-def test_a_tolerance_must_be_positive(tolerance_mm, evaluate):
+def test_a_tolerance_must_be_positive(tolerance_mm):
     with pytest.raises(ValueError, match="tolerance of the surface Dice must be above 0 mm; found"):
-        evaluate(nsd_tolerance_mm=tolerance_mm)
+        MetricOptions(nsd_tolerance_mm=tolerance_mm)
 
 
 # --- datasets ---
@@ -232,3 +233,13 @@ def test_a_region_of_one_label_has_the_key_that_nnunet_gives_it(truths):
     assert dataset.structures == {"whole": (1, 2, 3), "core": (2,), "tip": (3,)}
     assert dataset.stock_keys == {"whole": (1, 2, 3), "core": (2,), "tip": 3}
     assert dataset.regions
+
+
+def test_the_plans_say_along_which_axis_slices_are_stacked(truths):
+    assert dataset_of(truths, plans={**PLANS, "transpose_forward": [2, 0, 1]}).stack_axis == 2
+    assert dataset_of(truths).stack_axis is None
+
+
+def test_plans_may_be_missing(truths, capsys):
+    assert list(dataset_of(truths, plans={}).structures) == ["organ", "lesion"]
+    assert capsys.readouterr().out == ""

@@ -80,3 +80,17 @@ def test_the_keys_of_nnunet():
     stock = OverlapCounts(tp=3, fp=1, fn=2, tn=7).as_stock()
     assert list(stock) == ["Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref"]
     assert [stock[key] for key in ("FP", "TP", "FN", "TN", "n_pred", "n_ref")] == [1, 3, 2, 7, 4, 5]
+
+
+def test_counts_of_several_cases_add_up_to_the_pooled_dice():
+    """2·(3 + 1)/(2·4 + 2 + 2) = 2/3, and not the mean of 2·3/(6 + 0 + 1) = 6/7 and 2·1/(2 + 2 + 1) = 2/5."""
+    pooled = OverlapCounts(tp=3, fp=0, fn=1, tn=9) + OverlapCounts(tp=1, fp=2, fn=1, tn=9)
+    assert pooled == OverlapCounts(tp=4, fp=2, fn=2, tn=18)
+    assert pooled.dice == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("tp", "fp", "fn", "absent"), [(0, 0, 0, True), (1, 0, 0, False), (0, 1, 0, False), (0, 0, 1, False)]
+)
+def test_a_structure_is_absent_if_neither_truth_nor_prediction_has_it(tp, fp, fn, absent):
+    assert OverlapCounts(tp=tp, fp=fp, fn=fn, tn=5).absent is absent

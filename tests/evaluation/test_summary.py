@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nnunetv2.evaluation import evaluate_predictions as stock
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 
 from nnunet_ext.evaluation.folder import evaluate_folder, open_dataset
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.summary import (
     distribution,
@@ -99,7 +101,7 @@ def test_nnunets_keys_hold_what_nnunet_writes(
     )
     dataset = open_dataset(description, plans, truths / "case_0.nii.gz")
     assert isinstance(dataset.reader, NibabelIO)
-    write_summary(evaluate_folder(truths, predictions, dataset), tmp_path / "ours.json")
+    write_summary(evaluate_folder(truths, predictions, dataset), tmp_path / "ours.json", {})
     found = json.loads((tmp_path / "ours.json").read_text())
     assert set(found) == {*STOCK_KEYS, "nnunet_ext"}
     np.testing.assert_equal({key: found[key] for key in STOCK_KEYS}, expected)
@@ -140,11 +142,12 @@ def test_means_of_nnunets_part_leave_out_nan_and_the_foreground_does_not(evaluat
     assert list(summary["metric_per_case"][0]["metrics"]) == ["1", "2"]
 
 
-def test_our_part_says_mean_median_range_and_number_of_cases(evaluation):
+def test_our_part_says_mean_spread_median_range_and_number_of_cases(evaluation):
     summary = own_summary(evaluation)
     assert summary["cases"] == 3
+    std = math.sqrt((0.3**2 + 0.2**2 + 0.1**2) / 2)  # of a sample: by n - 1
     assert summary["structures"]["a"]["dice"] == pytest.approx(
-        {"mean": 0.8, "median": 0.9, "min": 0.5, "max": 1, "cases": 3}
+        {"mean": 0.8, "std": std, "median": 0.9, "min": 0.5, "max": 1, "cases": 3}
     )
     assert summary["case_figures"]["ece"]["cases"] == 1
     assert summary["structures"]["b"]["dice"]["cases"] == 0
@@ -154,21 +157,24 @@ def test_our_part_says_mean_median_range_and_number_of_cases(evaluation):
 def test_end_coefficients_count_cases_above_08(evaluation):
     """Paper: 0.9 and 0.85; strict: only one case has ends, and it is below."""
     assert own_summary(evaluation)["end_coefficient"] == {"paper": 1, "strict": 0}
-    assert end_share([0.8, 0.81, NAN]) == 0.5  # above, not at it
-    assert math.isnan(end_share([NAN]))
+    assert own_summary(evaluation, end_threshold=0.86)["end_coefficient"] == {"paper": 0.5, "strict": 0}
+    assert end_share([0.8, 0.81, NAN], 0.8) == 0.5  # above, not at it
+    assert math.isnan(end_share([NAN], 0.8))
 
 
 def test_what_is_not_defined_is_null_in_our_part(evaluation, tmp_path):
-    write_summary(evaluation, tmp_path / "summary.json", failure_detection={"pairwise_dice": {"aurc": NAN}})
+    detection = {"failure_detection": {"pairwise_dice": {"aurc": NAN}}}
+    write_summary(evaluation, tmp_path / "summary.json", own_summary(evaluation) | detection)
     own = json.loads((tmp_path / "summary.json").read_text())["nnunet_ext"]
-    assert own["structures"]["b"]["dice"] == {"mean": None, "median": None, "min": None, "max": None, "cases": 0}
+    nothing = dict.fromkeys(("mean", "std", "median", "min", "max"))
+    assert own["structures"]["b"]["dice"] == {**nothing, "cases": 0}
     assert own["failure_detection"] == {"pairwise_dice": {"aurc": None}}
     assert "NaN" not in json.dumps(own)
 
 
 def test_a_folder_without_a_case_has_a_summary(tmp_path):
     nothing = FolderEvaluation({"a": (1,)}, [], {"one": "It is damaged."})
-    write_summary(nothing, tmp_path / "summary.json")
+    write_summary(nothing, tmp_path / "summary.json", own_summary(nothing))
     content = json.loads((tmp_path / "summary.json").read_text())
     assert (content["foreground_mean"], content["mean"], content["metric_per_case"]) == ({}, {}, [])
     assert content["nnunet_ext"]["end_coefficient"] == {"paper": None, "strict": None}
@@ -177,7 +183,32 @@ def test_a_folder_without_a_case_has_a_summary(tmp_path):
 
 def test_a_spread_is_over_the_cases_that_define_a_figure():
     found = distribution([{"dice": 0.2}, {"dice": NAN}, {"dice": 0.6}, {}])
-    assert found == {"dice": pytest.approx({"mean": 0.4, "median": 0.4, "min": 0.2, "max": 0.6, "cases": 2})}
+    expected = {"mean": 0.4, "std": math.sqrt(0.08), "median": 0.4, "min": 0.2, "max": 0.6, "cases": 2}
+    assert found == {"dice": pytest.approx(expected)}
+
+
+def test_one_case_has_no_spread():
+    assert math.isnan(distribution([{"dice": 0.2}, {"dice": NAN}])["dice"]["std"])
+
+
+def test_pooled_dice_is_that_of_all_voxels_together():
+    """a: 2·(8 + 1)/(2·9 + 2 + 0) = 0.9, the mean of 1 and 0.5 would be 0.75. b is nowhere."""
+    nowhere = OverlapCounts(tp=0, fp=0, fn=0, tn=9)
+    cases = [
+        replace(case("one", dice=(1.0, NAN)), counts={"a": OverlapCounts(tp=8, fp=0, fn=0, tn=1), "b": nowhere}),
+        replace(case("two", dice=(0.5, NAN)), counts={"a": OverlapCounts(tp=1, fp=2, fn=0, tn=6), "b": nowhere}),
+    ]
+    pooled = own_summary(FolderEvaluation({"a": (1,), "b": (2,)}, cases))["pooled_dice"]
+    assert pooled == pytest.approx({"a": 0.9, "b": NAN}, nan_ok=True)
+
+
+def test_our_part_counts_where_a_structure_is_absent():
+    found, absent = OverlapCounts(tp=1, fp=0, fn=0, tn=5), OverlapCounts(tp=0, fp=0, fn=0, tn=6)
+    cases = [
+        replace(case("one", dice=(1.0, NAN)), counts={"a": found, "b": absent}),
+        replace(case("two", dice=(NAN, NAN)), counts={"a": absent, "b": absent}),
+    ]
+    assert own_summary(FolderEvaluation({"a": (1,), "b": (2,)}, cases))["absent"] == {"a": 1, "b": 2}
 
 
 # --- tables ---

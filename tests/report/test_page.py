@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.evaluation.calibration import ReliabilityBins
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.files.checkpoints import save_checkpoint
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, CaseTable, read_cases

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from nnunet_ext.evaluation.calibration import ReliabilityBins
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.report.plots import dice_interval
 from nnunet_ext.report.plots.frame import Frame, Scale, scale_around, tick_text
 from nnunet_ext.report.plots.histogram import comparison_histogram, stairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from nnunet_ext.evaluation.calibration import ReliabilityBins
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.report.plots.frame import Frame, Scale
 from nnunet_ext.report.plots.svg import drawing, element, line_path
 

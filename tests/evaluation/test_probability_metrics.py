@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 
 from nnunet_ext.evaluation import expected_calibration_error
-from nnunet_ext.evaluation.calibration import (
-    CHUNK,
-    ReliabilityBins,
+from nnunet_ext.evaluation.boxes import foreground_box
+from nnunet_ext.evaluation.calibration_error import (
     average_calibration_error,
-    brier_score,
-    class_reliability_bins,
     class_wise_ece,
-    foreground_box,
+    region_expected_calibration_error,
+)
+from nnunet_ext.evaluation.counted_voxels import CHUNK
+from nnunet_ext.evaluation.proper_scores import (
+    brier_score,
     negative_log_likelihood,
     region_brier_score,
-    region_expected_calibration_error,
     region_negative_log_likelihood,
-    region_reliability_bins,
-    reliability_bins,
 )
+from nnunet_ext.evaluation.reliability import reliability_bins
 
 CLASS_METRICS = [
     expected_calibration_error,
@@ -126,76 +125,7 @@ def test_of_two_equally_likely_classes_the_first_is_taken():
     assert reliability_bins(probabilities, np.array([1, 2, 1]), bins=2).correct.tolist() == [2, 0]
 
 
-# --- bins ---
-
-
-def test_a_probability_of_one_belongs_to_the_last_bin():
-    diagram = reliability_bins(np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([1, 0]), bins=100)
-    assert diagram.counts.shape == (100,)
-    assert (diagram.counts[-1], diagram.mean_confidence[-1], diagram.accuracy[-1]) == (2, 1, 0.5)
-
-
-def test_an_edge_belongs_to_the_bin_above_it():
-    diagram = ReliabilityBins.of(np.array([0, 0.25, 0.5, 0.75, 1]), np.ones(5, dtype=bool), bins=4)
-    assert diagram.counts.tolist() == [1, 1, 1, 2]
-
-
-def test_a_diagram_tells_confidence_and_accuracy_and_nothing_of_empty_bins():
-    diagram = class_reliability_bins(TWO_CLASSES[:, :3], LABELS[:3], bins=4)[1]
-    assert diagram.counts.tolist() == [1, 1, 1, 0]
-    np.testing.assert_array_equal(diagram.mean_confidence, [0.0625, 0.375, 0.625, np.nan])
-    np.testing.assert_array_equal(diagram.accuracy, [0, 1, 1, np.nan])
-
-
-def test_slabs_of_a_volume_add_up_to_the_volume():
-    probabilities, labels = random_case()
-    slabs = [reliability_bins(probabilities[:, z], labels[z]) for z in range(len(labels))]
-    total, whole = sum(slabs, ReliabilityBins.empty(100)), reliability_bins(probabilities, labels)
-    assert np.array_equal(total.counts, whole.counts)
-    assert np.array_equal(total.correct, whole.correct)
-    np.testing.assert_allclose(total.confidence_sums, whole.confidence_sums, rtol=1e-14)
-    assert total.expected_error() == pytest.approx(expected_calibration_error(probabilities, labels))
-
-
-def test_unequal_bins_do_not_add_up():
-    with pytest.raises(ValueError, match="equal bins add up; found 10 and 20"):
-        ReliabilityBins.empty(10) + ReliabilityBins.empty(20)
-
-
-@pytest.mark.parametrize("bins", [0, -3])
-def test_no_bins_are_refused(bins):
-    with pytest.raises(ValueError, match=f"at least one bin; found {bins}"):
-        expected_calibration_error(TWO_CLASSES, LABELS, bins=bins)
-
-
 # --- many voxels ---
-
-
-def test_forty_million_voxels_are_counted_to_the_last():
-    """93% sure and 86% right: 0.07. Counters in float32 end at 2^24 = 16.8 million voxels.
-
-    100 voxels, repeated in memory once and 400 000 times in the shape.
-    """
-    labels = np.zeros(100, dtype=np.uint8)
-    labels[:14] = 1  # wrong, as the background is predicted
-    probabilities = np.array([[0.93], [0.07]], dtype=np.float32)
-    diagram = reliability_bins(
-        np.broadcast_to(probabilities, (2, 40_000_000)), np.broadcast_to(labels, (400_000, 100)).ravel()
-    )
-    assert diagram.counts.sum() == 40_000_000
-    assert diagram.correct.sum() == 34_400_000
-    assert diagram.expected_error() == pytest.approx(0.07, abs=1e-7)  # 0.93 is rounded to single precision
-
-
-def test_a_thousand_volumes_of_a_million_voxels_are_counted_to_the_last():
-    """10^9 voxels, far above 2^24, of which one is added at the end and counts."""
-    volume = ReliabilityBins(np.array([0, 1_000_000]), np.array([0, 930_000.0]), np.array([0, 860_000]))
-    voxel = ReliabilityBins(np.array([1, 0]), np.array([0.25]).repeat(2) * [1, 0], np.array([0, 0]))
-    total = sum([volume] * 1000, ReliabilityBins.empty(2)) + voxel
-    assert total.counts.dtype == total.correct.dtype == np.int64
-    assert total.confidence_sums.dtype == np.float64
-    assert total.counts.tolist() == [1, 1_000_000_000]
-    assert total.expected_error() == pytest.approx(0.07, abs=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -254,6 +184,16 @@ def test_a_volume_may_be_a_view_and_is_not_changed():
     assert np.array_equal(probabilities, before)
 
 
+def test_the_box_changes_what_is_measured():
+    """Certain background outside of a box that is certain and wrong: 1 within, 1/9 in the whole image."""
+    labels = np.zeros((3, 3), dtype=np.uint8)
+    labels[1, 1] = 1
+    probabilities = np.stack([np.ones((3, 3)), np.zeros((3, 3))])
+    box = foreground_box(labels)
+    assert expected_calibration_error(probabilities[(slice(None), *box)], labels[box]) == 1
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(1 / 9)
+
+
 # --- regions ---
 
 
@@ -273,11 +213,6 @@ def test_figures_of_regions_are_means_over_overlapping_regions():
     assert region_expected_calibration_error(probabilities, truth) == 0.5
     assert region_brier_score(probabilities, truth) == 1
     assert region_negative_log_likelihood(probabilities, truth) == pytest.approx(-math.log(1e-7) / 2)
-
-
-def test_a_region_is_decided_above_one_half_as_nnunet_does():
-    diagram = region_reliability_bins(np.array([[0.5, 0.5]]), np.array([[True, False]]), bins=2)[0]
-    assert (diagram.counts.tolist(), diagram.correct.tolist()) == ([0, 2], [0, 1])
 
 
 def test_random_regions_against_their_two_classes():
@@ -300,48 +235,6 @@ def test_label_maps_are_no_regions():
         region_brier_score(np.ones((1, 5)), np.ones((1, 5), dtype=np.int64))
     with pytest.raises(ValueError, match=r"both be \(R, \*spatial\); found \(2, 5\) and \(5,\)"):
         region_brier_score(np.ones((2, 5)), np.ones(5, dtype=bool))
-
-
-# --- the box ---
-
-
-def test_the_box_holds_all_foreground_classes_and_no_more():
-    labels = np.zeros((6, 7, 8), dtype=np.uint8)
-    labels[1, 2, 5], labels[3, 4, 4] = 1, 3
-    assert foreground_box(labels) == (slice(1, 4), slice(2, 5), slice(4, 6))
-
-
-def test_a_margin_ends_at_the_image():
-    labels = np.zeros((6, 7), dtype=np.uint8)
-    labels[1, 5] = 2
-    assert foreground_box(labels, margin=2) == (slice(0, 4), slice(3, 7))
-
-
-def test_a_volume_without_foreground_has_no_box():
-    assert foreground_box(np.zeros((3, 3), dtype=np.uint8)) is None
-
-
-@pytest.mark.parametrize("ignore_label", [-1, 4])
-def test_the_ignore_label_is_no_foreground(ignore_label):
-    labels = np.full((3, 3), ignore_label)
-    assert foreground_box(labels, ignore_label=ignore_label) is None
-    labels[1, 1] = 1
-    assert foreground_box(labels, ignore_label=ignore_label) == (slice(1, 2), slice(1, 2))
-
-
-def test_the_box_changes_what_is_measured():
-    """Certain background outside of a box that is certain and wrong: 1 within, 1/9 in the whole image."""
-    labels = np.zeros((3, 3), dtype=np.uint8)
-    labels[1, 1] = 1
-    probabilities = np.stack([np.ones((3, 3)), np.zeros((3, 3))])
-    box = foreground_box(labels)
-    assert expected_calibration_error(probabilities[(slice(None), *box)], labels[box]) == 1
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(1 / 9)
-
-
-def test_a_negative_margin_is_refused():
-    with pytest.raises(ValueError, match="0 voxels or more; found -1"):
-        foreground_box(np.ones((3, 3)), margin=-1)
 
 
 # --- against the definitions ---

@@ -1,0 +1,95 @@
+"""Several prediction folders as the folds of one cross-validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from nnunet_ext.evaluation.results import FolderEvaluation
+from nnunet_ext.evaluation.summary import means_of, standard_deviation
+
+
+def fold_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder: `fold_0` of `MODEL/fold_0/validation`, otherwise its own; whole paths if two agree.
+
+    Raises:
+        ValueError: if a folder is given twice.
+    """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(
+            f"Each fold is given once; found {', '.join(map(str, folders))}. Leave the repeated ones out."
+        )
+    names = [
+        folder.parent.name if folder.name == "validation" and folder.parent.name.startswith("fold_") else folder.name
+        for folder in (folder.absolute() for folder in folders)
+    ]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def fold_of_cases(cases_of_fold: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Case to fold.
+
+    Args:
+        cases_of_fold: fold to the names of its cases.
+
+    Raises:
+        ValueError: if a case is in two folds.
+    """
+    fold_of: dict[str, str] = {}
+    for fold, cases in cases_of_fold.items():
+        for case in cases:
+            if case in fold_of:
+                raise ValueError(
+                    f"Each case of a cross-validation is in one fold; {case} is in {fold_of[case]} and in {fold}. "
+                    f"Give the folds of one model; compare runs on the same cases with nnunet_ext compare."
+                )
+            fold_of[case] = fold
+    return fold_of
+
+
+def by_fold(evaluation: FolderEvaluation) -> dict[str, FolderEvaluation]:
+    """Fold to the evaluation of its cases; empty if there are no folds."""
+    names = dict.fromkeys(case.fold for case in evaluation.cases if case.fold)
+    return {
+        name: FolderEvaluation(evaluation.structures, [case for case in evaluation.cases if case.fold == name])
+        for name in names
+    }
+
+
+def fold_summary(evaluation: FolderEvaluation, *, end_threshold: float) -> dict[str, Any]:
+    """Means of each fold, and the spread of these means.
+
+    Args:
+        evaluation: of all folds.
+        end_threshold: of the end coefficient.
+
+    Returns:
+        `folds`, name to number of cases and means, and `over_folds` in the same form with `mean`, `std` (by n - 1)
+        and the number of `folds` that define it in place of each mean. Empty with fewer than two folds.
+    """
+    means = {name: means_of(part, end_threshold=end_threshold) for name, part in by_fold(evaluation).items()}
+    if len(means) < 2:
+        return {}
+    figures = [{key: value for key, value in found.items() if key != "cases"} for found in means.values()]
+    return {"folds": means, "over_folds": spread_of(figures)}
+
+
+def spread_of(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The same nested names with the spread of each value over the folds; NaN is left out."""
+    names = dict.fromkeys(name for fold in folds for name in fold)
+    result: dict[str, Any] = {}
+    for name in names:
+        values = [fold[name] for fold in folds if name in fold]
+        if isinstance(values[0], Mapping):
+            result[name] = spread_of(values)
+        else:
+            defined = [float(value) for value in values if not math.isnan(value)]
+            result[name] = {
+                "mean": fmean(defined) if defined else math.nan,
+                "std": standard_deviation(defined),
+                "folds": len(defined),
+            }
+    return result

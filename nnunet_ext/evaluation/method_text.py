@@ -1,0 +1,60 @@
+"""A comparison of methods as lines that a person reads in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnunet_ext.evaluation.method_comparison import FigureComparison
+from nnunet_ext.evaluation.text import aligned, count, shown, signed
+
+
+def method_lines(comparisons: Sequence[FigureComparison], summary: Mapping[str, Any]) -> list[str]:
+    """A table for each figure, a row for each method.
+
+    Args:
+        comparisons: one for each figure.
+        summary: numbers of `cases`, `patients` and cases that are `not_common`, and the `methods`.
+    """
+    lines = [
+        f"{len(summary['methods'])} methods on {count(summary['cases'], 'case')} of "
+        f"{count(summary['patients'], 'patient')}"
+    ]
+    if summary["not_common"]:
+        lines.append(f"Left out: {count(summary['not_common'], 'case')} that not every method has")
+    for found in comparisons:
+        lines += ["", *figure_lines(found)]
+    return lines
+
+
+def figure_lines(found: FigureComparison) -> list[str]:
+    """The table of one figure."""
+    first = next(iter(found.methods))
+    digits = 2 if found.figure.endswith("_mm") else 4
+    title = f"{found.figure} ({found.better} is better)" if found.better else found.figure
+    header = [title, "runs", "mean", "± runs", "± cases", "rank", "interval", f"less {first}", "interval", "p"]
+    rows = []
+    for name, numbers in found.methods.items():
+        rank = numbers.rank
+        row = [
+            name,
+            str(numbers.runs),
+            *(shown(value, digits) for value in (numbers.mean, numbers.std_runs, numbers.std_cases)),
+            shown(rank.mean, 2),
+            f"{shown(rank.low, 2)} to {shown(rank.high, 2)}",
+        ]
+        difference = found.less(name, first)
+        row += (
+            [
+                signed(difference.mean_difference),
+                f"{signed(difference.low)} to {signed(difference.high)}",
+                shown(difference.p_value, 4),
+            ]
+            if difference
+            else ["", "", ""]
+        )
+        rows.append(row)
+    lines = aligned([header, *rows])
+    if found.left_out:
+        lines.append(f"over {count(found.cases, 'case')}; in {found.left_out} a method has no value")
+    return [line.rstrip() for line in lines]

@@ -1,0 +1,108 @@
+"""Which of several methods is best on most cases: ranks per case, and their mean with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nnunet_ext.evaluation.bootstrap import interval_of_mean, sums_by_group
+
+Better = Literal["higher", "lower", "closer to 0"]
+
+BETTER: dict[str, Better] = {
+    "dice": "higher",
+    "iou": "higher",
+    "nsd": "higher",
+    "lesion_f1": "higher",
+    "mean_dice": "higher",
+    "end_slice_dice_paper": "higher",
+    "end_slice_dice_strict": "higher",
+    "end_coefficient_paper": "higher",
+    "end_coefficient_strict": "higher",
+    "hd95_mm": "lower",
+    "hd_mm": "lower",
+    "lesions_missed": "lower",
+    "lesions_spurious": "lower",
+    "missed_voxels": "lower",
+    "spurious_voxels": "lower",
+    "boundary_voxels": "lower",
+    "ece": "lower",
+    "class_wise_ece": "lower",
+    "ace": "lower",
+    "brier": "lower",
+    "nll": "lower",
+    "volume_error_ml": "closer to 0",
+    "relative_volume_error": "closer to 0",
+}
+MAP_FIGURES = ("_error_auroc", "_error_ap", "_qu_brats", "_qu_brats_gain")  # of any map, all larger if better
+ROUNDING = 6  # significant digits of the tables; what agrees in them is a tie
+
+
+@dataclass(frozen=True)
+class AverageRank:
+    """Mean over the cases of a method's rank, 1 the best, and its interval; NaN with fewer than two groups."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def better_end(figure: str) -> Better | None:
+    """Which end of a figure's range is good; None if neither, as of a volume.
+
+    Args:
+        figure: a column of `case_metrics.csv`, or a structure and a column of `metrics.csv` such as "LV dice".
+    """
+    name = figure.rpartition(" ")[2]
+    return "higher" if name.endswith(MAP_FIGURES) else BETTER.get(name)
+
+
+def case_ranks(values: np.ndarray, better: Better) -> np.ndarray:
+    """Ranks of the methods in each case.
+
+    Args:
+        values: (methods, cases), finite.
+        better: which end is good.
+
+    Returns:
+        (methods, cases), 1 for the best; methods that agree share the mean of their ranks.
+    """
+    from scipy.stats import rankdata  # here, because it takes a second
+
+    badness = {"higher": -values, "lower": values, "closer to 0": np.abs(values)}[better]
+    return rankdata(np.array([[float(f"{value:.{ROUNDING}g}") for value in row] for row in badness]), axis=0)
+
+
+def average_ranks(
+    values: np.ndarray,
+    groups: Sequence[Hashable],
+    better: Better,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[AverageRank]:
+    """Ranks each case, then takes the mean over the cases (Maier-Hein et al. 2018, arXiv 1806.02051).
+
+    Interval: the percentiles of a bootstrap by groups, see `interval_of_mean`. A method's rank in a case does not
+    depend on which other cases are drawn, so ranks are worked out once.
+
+    Args:
+        values: (methods, cases), finite.
+        groups: (cases), the group of each: its patient.
+        better: which end is good.
+        resamples: of the bootstrap.
+        seed: of the bootstrap; all methods are judged by the same draws.
+        level: of the interval.
+
+    Returns:
+        One for each method.
+    """
+    ranks = []
+    for row in case_ranks(values, better):
+        low, high = interval_of_mean(*sums_by_group(row, groups), resamples=resamples, seed=seed, level=level)
+        ranks.append(AverageRank(float(row.mean()), low, high))
+    return ranks

@@ -1,0 +1,99 @@
+"""The options of every command as frozen objects: defaults, choices and validation, each said once.
+
+The command line turns its flags into one of these, `commands/` takes it, and so do notebooks. Neither torch
+nor nnU-Net is imported, so that help texts and parsers can read the choices.
+"""
+
+from __future__ import annotations
+
+from nnunet_ext.options.calibration import (
+    AUTOMATIC,
+    TEMPERATURES,
+    CalibrateOptions,
+    FitOptions,
+    SplitOptions,
+    TemperatureKind,
+)
+from nnunet_ext.options.choices import (
+    require_choice,
+    require_share,
+)
+from nnunet_ext.options.evaluation import (
+    ABSENT_RULES,
+    END_STACKS,
+    END_VARIANTS,
+    AbsentRule,
+    CompareOptions,
+    DatasetFiles,
+    EndStack,
+    EndVariant,
+    EvaluationOptions,
+    JudgeOptions,
+    MetricOptions,
+    ReportOptions,
+)
+from nnunet_ext.options.models import (
+    CheckOptions,
+    ModelChoice,
+    PlainCopyOptions,
+)
+from nnunet_ext.options.prediction import (
+    AVERAGES,
+    DEVICES,
+    EARLY_EXITS,
+    MAP_NAMES,
+    MAP_TYPES,
+    PRECISIONS,
+    RECORDED_AS,
+    Average,
+    EarlyExit,
+    EnsembleOptions,
+    MapName,
+    MapType,
+    OutputOptions,
+    Precision,
+    PredictOptions,
+    recorded,
+)
+
+__all__ = [
+    "ABSENT_RULES",
+    "AUTOMATIC",
+    "AVERAGES",
+    "DEVICES",
+    "EARLY_EXITS",
+    "END_STACKS",
+    "END_VARIANTS",
+    "MAP_NAMES",
+    "MAP_TYPES",
+    "PRECISIONS",
+    "RECORDED_AS",
+    "TEMPERATURES",
+    "AbsentRule",
+    "Average",
+    "CalibrateOptions",
+    "CheckOptions",
+    "CompareOptions",
+    "DatasetFiles",
+    "EarlyExit",
+    "EndStack",
+    "EndVariant",
+    "EnsembleOptions",
+    "EvaluationOptions",
+    "FitOptions",
+    "JudgeOptions",
+    "MapName",
+    "MapType",
+    "MetricOptions",
+    "ModelChoice",
+    "OutputOptions",
+    "PlainCopyOptions",
+    "Precision",
+    "PredictOptions",
+    "ReportOptions",
+    "SplitOptions",
+    "TemperatureKind",
+    "recorded",
+    "require_choice",
+    "require_share",
+]

@@ -1,0 +1,100 @@
+"""What is fitted to a cross-validation, and how its folds are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from nnunet_ext.options.choices import require_choice, require_share
+from nnunet_ext.options.models import ModelChoice
+from nnunet_ext.options.prediction import EnsembleOptions
+
+TemperatureKind = Literal["global", "per-class"]
+
+TEMPERATURES: tuple[TemperatureKind, ...] = get_args(TemperatureKind)
+AUTOMATIC = "auto"
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `calibrate` fits.
+
+    Attributes:
+        temperature: "global" for one temperature, "per-class" for one for each output.
+        confidence: column of `cases.csv`, or "auto" for the one with the smallest AURC.
+        failure_dice: a case fails below it.
+        recall: share of the failures that the verdict is to catch.
+        level: of the interval around the predicted Dice.
+        miss_rate: of the covering mask; None takes 0.1 if there are patients enough.
+
+    Raises:
+        ValueError: if a value is outside of its range; at once, not after hours of prediction.
+    """
+
+    temperature: TemperatureKind = "global"
+    confidence: str = AUTOMATIC
+    failure_dice: float = 0.75
+    recall: float = 0.95
+    level: float = 0.9
+    miss_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("temperature", self.temperature, TEMPERATURES)
+        require_share("failure_dice", self.failure_dice, one_allowed=True)
+        require_share("recall", self.recall, one_allowed=True)
+        require_share("level", self.level, one_allowed=False)
+        if self.miss_rate is not None:
+            require_share("miss_rate", self.miss_rate, one_allowed=False)
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What `nnunet_ext calibrate` does.
+
+    Attributes:
+        model: which models make up the ensemble.
+        ensemble: how.
+        fit: what is fitted.
+        file: where the calibration is saved; None takes `calibration.json` in the model folder.
+        splits: file with the splits of the training; None takes `splits_final.json` in `nnUNet_preprocessed`.
+        patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
+        previous_stage: folder with the segmentations of a cascade's first stage.
+    """
+
+    model: ModelChoice
+    ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
+    fit: FitOptions = field(default_factory=FitOptions)
+    file: Path | None = None
+    splits: Path | None = None
+    patients: str | None = None
+    previous_stage: Path | None = None
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How `splits` divides the patients of a dataset into folds.
+
+    Attributes:
+        dataset: name or id.
+        patients: pattern whose first group is the patient in a case's name, see `patients.patient_of`.
+        folds: how many.
+        seed: of the order in which patients are dealt out.
+        balance: FILE:COLUMN, a table of cases and the column whose values are shared out evenly; None balances the
+            number of cases only.
+        overwrite: whether splits that are there may be replaced.
+
+    Raises:
+        ValueError: if there are fewer than two folds.
+    """
+
+    dataset: str
+    patients: str
+    folds: int = 5
+    seed: int = 12345
+    balance: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"A cross-validation has at least 2 folds; found {self.folds}.")
