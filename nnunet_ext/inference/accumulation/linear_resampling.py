@@ -7,10 +7,12 @@ of all classes is needed at the image's size. The results differ by rounding.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from nnunetv2.preprocessing.resampling.default_resampling import (
@@ -21,17 +23,40 @@ from torch.nn import functional
 
 from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, WholeVolume, across, pieces
 
-SEPARATION = ("force_separate_z", "separate_z_anisotropy_threshold")  # settings about coarse axes
+# nnU-Net's own defaults, for plans that leave a setting out: those of older versions do.
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(resample_data_or_seg_to_shape).parameters.items()
+    if parameter.default is not inspect.Parameter.empty
+}
+LINEAR = {"is_seg": False, "order": 1, "order_z": 0}  # what nnU-Net's planner writes for probabilities
 
 
-def is_linear(resampling: Callable[..., Any]) -> bool:
+@dataclass(frozen=True)
+class CoarseAxis:
+    """What decides whether one axis is so coarse that it takes the nearest slice.
+
+    Attributes:
+        force_separate_z: True and False decide it; None leaves it to the spacing.
+        separate_z_anisotropy_threshold: above which ratio of spacings an axis is coarse.
+    """
+
+    force_separate_z: bool | None
+    separate_z_anisotropy_threshold: float
+
+
+def coarse_axis_of(resampling: partial[Any]) -> CoarseAxis:
+    """The settings of a plans' function; what the plans leave out is nnU-Net's default."""
+    settings = {**DEFAULTS, **resampling.keywords}
+    return CoarseAxis(settings["force_separate_z"], settings["separate_z_anisotropy_threshold"])
+
+
+def is_linear(resampling: Callable[..., Any]) -> TypeGuard[partial[Any]]:
     """Whether a plans' function is nnU-Net's default with the settings that its planner writes for probabilities."""
     if not isinstance(resampling, partial) or resampling.func is not resample_data_or_seg_to_shape:
         return False
-    settings = {"is_seg": False, "order": 3, "order_z": 0, **resampling.keywords}
-    known = {"is_seg": False, "order": 1, "order_z": 0}
-    only_known = settings.keys() <= {*known, *SEPARATION}
-    return only_known and all(settings[name] == value for name, value in known.items())
+    settings = {**DEFAULTS, **resampling.keywords}
+    return settings.keys() == DEFAULTS.keys() and all(settings[name] == value for name, value in LINEAR.items())
 
 
 class LinearlyResampled:
@@ -43,8 +68,7 @@ class LinearlyResampled:
         current_spacing_mm: of the logits.
         new_spacing_mm: of the result; with the other it decides whether one axis is so coarse that it takes the
             nearest slice.
-        force_separate_z: decides it instead.
-        threshold: `separate_z_anisotropy_threshold`, above which ratio of spacings an axis is coarse.
+        coarse_axis: what decides that.
     """
 
     def __init__(
@@ -53,12 +77,13 @@ class LinearlyResampled:
         shape: Sequence[int],
         current_spacing_mm: Sequence[float],
         new_spacing_mm: Sequence[float],
-        *,
-        force_separate_z: bool | None = None,
-        **threshold: float,
+        coarse_axis: CoarseAxis,
     ) -> None:
         separate, coarse = determine_do_sep_z_and_axis(
-            force_separate_z, current_spacing_mm, new_spacing_mm, **threshold
+            coarse_axis.force_separate_z,
+            current_spacing_mm,
+            new_spacing_mm,
+            coarse_axis.separate_z_anisotropy_threshold,
         )
         self.axis = int(coarse) if separate else 0
         self.shape = [int(size) for size in shape]
@@ -83,12 +108,16 @@ class LinearlyResampled:
 
 
 def resampled(
-    logits: torch.Tensor, shape: Sequence[int], *spacings: Sequence[float], **settings: Any
+    logits: torch.Tensor,
+    shape: Sequence[int],
+    current_spacing_mm: Sequence[float],
+    new_spacing_mm: Sequence[float],
+    coarse_axis: CoarseAxis,
 ) -> SlicedVolume:
     """Logits (C, D, H, W) resampled to (C, *shape), see `LinearlyResampled`; themselves if they have that shape."""
     if list(logits.shape[1:]) == [int(size) for size in shape]:
         return WholeVolume(logits)
-    return LinearlyResampled(logits, shape, *spacings, **settings)
+    return LinearlyResampled(logits, shape, current_spacing_mm, new_spacing_mm, coarse_axis)
 
 
 Neighbours = tuple[int, int, float]  # indices of two slices, and how much the second counts

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ext.inference.accumulation.linear_resampling import SEPARATION, is_linear, resampled
+from nnunet_ext.inference.accumulation.linear_resampling import coarse_axis_of, is_linear, resampled
 from nnunet_ext.inference.accumulation.slabs import SlicedVolume, TransposedVolume, WholeVolume
 
 Box = tuple[slice, ...]  # in the image's axes
@@ -30,8 +30,7 @@ def in_image(
         network_spacing = [image_spacing[0], *network_spacing]  # 2D: slices keep their distance
     resampling = configuration.resampling_fn_probabilities
     if is_linear(resampling):
-        settings = {name: value for name, value in resampling.keywords.items() if name in SEPARATION}
-        volume = resampled(values, shape, network_spacing, image_spacing, **settings)
+        volume = resampled(values, shape, network_spacing, image_spacing, coarse_axis_of(resampling))
     else:
         whole = torch.as_tensor(resampling(values.cpu(), shape, network_spacing, image_spacing))
         volume = WholeVolume(whole.to(values.device))

@@ -13,18 +13,20 @@ from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_forn
 from nnunet_ext.inference.accumulation import slabs
 from nnunet_ext.inference.accumulation.linear_resampling import (
     adjacent_slices,
+    coarse_axis_of,
     is_linear,
     nearest_slices,
     resampled,
 )
 from nnunet_ext.inference.accumulation.slabs import assembled
 
-
-def resampled_whole(logits, shape, *spacings, **settings):
-    return assembled(resampled(logits, shape, *spacings, **settings), (len(logits), *shape))
-
-
 PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+BY_SPACING = coarse_axis_of(partial(resample_data_or_seg_to_shape, **PLANNED))
+
+
+def resampled_whole(logits, shape, *spacings, settings=PLANNED):
+    coarse_axis = coarse_axis_of(partial(resample_data_or_seg_to_shape, **settings))
+    return assembled(resampled(logits, shape, *spacings, coarse_axis), (len(logits), *shape))
 
 
 # --- which function of the plans it stands for ---
@@ -83,7 +85,7 @@ def test_a_new_slice_lies_between_two_old_ones():
 
 def test_slabs_of_any_thickness_make_up_the_same_volume(monkeypatch):
     logits = torch.randn((2, 7, 8, 9), generator=torch.Generator().manual_seed(0))
-    volume = resampled(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1))
+    volume = resampled(logits, (11, 10, 9), (1, 1, 1), (0.6, 0.8, 1), BY_SPACING)
     whole = assembled(volume, (2, 11, 10, 9))
     monkeypatch.setattr(slabs, "VALUES_PER_SLAB_CPU", 3 * 2 * 10 * 9)  # three slices
     pieces = list(volume.slabs(slice(0, 11)))
@@ -93,7 +95,7 @@ def test_slabs_of_any_thickness_make_up_the_same_volume(monkeypatch):
 
 def test_logits_of_the_same_shape_are_not_copied():
     logits = torch.zeros(2, 3, 4, 5)
-    (slab,) = resampled(logits, (3, 4, 5), (1, 1, 1), (1, 1, 1)).slabs(slice(0, 3))
+    (slab,) = resampled(logits, (3, 4, 5), (1, 1, 1), (1, 1, 1), BY_SPACING).slabs(slice(0, 3))
     assert slab.values.data_ptr() == logits.data_ptr()
 
 
@@ -113,10 +115,20 @@ def test_logits_of_the_same_shape_are_not_copied():
         pytest.param((1, 20, 21), (1, 33, 40), (999, 1, 1), (999, 0.6, 0.5), id="a 2D image"),
     ],
 )
-@pytest.mark.parametrize("force_separate_z", [None, False, True])
-def test_it_is_nnunets_resampling_to_rounding(before, after, spacing_mm, new_spacing_mm, force_separate_z):
+@pytest.mark.parametrize(
+    "decided_by",
+    [
+        {"force_separate_z": None},
+        {"force_separate_z": False},
+        {"force_separate_z": True},
+        {"force_separate_z": None, "separate_z_anisotropy_threshold": 9},
+        {},  # plans of older versions of nnU-Net
+    ],
+    ids=["the spacing", "never", "always", "a threshold", "nnU-Net's default"],
+)
+def test_it_is_nnunets_resampling_to_rounding(before, after, spacing_mm, new_spacing_mm, decided_by):
     logits = torch.randn((3, *before), generator=torch.Generator().manual_seed(0)) * 10
-    settings = {**PLANNED, "force_separate_z": force_separate_z}
+    settings = {"is_seg": False, "order": 1, "order_z": 0, **decided_by}
     stock = resample_data_or_seg_to_shape(logits.numpy().copy(), after, spacing_mm, new_spacing_mm, **settings)
-    ours = resampled_whole(logits, after, spacing_mm, new_spacing_mm, force_separate_z=force_separate_z)
+    ours = resampled_whole(logits, after, spacing_mm, new_spacing_mm, settings=settings)
     np.testing.assert_allclose(ours, stock, atol=2e-4)
