@@ -41,9 +41,9 @@ from nnunet_ext.models.model import (
     require_same_labels,
 )
 from nnunet_ext.options import EnsembleOptions, OutputOptions
-from nnunet_ext.prediction_folder.case_files import CasePrediction
+from nnunet_ext.prediction_folder.case_files import CaseContents, CasePrediction
 from nnunet_ext.prediction_folder.cases import Case, cases_from
-from nnunet_ext.prediction_folder.writer import CaseContents, CaseWriter, RunRecord, output_of
+from nnunet_ext.prediction_folder.writer import CaseWriter, RunRecord, output_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -88,7 +88,7 @@ class EnsemblePredictor(nnUNetPredictor):
         )
         self.use(EnsembleEngine(open_models([Path(model_training_output_dir)], options), options))
 
-    def predict_from_files(
+    def predict_from_files(  # noqa: PLR0913 - nnU-Net's own signature
         self,
         list_of_lists_or_source_folder: str | Path | Sequence[Sequence[str]],
         output_folder_or_list_of_truncated_output_files: str | Path | Sequence[str] | None,

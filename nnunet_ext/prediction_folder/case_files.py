@@ -12,7 +12,7 @@ import pickle
 import platform
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 import nnunet_ext
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path
-from nnunet_ext.options import MapType
+from nnunet_ext.options import MapType, OutputOptions
 from nnunet_ext.prediction_folder.case_table import CaseTable, write_text_shared
 from nnunet_ext.prediction_folder.map_files import map_file_ending, write_map
 from nnunet_ext.prediction_folder.packing import write_whole
@@ -54,12 +54,40 @@ class CasePrediction:
     covering_mask: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class ImageFormat:
+    """How a dataset stores its images.
+
+    Attributes:
+        file_ending: The dataset's `file_ending`.
+        reader_writer: The dataset's reader/writer.
+    """
+
+    file_ending: str
+    reader_writer: BaseReaderWriter
+
+
+@dataclass(frozen=True)
+class CaseContents:
+    """Which files and columns every case of a run gets, beside segmentation and row.
+
+    Attributes:
+        options: What the user asked for.
+        member_names: The members whose own segmentations are written.
+        covering_mask: Whether there is a covering mask.
+        verdict: Whether the row has a verdict.
+    """
+
+    options: OutputOptions
+    member_names: Sequence[str] = ()
+    covering_mask: bool = False
+    verdict: bool = False
+
+
 def write_case(
     prediction: CasePrediction,
     output_folder: str | os.PathLike[str],
-    *,
-    file_ending: str,
-    reader_writer: BaseReaderWriter,
+    image_format: ImageFormat,
     table: CaseTable,
     map_type: MapType = "float32",
 ) -> None:
@@ -70,8 +98,7 @@ def write_case(
     Args:
         prediction: The case.
         output_folder: The prediction folder; made if it is missing.
-        file_ending: The dataset's `file_ending`.
-        reader_writer: The dataset's reader/writer.
+        image_format: The dataset's.
         table: The table of this run.
         map_type: See `write_map`.
 
@@ -85,8 +112,8 @@ def write_case(
     staging = _staging_path(folder, prediction.case)
     staging.mkdir(parents=True)
     try:
-        _write_files(prediction, staging, file_ending, reader_writer, map_type)
-        segmentation = _segmentation_path(folder, prediction.case, file_ending)
+        _write_files(prediction, staging, image_format, map_type)
+        segmentation = _segmentation_path(folder, prediction.case, image_format.file_ending)
         # An earlier segmentation would mark the case as complete while its other files change.
         segmentation.unlink(missing_ok=True)
         table.add({**prediction.row, "case": prediction.case})
@@ -108,36 +135,24 @@ def remove_abandoned(output_folder: str | os.PathLike[str]) -> None:
 
 
 def is_complete(
-    case: str,
-    output_folder: str | os.PathLike[str],
-    *,
-    file_ending: str,
-    maps: Iterable[str],
-    save_probabilities: bool,
-    member_names: Iterable[str],
-    reader_writer: BaseReaderWriter,
-    covering_mask: bool = False,
+    case: str, output_folder: str | os.PathLike[str], image_format: ImageFormat, contents: CaseContents
 ) -> bool:
-    """Whether `output_folder` holds all files of a case that a run with these settings would write.
+    """Whether `output_folder` holds all files of a case that a run with these contents would write.
 
     Args:
         case: The case's identifier.
         output_folder: The prediction folder; it need not exist.
-        file_ending: The dataset's `file_ending`.
-        maps: The names of the maps that are asked for.
-        save_probabilities: Whether the probabilities are asked for.
-        member_names: The members whose segmentations are asked for; empty without `--save_members`.
-        reader_writer: The dataset's reader/writer.
-        covering_mask: Whether the covering mask is asked for.
+        image_format: The dataset's.
+        contents: What every case gets.
     """
-    folder = Path(output_folder)
-    needed = [_segmentation_path(folder, case, file_ending)]
-    needed += [_map_path(folder, name, case, file_ending, reader_writer) for name in maps]
-    needed += [_member_path(folder, name, case, file_ending) for name in member_names]
-    if save_probabilities:
+    folder, ending, options = Path(output_folder), image_format.file_ending, contents.options
+    needed = [_segmentation_path(folder, case, ending)]
+    needed += [_map_path(folder, name, case, ending, image_format.reader_writer) for name in options.maps]
+    needed += [_member_path(folder, name, case, ending) for name in contents.member_names]
+    if options.save_probabilities:
         needed += _probability_paths(folder, case)
-    if covering_mask:
-        needed.append(_covering_path(folder, case, file_ending))
+    if contents.covering_mask:
+        needed.append(_covering_path(folder, case, ending))
     return all(path.is_file() for path in needed)
 
 
@@ -199,9 +214,8 @@ def _probability_paths(folder: Path, case: str) -> tuple[Path, Path]:
     return folder / f"{case}.npz", folder / f"{case}.pkl"
 
 
-def _write_files(
-    prediction: CasePrediction, folder: Path, file_ending: str, reader_writer: BaseReaderWriter, map_type: MapType
-) -> None:
+def _write_files(prediction: CasePrediction, folder: Path, image_format: ImageFormat, map_type: MapType) -> None:
+    file_ending, reader_writer = image_format.file_ending, image_format.reader_writer
     case, properties = prediction.case, prediction.properties
     _check_distinct_folders(prediction.member_segmentations)
     for name, values in prediction.maps.items():

@@ -9,9 +9,10 @@ from typing import Any
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_ext.options import OutputOptions
 from nnunet_ext.prediction_folder.case_files import (
+    CaseContents,
     CasePrediction,
+    ImageFormat,
     is_complete,
     remove_abandoned,
     remove_leftovers,
@@ -41,23 +42,6 @@ class RunRecord:
     plans: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class CaseContents:
-    """Which files and columns every case of a run gets, beside segmentation and row.
-
-    Attributes:
-        options: what the user asked for.
-        member_names: members whose own segmentations are written.
-        covering_mask: whether there is a covering mask.
-        verdict: whether the row has a verdict.
-    """
-
-    options: OutputOptions
-    member_names: Sequence[str] = ()
-    covering_mask: bool = False
-    verdict: bool = False
-
-
 class CaseWriter:
     """Writes cases into an output folder, with the files that describe the run.
 
@@ -81,10 +65,10 @@ class CaseWriter:
         options = contents.options
         self.output = output
         self.contents = contents
-        self.reader_writer = reader_writer
-        self.file_ending: str = record.dataset_json["file_ending"]
+        self.image_format = ImageFormat(record.dataset_json["file_ending"], reader_writer)
         if options.maps:
-            require_map_type(options.map_type, f"*{map_file_ending(self.file_ending, reader_writer)}")
+            ending = map_file_ending(self.image_format.file_ending, reader_writer)
+            require_map_type(options.map_type, f"*{ending}")
         self._alone = options.num_parts == 1
         self._lock = OutputLock(output, part_id=options.part_id, num_parts=options.num_parts)
         try:
@@ -123,28 +107,11 @@ class CaseWriter:
         """Whether all files of the case are there and, with a calibration, its verdict."""
         if self.contents.verdict and case.name not in self.judged:
             return False
-        options = self.contents.options
-        return is_complete(
-            case.name,
-            self.output,
-            file_ending=self.file_ending,
-            maps=options.maps,
-            save_probabilities=options.save_probabilities,
-            member_names=self.contents.member_names,
-            reader_writer=self.reader_writer,
-            covering_mask=self.contents.covering_mask,
-        )
+        return is_complete(case.name, self.output, self.image_format, self.contents)
 
     def write(self, prediction: CasePrediction) -> None:
         """Writes one case."""
-        write_case(
-            prediction,
-            self.output,
-            file_ending=self.file_ending,
-            reader_writer=self.reader_writer,
-            table=self.table,
-            map_type=self.contents.options.map_type,
-        )
+        write_case(prediction, self.output, self.image_format, self.table, self.contents.options.map_type)
 
 
 def output_of(output: str | Path | Sequence[str] | None, cases: list[Case]) -> tuple[Path | None, list[Case]]:

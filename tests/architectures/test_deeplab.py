@@ -5,15 +5,8 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunet_ext.architectures.deeplab import (
-    AtrousPyramid,
-    DeepLabV3Plus,
-    ImagePooling,
-    Layers,
-    atrous_rates_for,
-    limited_strides,
-    low_level_stage,
-)
+from nnunet_ext.architectures.deeplab import AtrousPyramid, DeepLabV3Plus, ImagePooling, Layers
+from nnunet_ext.architectures.deeplab_strides import atrous_rates_for, limited_strides, low_level_stage
 
 PLANS = {  # strides, features, image
     "2d": ([1, 2, 2, 2, 2, 2], [4, 6, 8, 10, 12, 12], (64, 96)),

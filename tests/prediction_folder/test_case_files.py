@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 import nnunet_ext
+from nnunet_ext.options import OutputOptions
 from nnunet_ext.prediction_folder.case_files import (
+    CaseContents,
     CasePrediction,
+    ImageFormat,
     is_complete,
     member_folder_name,
     write_case,
@@ -68,24 +72,14 @@ def _write(
     file_ending: str = ".nii.gz",
     table: CaseTable | None = None,
 ) -> None:
-    write_case(
-        prediction,
-        folder,
-        file_ending=file_ending,
-        reader_writer=reader_writer or SimpleITKIO(),
-        table=table or CaseTable(folder, keep_existing=True),
-    )
+    image_format = ImageFormat(file_ending, reader_writer or SimpleITKIO())
+    write_case(prediction, folder, image_format, table or CaseTable(folder, keep_existing=True))
 
 
-def _complete(case: str, folder: Path, **changes: Any) -> bool:
-    settings: dict[str, Any] = {
-        "file_ending": ".nii.gz",
-        "maps": ["entropy"],
-        "save_probabilities": True,
-        "member_names": MEMBERS,
-        "reader_writer": SimpleITKIO(),
-    }
-    return is_complete(case, folder, **(settings | changes))
+def _complete(case: str, folder: Path, member_names: Sequence[str] = MEMBERS, **changes: Any) -> bool:
+    options = OutputOptions(**{"maps": ["entropy"], "save_probabilities": True, **changes})
+    contents = CaseContents(options, member_names=member_names)
+    return is_complete(case, folder, ImageFormat(".nii.gz", SimpleITKIO()), contents)
 
 
 def _files(folder: Path) -> list[str]:
@@ -197,14 +191,8 @@ def test_png_dataset_has_float_tiff_maps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "maps" / "entropy" / "a.tif"), prediction.maps["entropy"][0]
     )
-    assert _complete(
-        "a",
-        tmp_path,
-        file_ending=".png",
-        save_probabilities=False,
-        member_names=(),
-        reader_writer=NaturalImage2DIO(),
-    )
+    contents = CaseContents(OutputOptions(maps=["entropy"]))
+    assert is_complete("a", tmp_path, ImageFormat(".png", NaturalImage2DIO()), contents)
 
 
 @pytest.mark.parametrize("reader_writer", [FailsOnSegmentation(), CutsSilently()])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
-from nnunet_ext.architectures.deeplab import DeepLabV3Plus, atrous_rates_for
+from nnunet_ext.architectures.deeplab import DeepLabV3Plus
+from nnunet_ext.architectures.deeplab_strides import atrous_rates_for
 from nnunet_ext.trainers.networks.network_part import NetworkPart
 
 CONV_BY_AXES: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
