@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-if TYPE_CHECKING:
-    from nnunet_ext.models.members import Member
 
 INTENSITIES = "foreground_intensity_properties_per_channel"
 # These go by the image alone: the dataset's intensities, which change with every new case, do not matter to them.
@@ -75,23 +72,25 @@ def differing(facts: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
     return [key for key in facts if key in others and facts[key] != others[key]]
 
 
-def warn_of_other_plans(members: Iterable[Member], folder: Path, facts: Mapping[str, Any]) -> None:
-    """Warns once a folder where plans.json or dataset.json are not what the members were trained with.
+def warn_of_other_plans(
+    facts_of_members: Mapping[Path, Mapping[str, Any]], folder: Path, facts: Mapping[str, Any]
+) -> None:
+    """Warns once per folder where plans.json or dataset.json are not what the members were trained with.
 
     It is no error: predicting with another resampling than training is done on purpose, and stock
     nnU-Net goes by the folder's files as well.
 
     Args:
-        members: of the folder.
+        facts_of_members: of the folder, by the files of the members.
         folder: the model folder.
         facts: of the folder's own files.
     """
-    for member in members:
-        changed = differing(member.facts, facts)
+    for path, own in facts_of_members.items():
+        changed = differing(own, facts)
         if changed:
             logger.warning(
                 "%s was trained with other plans than those in %s, which are used: %s differ. If they were not "
                 "changed on purpose, restore plans.json and dataset.json from the training.",
-                *(member.path, folder, ", ".join(changed)),
+                *(path, folder, ", ".join(changed)),
             )
             return
