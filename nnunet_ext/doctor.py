@@ -60,7 +60,7 @@ def versions() -> Iterator[Diagnosis]:
     torch = metadata.version("torch")
     recent = tuple(int(part) for part in torch.split("+")[0].split(".")[:2]) >= SAFE_UNPICKLER
     yield Diagnosis(
-        "torch", torch, "" if recent else "update torch to 2.10 or later before you open checkpoints of strangers"
+        "torch", torch, "" if recent else "update torch to 2.10 or later before you open untrusted checkpoints"
     )
     yield torchvision_diagnosis()
 

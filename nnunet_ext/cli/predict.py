@@ -28,7 +28,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=None,
         metavar="FILE",
-        help="apply what nnunet_ext calibrate fitted: calibrated probabilities, expected Dice, a verdict for each "
+        help="apply what nnunet_ext calibrate fitted: calibrated probabilities, predicted Dice, a verdict for each "
         "case (default FILE: calibration.json in the model folder)",
     )
 

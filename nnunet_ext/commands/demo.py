@@ -1,4 +1,4 @@
-"""The whole way on synthetic hearts: data, planning, training, calibration, prediction, a page to look at."""
+"""The demo on synthetic hearts, end to end: data, planning, training, calibration, prediction, a page."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def run_demo(folder: Path, *, say: Say) -> None:
             shrink_network(Path(environment["nnUNet_preprocessed"]) / dataset.name / f"{PLANS}.json")
             write_split(dataset, Path(environment["nnUNet_preprocessed"]) / dataset.name / "splits_final.json")
     cases = list(read_results(dataset, folder / "predictions"))
-    draw(cases, folder / "contact_sheet.png")
+    draw_sheet(cases, folder / "contact_sheet.png")
     for line in [*case_lines(cases), "", *uncertainty_lines(cases)]:
         say(line)
     say(f"\nDone in {time.monotonic() - start:.0f} s. Look at")
     say(f"  {shown(folder / 'report.html')}            the page: verdicts, worst cases first, what the figures say")
     say(f"  {shown(folder / 'contact_sheet.png')}      image, truth, prediction and where the ensemble is unsure")
-    say(f"  {shown(folder / 'predictions' / 'cases.csv')}  one row a case")
+    say(f"  {shown(folder / 'predictions' / 'cases.csv')}  one row per case")
     say(f"  {shown(folder / 'predictions' / 'maps')}       the maps, to open beside the images in any viewer")
 
 
@@ -253,7 +253,7 @@ def read_volume(path: Path) -> np.ndarray:
     return np.asarray(image.dataobj).transpose(2, 1, 0)
 
 
-def draw(cases: Sequence[DemoCase], path: Path) -> None:
+def draw_sheet(cases: Sequence[DemoCase], path: Path) -> None:
     """The contact sheet of all cases."""
     rows = [
         SheetRow(

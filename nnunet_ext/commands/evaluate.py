@@ -57,7 +57,7 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     own: dict[str, Any] = {
         **own_summary(evaluation, end_threshold=options.end_threshold),
         **fold_summary(evaluation, end_threshold=options.end_threshold),
-        "settings": settings_of(options, dataset),
+        "settings": recorded_settings(options, dataset),
         "failure_detection": failure_table(evaluation.cases, rows, failure_dice=options.failure_dice),
         "error_analysis": error_analysis(
             evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
@@ -81,7 +81,7 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     return EvaluationResult(folder, lines, problems)
 
 
-def settings_of(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:
+def recorded_settings(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:
     """What the figures depend on besides the data; recorded in `summary.json`."""
     return {
         **asdict(options.judge.metrics),

@@ -55,7 +55,7 @@ def write_splits(options: SplitOptions) -> SplitReport:
     found = splits_by_patient(patients, folds=options.folds, seed=options.seed, groups=groups)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(found, file)
-    return SplitReport(file, [*fold_lines(found, options.patients), "", f"Saved to {file}"], by_patient=True)
+    return SplitReport(file, [*split_lines(found, options.patients), "", f"Saved to {file}"], by_patient=True)
 
 
 def check_splits(options: SplitOptions) -> SplitReport:
@@ -73,7 +73,7 @@ def check_splits(options: SplitOptions) -> SplitReport:
         )
     found = read_splits(file)
     shared = shared_by_fold(found, options.patients)
-    lines = [*fold_lines(found, options.patients), ""]
+    lines = [*split_lines(found, options.patients), ""]
     for fold, patients in enumerate(shared):
         lines += [
             f"fold {fold}: {one.patient} is held out with {', '.join(one.held_out)} and trained on with "
@@ -92,7 +92,7 @@ def shared_by_fold(splits: Sequence[Split], pattern: str) -> list[list[SharedPat
     return [shared_patients(split["train"], split["val"], pattern) for split in splits]
 
 
-def fold_lines(splits: Sequence[Split], pattern: str) -> list[str]:
+def split_lines(splits: Sequence[Split], pattern: str) -> list[str]:
     """How many cases and patients each fold has."""
     lines = ["fold  cases held out  patients  cases trained on  patients"]
     for fold, split in enumerate(splits):

@@ -65,7 +65,8 @@ def evaluate_case(
         pair: truth and prediction, (z, y, x).
         judgement: what it is judged by.
         probabilities: (C, z, y, x), over classes with background, or over regions.
-        maps: name to a map of uncertainty, (z, y, x); `confidence` is larger where it is surer, as `predict` writes.
+        maps: name to a map of uncertainty, (z, y, x); `confidence` is 1 where the network is
+            confident, as `predict` writes it.
 
     Returns:
         With nnU-Net's own figures by the structures' names in `stock`.

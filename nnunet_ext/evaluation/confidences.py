@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-# +1: larger is surer; -1: larger is less sure
+# +1: larger is more confident; -1: larger is less confident
 DIRECTIONS = {
     "predicted_dice": 1,
     "pairwise_dice": 1,
@@ -17,7 +17,7 @@ DIRECTIONS = {
 
 
 def confidence_of(row: Mapping[str, Any], column: str) -> float:
-    """A row's value of a column, turned so that larger means surer; NaN if the cell is empty or not there.
+    """A row's value of a column, turned so that larger means more confident; NaN if the cell is empty or not there.
 
     Args:
         row: of `cases.csv`, its cells as text or as numbers.

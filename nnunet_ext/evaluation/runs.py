@@ -56,7 +56,7 @@ def read_run(folder: Path) -> Run:
             prefix = f"{row['structure']} " if "structure" in row else ""
             for column, text in row.items():
                 if column not in WORDS:
-                    figures.setdefault(prefix + column, {})[row["case"]] = number(text, folder / name)
+                    figures.setdefault(prefix + column, {})[row["case"]] = cell_value(text, folder / name)
     settings = settings_of(folder / "summary.json")
     if "end_threshold" in settings:
         for variant in END_VARIANTS:
@@ -90,7 +90,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     return rows
 
 
-def number(text: str, file: Path) -> float:
+def cell_value(text: str, file: Path) -> float:
     """The value of a cell; NaN if it is empty.
 
     Raises:

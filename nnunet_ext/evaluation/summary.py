@@ -24,7 +24,7 @@ OWN_KEY = "nnunet_ext"  # in summary.json, beside nnU-Net's keys
 
 
 def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
-    """One row a case and structure; an empty cell where a figure is not defined."""
+    """One row per case and structure; an empty cell where a figure is not defined."""
     rows = [
         {**named(case), "structure": structure, **figures}
         for case in evaluation.cases
@@ -34,7 +34,7 @@ def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
 
 
 def write_case_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
-    """One row a case with the figures of the case as a whole."""
+    """One row per case with the figures of the case as a whole."""
     write_table([{**named(case), **case.figures} for case in evaluation.cases], path)
 
 

@@ -1,4 +1,4 @@
-"""The table `cases.csv`: one row a case, whole on disk after every case, also when several processes write it."""
+"""The table `cases.csv`: one row per case, whole on disk after every case, also when several processes write it."""
 
 from __future__ import annotations
 

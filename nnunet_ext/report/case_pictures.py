@@ -13,7 +13,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map
 from nnunet_ext.report.data import ReportCase
 from nnunet_ext.report.overlays import data_uri, grey, picture_size, with_segmentation, with_uncertainty
-from nnunet_ext.report.slices import crop_box, shown_slices
+from nnunet_ext.report.slices import picture_box, shown_slices
 
 MAP_ORDER = ("entropy", "expected_entropy", "mutual_information", "variance", "confidence")  # the first is drawn
 MAP_WORDS = {
@@ -124,7 +124,7 @@ def _draw_slices(volumes: _Volumes) -> list[SlicePicture]:
     marked += [] if volumes.truth is None else [volumes.truth[indices] > 0]
     if not any(mask.any() for mask in marked) and volumes.uncertainty is not None:
         marked = [volumes.uncertainty[indices] > NOTICED]
-    crop = crop_box(marked, volumes.segmentation.shape[1:], volumes.spacing_mm)
+    crop = picture_box(marked, volumes.segmentation.shape[1:], volumes.spacing_mm)
     window = tuple(np.percentile(volumes.image[indices][:, crop[0], crop[1]], (0.5, 99.5)))
     pictures = []
     for index, reasons in chosen.items():

@@ -42,7 +42,7 @@ class SheetRow:
 
 
 def contact_sheet(rows: Sequence[SheetRow], label_names: Mapping[int, str], path: Path) -> None:
-    """Draws one row a case, at the slice with the most entropy, and writes a PNG.
+    """Draws one row per case, at the slice with the most entropy, and writes a PNG.
 
     Args:
         rows: at least one case.

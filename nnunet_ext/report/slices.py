@@ -51,7 +51,9 @@ def _by_uncertainty(uncertainty: np.ndarray | None) -> list[int]:
     return [int(index) for index in np.argsort(-sums, kind="stable") if sums[index] > 0]
 
 
-def crop_box(masks: list[np.ndarray], shape: tuple[int, int], spacing_mm: tuple[float, float]) -> tuple[slice, slice]:
+def picture_box(
+    masks: list[np.ndarray], shape: tuple[int, int], spacing_mm: tuple[float, float]
+) -> tuple[slice, slice]:
     """A box in the plane around everything that is marked, as square in mm as the image allows.
 
     Args:

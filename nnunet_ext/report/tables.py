@@ -155,7 +155,7 @@ def case_table(data: ReportData) -> Table:
 
 
 def structure_table(evaluation: FolderEvaluation) -> Table:
-    """One row a class or region; mean over the cases, median and worst."""
+    """One row per class or region; mean over the cases, median and worst."""
     structures = {
         name: [case.structures[name] for case in evaluation.cases if name in case.structures]
         for name in evaluation.structures

@@ -47,7 +47,7 @@ def another_network(trainer: nnUNetTrainer) -> str:
     return name if is_known and name.rpartition(".")[2] not in UNETS else ""
 
 
-def regions_of(trainer: nnUNetTrainer) -> str:
+def found_regions(trainer: nnUNetTrainer) -> str:
     """The dataset's regions, or "" if it is one of labels."""
     if not trainer.label_manager.has_regions:
         return ""
@@ -64,6 +64,6 @@ def plane_of(trainer: nnUNetTrainer) -> str:
 # What was found where a requirement is not met, "" where it is or cannot be told yet. One row a requirement.
 INSTEAD: dict[Requirement, Callable[[nnUNetTrainer], str]] = {
     Requirement.UNET: another_network,
-    Requirement.LABELS: regions_of,
+    Requirement.LABELS: found_regions,
     Requirement.THREE_AXES: plane_of,
 }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_ext.report.slices import crop_box, shown_slices
+from nnunet_ext.report.slices import picture_box, shown_slices
 
 
 def stack(sums: list[float]) -> np.ndarray:
@@ -56,24 +56,24 @@ def test_the_crop_is_square_in_mm_around_what_is_marked():
     mask = np.zeros((1, 200, 200), dtype=bool)
     mask[0, 80:120, 90:110] = True  # 40 mm high; 20 voxels of 2 mm are 40 mm wide
     # 40 mm and a fifth on both sides are 56 mm: 56 voxels along y, 28 along x, around (100, 100)
-    assert crop_box([mask], (200, 200), (1.0, 2.0)) == (slice(72, 128), slice(86, 114))
+    assert picture_box([mask], (200, 200), (1.0, 2.0)) == (slice(72, 128), slice(86, 114))
 
 
 def test_a_crop_at_the_border_is_moved_into_the_image():
     mask = np.zeros((1, 100, 100), dtype=bool)
     mask[0, 0:50, 50:100] = True  # 50 and two fifths are 70
-    assert crop_box([mask], (100, 100), (1.0, 1.0)) == (slice(0, 70), slice(30, 100))
+    assert picture_box([mask], (100, 100), (1.0, 1.0)) == (slice(0, 70), slice(30, 100))
 
 
 def test_a_small_structure_keeps_its_surroundings():
     mask = np.zeros((1, 100, 100), dtype=bool)
     mask[0, 50, 50] = True
-    assert crop_box([mask], (100, 100), (1.0, 1.0)) == (slice(38, 62), slice(38, 62))  # 24 mm
+    assert picture_box([mask], (100, 100), (1.0, 1.0)) == (slice(38, 62), slice(38, 62))  # 24 mm
 
 
 def test_an_image_smaller_than_the_crop_is_shown_whole():
-    assert crop_box([np.ones((1, 6, 9), dtype=bool)], (6, 9), (1.0, 1.0)) == (slice(0, 6), slice(0, 9))
+    assert picture_box([np.ones((1, 6, 9), dtype=bool)], (6, 9), (1.0, 1.0)) == (slice(0, 6), slice(0, 9))
 
 
 def test_nothing_marked_shows_the_whole_image():
-    assert crop_box([np.zeros((2, 6, 9), dtype=bool)], (6, 9), (1.0, 1.0)) == (slice(0, 6), slice(0, 9))
+    assert picture_box([np.zeros((2, 6, 9), dtype=bool)], (6, 9), (1.0, 1.0)) == (slice(0, 6), slice(0, 9))

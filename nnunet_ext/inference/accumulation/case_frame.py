@@ -13,9 +13,9 @@ from nnunet_ext.inference.accumulation.resampling import (
     box_shape,
     common_box,
     crop_box,
-    embed,
     image_shape,
     in_image,
+    in_whole_image,
     outside_probabilities,
     place,
 )
@@ -85,7 +85,7 @@ class CaseFrame:
 
     def embedded(self, volume: np.ndarray, fill: float = 0) -> np.ndarray:
         """(*box_shape) to (*shape), `fill` outside of the box."""
-        return embed(volume, self.box, self.shape, fill)
+        return in_whole_image(volume, self.box, self.shape, fill)
 
     def embedded_probabilities(self, probabilities: torch.Tensor, *, regions: bool) -> np.ndarray:
         """(C, *box_shape) to (C, *shape), with background outside of the box."""

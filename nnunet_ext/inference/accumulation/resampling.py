@@ -91,7 +91,7 @@ def place(volume: torch.Tensor, box: Box, target: Box, outside: torch.Tensor) ->
     return placed
 
 
-def embed(volume: np.ndarray, box: Box, shape: Sequence[int], fill: float = 0) -> np.ndarray:
+def in_whole_image(volume: np.ndarray, box: Box, shape: Sequence[int], fill: float = 0) -> np.ndarray:
     """A (*box) array in a full image of `shape`, `fill` outside."""
     full = np.full(tuple(shape), fill, dtype=volume.dtype)
     full[box] = volume

@@ -17,9 +17,9 @@ from nnunet_ext.inference.accumulation.resampling import (
     box_shape,
     common_box,
     crop_box,
-    embed,
     image_shape,
     in_image,
+    in_whole_image,
     outside_probabilities,
     place,
 )
@@ -58,13 +58,13 @@ def test_transposing_and_cropping_are_undone(transpose_forward):
     assert image_shape(properties, plans) == SHAPE
     assert crop_box(properties, plans) == BOX
     np.testing.assert_array_equal(restored, image[BOX])
-    whole = embed(restored, crop_box(properties, plans), SHAPE, fill=0)
+    whole = in_whole_image(restored, crop_box(properties, plans), SHAPE, fill=0)
     np.testing.assert_array_equal(whole[BOX], image[BOX])
     assert np.count_nonzero(whole) == image[BOX].size
 
 
 def test_embed_keeps_the_type_and_fills_the_rest():
-    full = embed(np.full((1, 2), 7, np.uint8), (slice(1, 2), slice(0, 2)), (2, 3), fill=1)
+    full = in_whole_image(np.full((1, 2), 7, np.uint8), (slice(1, 2), slice(0, 2)), (2, 3), fill=1)
     assert full.tolist() == [[1, 1, 1], [7, 7, 1]]
     assert full.dtype == np.uint8
 
