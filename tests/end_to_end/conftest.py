@@ -1,12 +1,13 @@
 """The stock commands and ours on phantoms, with plans so small that one core trains them in seconds.
 
-A process takes 5 seconds to import nnU-Net. So datasets and models are made once a session, and what is not about a
-process of its own runs in this one, with nnU-Net's worker processes replaced by threads.
+A process takes 5 seconds to import nnU-Net. So datasets and models are made once a session, each command is a process
+of its own in one test, and everything else runs in this process, with nnU-Net's worker processes replaced by threads.
+
+`labels/` and `regions/` have a dataset each, and no model of one is used by the other: two workers share the work.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
@@ -16,61 +17,38 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder2
-from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.utilities import utils as nnunet_file_lists
+from tiny_datasets import PLANS, Dataset, make_plans_tiny, write_splits
 
 from nnunet_ext import cli, discovery
-from nnunet_ext.phantom import write_regions_dataset
 
-PLANS = "nnUNetPlansTiny"
 SECONDS_PER_COMMAND = 500
 CPU = torch.device("cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of this folder: they share datasets and models that take long to make."""
+    """One worker runs all tests of a folder: they share datasets and models that take long to make."""
+    here = Path(__file__).parent
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("end_to_end"))
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A raw dataset that was planned and preprocessed.
-
-    Attributes:
-        number: its id, as commands take it.
-        raw: its folder in nnUNet_raw.
-        results: its folder in nnUNet_results.
-    """
-
-    number: str
-    raw: Path
-    results: Path
-    plans: str = PLANS
-
-    @property
-    def images(self) -> Path:
-        """The test images."""
-        return self.raw / "imagesTs"
-
-    def model(self, trainer: str, configuration: str) -> Path:
-        """The folder that training writes."""
-        return self.results / f"{trainer}__{self.plans}__{configuration}"
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group(f"end_to_end/{item.path.relative_to(here).parts[0]}"))
 
 
 @pytest.fixture(scope="session")
@@ -110,21 +88,6 @@ def run_command(variables: dict[str, str]) -> Callable[..., subprocess.Completed
     return run
 
 
-@pytest.fixture(scope="session")
-def start_command(variables: dict[str, str]) -> Callable[..., subprocess.Popen[bytes]]:
-    """The same, without waiting for its end."""
-
-    def start(program: str, *arguments: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command_line(program, *arguments),
-            env=clean_environment() | variables,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    return start
-
-
 def command_line(program: str, *arguments: object) -> list[str]:
     """A console script beside the interpreter that runs the tests, with its arguments."""
     path = shutil.which(program, path=str(Path(sys.executable).parent))
@@ -153,106 +116,58 @@ def nnunet_in_this_process(variables: dict[str, str], *, trainers: bool = True) 
     Tiny networks lose more time to threads than they win, and the training curve takes longer than an epoch.
     """
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("nnUNet_")]:
-            patch.delenv(name)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        if trainers:
-            patch.setenv(discovery.VARIABLE, discovery.path())
+    environment = clean_environment() | variables | ({discovery.VARIABLE: discovery.path()} if trainers else {})
+    # what a command sets in its environment and in sys.argv ends with it
+    with mock.patch.dict(os.environ, environment, clear=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", sys.argv)
         patch.setattr(multiprocessing, "get_context", lambda *_: SimpleNamespace(Pool=ThreadPool))
+        patch.setattr(nnunet_file_lists, "Pool", ThreadPool)
         patch.setattr(MetaLogger, "plot_progress_png", lambda *_: None)
         patch.setattr(os, "cpu_count", lambda: 1)
         torch.set_num_threads(1)
+        patch.setattr(torch, "set_num_threads", lambda _: None)  # both programs would take all cores
         try:
             yield
         finally:
+            patch.undo()
             torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
-def plan_with_stock_command(
-    variables: dict[str, str], run_command: Callable[..., subprocess.CompletedProcess[str]]
-) -> Callable[..., Dataset]:
-    """`plan_with_stock_command(raw, configuration)`: plans and preprocesses a raw dataset; then shrinks the plans."""
+def plan_here(variables: dict[str, str], tiny_dataset: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """`plan_here(raw, *configurations)`: what nnUNetv2_plan_and_preprocess does, with tiny plans, in this process."""
 
-    def plan(raw: Path, configuration: str, *, patch_size_2d: tuple[int, int] = (40, 40)) -> Dataset:
-        number = str(int(raw.name[7:10]))  # DatasetXXX_NAME
-        run_command(
-            *("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "-np", 1, "-npfp", 1, "--no_pbar"),
-            *("-gpu_memory_target", 1, "-overwrite_plans_name", PLANS),
-            nnUNet_n_proc_DA="1",  # planning divides by it
-        )
-        preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
-        make_plans_tiny(preprocessed, patch_size_2d=patch_size_2d)
-        write_splits(raw, preprocessed)
-        return Dataset(number, raw, Path(variables["nnUNet_results"]) / raw.name)
+    def plan(raw: Path, *configurations: str) -> Dataset:
+        with nnunet_in_this_process(variables | {"nnUNet_n_proc_DA": "1"}):  # planning divides by it
+            extractor = DatasetFingerprintExtractor(raw.name, num_processes=1)
+            extractor.num_foreground_voxels_for_intensitystats = 1e5  # nnU-Net draws 1e8: 10 seconds
+            extractor.show_progress_bar = False
+            extractor.run()
+            number = dataset_number(raw)
+            plan_experiments([number], gpu_memory_target_in_gb=1, overwrite_plans_name=PLANS)
+            dataset = tiny_dataset(raw)
+            preprocess([number], PLANS, configurations, [1] * len(configurations), show_progress_bar=False)
+        return dataset
 
     return plan
 
 
 @pytest.fixture(scope="session")
-def plain_dataset(variables: dict[str, str], plan_with_stock_command: Callable[..., Dataset]) -> Dataset:
-    """Two labels, two channels, oblique axes; for 2d."""
-    raw = write_regions_dataset(
-        variables["nnUNet_raw"], dataset_id=992, name="PhantomPlain", training_cases=6, regions=False, ignore=False
-    )
-    return plan_with_stock_command(raw, "2d")
+def tiny_dataset(variables: dict[str, str]) -> Callable[..., Dataset]:
+    """`tiny_dataset(raw)`: shrinks the plans that nnU-Net made for a raw dataset, and writes splits."""
+
+    def shrink_plans(raw: Path, *, patch_size_2d: tuple[int, int] = (32, 32)) -> Dataset:
+        preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
+        make_plans_tiny(preprocessed, patch_size_2d=patch_size_2d)
+        write_splits(raw, preprocessed)
+        return Dataset(str(dataset_number(raw)), raw, Path(variables["nnUNet_results"]) / raw.name)
+
+    return shrink_plans
 
 
-@pytest.fixture(scope="session")
-def region_dataset(variables: dict[str, str]) -> Dataset:
-    """Nested regions and an ignore label, for 2d, 3d_fullres, 3d_lowres and the cascade."""
-    raw = write_regions_dataset(variables["nnUNet_raw"], dataset_id=991, training_cases=6)
-    preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
-    with nnunet_in_this_process(variables | {"nnUNet_n_proc_DA": "1"}):
-        extract_fingerprints([991], num_processes=1, verbose=False, show_progress_bar=False)
-        plan_experiments([991], gpu_memory_target_in_gb=1, overwrite_plans_name=PLANS)
-        make_plans_tiny(preprocessed)
-        preprocess([991], PLANS, ("2d", "3d_fullres", "3d_lowres"), [1], show_progress_bar=False)
-    write_splits(raw, preprocessed)
-    return Dataset("991", raw, Path(variables["nnUNet_results"]) / raw.name)
-
-
-def make_plans_tiny(preprocessed: Path, *, patch_size_2d: tuple[int, int] = (40, 40)) -> None:
-    """Rewrites the planned networks and adds a cascade, which the planner finds needless for images this small."""
-    path = preprocessed / f"{PLANS}.json"
-    plans = json.loads(path.read_text(encoding="utf-8"))
-    configurations = plans["configurations"]
-    shrink(configurations["2d"], features=(16, 32, 64), patch_size=patch_size_2d, batch_size=6)
-    shrink(configurations["3d_fullres"], features=(4, 8, 8), patch_size=(32, 32, 32), batch_size=2)
-    configurations["3d_lowres"] = {
-        "inherits_from": "3d_fullres",
-        "data_identifier": f"{PLANS}_3d_lowres",
-        "spacing": [1.6 * spacing_mm for spacing_mm in configurations["3d_fullres"]["spacing"]],
-        "patch_size": [24, 24, 24],
-        "next_stage": "3d_cascade_fullres",
-    }
-    configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
-    path.write_text(json.dumps(plans), encoding="utf-8")
-
-
-def shrink(
-    configuration: dict[str, Any], *, features: Sequence[int], patch_size: Sequence[int], batch_size: int
-) -> None:
-    """Three stages, the fewest that deep supervision works with."""
-    dimensions = len(patch_size)
-    configuration |= {"patch_size": list(patch_size), "batch_size": batch_size}
-    configuration["architecture"]["arch_kwargs"] |= {
-        "n_stages": 3,
-        "features_per_stage": list(features),
-        "kernel_sizes": [[3] * dimensions] * 3,
-        "strides": [[1] * dimensions, [2] * dimensions, [2] * dimensions],
-        "n_conv_per_stage": [2, 2, 2],
-        "n_conv_per_stage_decoder": [1, 1],
-    }
-
-
-def write_splits(raw: Path, preprocessed: Path, folds: int = 2) -> None:
-    """Folds that validate one case each, because the final validation predicts all of them."""
-    cases = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir())
-    splits = [{"train": [case for case in cases if case != held], "val": [held]} for held in cases[:folds]]
-    (preprocessed / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+def dataset_number(raw: Path) -> int:
+    """XXX of DatasetXXX_NAME."""
+    return int(raw.name[7:10])
 
 
 @pytest.fixture(scope="session")
@@ -300,8 +215,8 @@ def seed_everything() -> None:
 def run_here(variables: dict[str, str]) -> Callable[..., int]:
     """`run_here(*arguments)`: the exit status of `nnunet_ext` in this process, without nnUNet_extTrainer."""
 
-    def run(*arguments: object) -> int:
-        with nnunet_in_this_process(variables, trainers=False):
+    def run(*arguments: object, **more_variables: str) -> int:
+        with nnunet_in_this_process(variables | more_variables, trainers=False):
             return cli.main(list(map(str, arguments)))
 
     return run
@@ -336,7 +251,10 @@ class StockWithFp32Sums(nnUNetPredictor):
 
 @pytest.fixture(scope="session")
 def predict_with_stock(variables: dict[str, str]) -> Callable[..., Path]:
-    """`predict_with_stock(model, images, output)`: nnU-Net's own predictor in this process; files in `output`."""
+    """`predict_with_stock(model, images, output)`: nnU-Net's own predictor in this process; files in `output`.
+
+    With `trainers=False` it finds its own trainers only, as where this package is not installed.
+    """
 
     def predict(
         model: Path,
@@ -348,10 +266,11 @@ def predict_with_stock(variables: dict[str, str]) -> Callable[..., Path]:
         fp32_sums: bool = False,
         save_probabilities: bool = False,
         previous_stage: Path | None = None,
+        trainers: bool = True,
     ) -> Path:
         predictor_class = StockWithFp32Sums if fp32_sums else nnUNetPredictor
         output.mkdir(parents=True)
-        with nnunet_in_this_process(variables):
+        with nnunet_in_this_process(variables, trainers=trainers):
             predictor = predictor_class(device=CPU, allow_tqdm=False)
             predictor.initialize_from_trained_model_folder(str(model), tuple(folds), checkpoint)
             predictor.predict_from_files_sequential(
@@ -405,3 +324,19 @@ def agreement() -> Callable[[Path, Path], float]:
         return float(np.concatenate([(first[case] == second[case]).ravel() for case in first]).mean())
 
     return share
+
+
+@pytest.fixture(scope="session")
+def mean_dice() -> Callable[[Path, Path], float]:
+    """`mean_dice(folder, other)`: Dice of labels 1 and 2 over all cases of two folders together, then their mean."""
+
+    def dice(folder: Path, other: Path) -> float:
+        first, second = read_labels(folder), read_labels(other)
+        found, truth = (np.concatenate([labels[case].ravel() for case in first]) for labels in (first, second))
+        overlaps = [
+            2 * np.sum((found == label) & (truth == label)) / (np.sum(found == label) + np.sum(truth == label))
+            for label in (1, 2)
+        ]
+        return float(np.mean(overlaps))
+
+    return dice

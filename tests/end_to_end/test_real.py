@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from tiny_datasets import PLANS
 
 REAL_DATA = os.environ.get("NNUNET_EXT_REAL_DATA", "")
 TRAINER = "nnUNetTrainerCyclical2_4epochs_3iters"
@@ -42,11 +43,16 @@ def copy_cases(source, raw_folder):
 
 
 @pytest.fixture(scope="module", params=["Dataset027_ACDC 2d", "Dataset004_Hippocampus 3d_fullres"])
-def real(request, variables, plan_with_stock_command):
+def real(request, variables, run_command, tiny_dataset):
     """A few cases of a real dataset, planned, and the configuration to train."""
     name, configuration = request.param.split()
     raw = copy_cases(Path(REAL_DATA) / name, variables["nnUNet_raw"])
-    return plan_with_stock_command(raw, configuration, patch_size_2d=(128, 128)), configuration
+    run_command(
+        *("nnUNetv2_plan_and_preprocess", "-d", raw.name[7:10], "-c", configuration, "-np", 1, "-npfp", 1),
+        *("--no_pbar", "-gpu_memory_target", 1, "-overwrite_plans_name", PLANS),
+        nnUNet_n_proc_DA="1",  # planning divides by it
+    )
+    return tiny_dataset(raw, patch_size_2d=(128, 128)), configuration
 
 
 def test_from_raw_data_to_uncertainty(real, run_command, env_line, tmp_path):

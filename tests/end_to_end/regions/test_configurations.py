@@ -1,6 +1,7 @@
 """3d_lowres, its cascade and 3d_fullres of a dataset with regions and an ignore label; fold all; no checkpoints.
 
 The first stage trains until it finds the tumour, the others just so that every file and every path is there.
+test_posterior.py has the 2d.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def lowres(region_dataset, train_here):
     """Fold all, whose validation predicts all cases for the second stage."""
 
     def train_longer(trainer):
-        trainer.num_iterations_per_epoch = 40
+        trainer.num_iterations_per_epoch = 20
 
     train_here(region_dataset, "3d_lowres", "all", TRAINER, validate=True, prepare=train_longer)
     return region_dataset.model(TRAINER, "3d_lowres")

@@ -1,8 +1,7 @@
-"""Mixtures of classifiers through the stock commands: stacks in 2D, patches in 3D, prediction with both programs."""
+"""Mixtures of classifiers through the stock programs: stacks of slices, prediction with both programs."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from nnunet_ext.files.checkpoints import load_checkpoint
@@ -32,19 +31,12 @@ def test_both_programs_predict_with_a_mixture(
 
 
 def test_one_classifier_predicts_under_stock_as_a_plain_model(
-    model, plain_dataset, predict_with_stock, run_command, tmp_path, labels_in
+    model, plain_dataset, predict_with_stock, run_here, tmp_path, labels_in
 ):
-    run_command("nnunet_ext", "export", "-m", model, "-o", tmp_path / "plain", "--classifier", 1)
+    assert run_here("export", "-m", model, "-o", tmp_path / "plain", "--classifier", 1) == 0
     [copy] = (tmp_path / "plain" / "Dataset992_PhantomPlain").iterdir()
     assert load_checkpoint(copy / "fold_0" / "checkpoint_final.pth")["trainer_name"] == "nnUNetTrainer"
     assert len(labels_in(predict_with_stock(copy, plain_dataset.images, tmp_path / "out"))) == 2
-
-
-def test_3d_with_regions_and_an_ignore_label_trains_and_validates(region_dataset, train_here):
-    trainer = train_here(
-        region_dataset, "3d_fullres", 0, "nnUNetTrainerStreamingUNetD3P_1epochs_2iters", validate=True
-    )
-    assert np.isfinite(trainer.logger.get_value("train_losses", step=-1))
 
 
 def test_draws_of_a_network_with_dropout_are_members(plain_dataset, train_here, predict_here, tmp_path):

@@ -1,8 +1,7 @@
-"""Self-distillation through the stock commands: training, resuming, prediction with and without this package."""
+"""Self-distillation through the stock programs: training, prediction with and without this package."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from nnunet_ext.files.checkpoints import load_checkpoint
@@ -18,7 +17,7 @@ def model(plain_dataset, train_here):
 
 @pytest.fixture(scope="module")
 def plain_copy(model, run_command, tmp_path_factory):
-    """What `nnunet_ext export` makes of the model."""
+    """What `nnunet_ext export` makes of the model, in a process of its own."""
     results = tmp_path_factory.mktemp("plain")
     done = run_command("nnunet_ext", "export", "-m", model, "-o", results)
     copy = results / "Dataset992_PhantomPlain" / "nnUNetTrainer__nnUNetPlansTiny__2d"
@@ -34,15 +33,11 @@ def test_stock_prediction_finds_the_trainer_and_predicts_without_heads(
 
 
 def test_stock_prediction_without_this_package_gives_the_same_from_an_exported_copy(
-    model, plain_copy, plain_dataset, predict_with_stock, run_command, tmp_path, agreement, labels_in
+    model, plain_copy, plain_dataset, predict_with_stock, tmp_path, agreement, labels_in
 ):
     with_package = predict_with_stock(model, plain_dataset.images, tmp_path / "with")
-    run_command(
-        *("nnUNetv2_predict", "-i", plain_dataset.images, "-o", tmp_path / "without", "-d", plain_dataset.number),
-        *("-c", "2d", "-p", plain_dataset.plans, "-f", 0, "-device", "cpu", "-npp", 0, "-nps", 0),
-        nnUNet_results=str(plain_copy.parent.parent),
-    )
-    assert agreement(with_package, tmp_path / "without") == 1
+    without = predict_with_stock(plain_copy, plain_dataset.images, tmp_path / "without", trainers=False)
+    assert agreement(with_package, without) == 1
     assert any(labels.any() for labels in labels_in(with_package).values())  # not just background twice
 
 
@@ -58,10 +53,3 @@ def test_samples_of_a_distilled_training_are_members(model, plain_dataset, predi
     )
     assert sorted(labels_in(output)) == ["tumour_006", "tumour_007"]
     assert (output / "maps" / "mutual_information" / "tumour_006.nii.gz").is_file()
-
-
-def test_3d_with_regions_and_an_ignore_label_trains_and_validates(region_dataset, train_here):
-    trainer = train_here(region_dataset, "3d_fullres", 0, "nnUNetTrainerDSD_1epochs_2iters", validate=True)
-    assert np.isfinite(trainer.logger.get_value("train_losses", step=-1))
-    folder = region_dataset.model("nnUNetTrainerDSD_1epochs_2iters", "3d_fullres")
-    assert (folder / "fold_0" / "validation" / "summary.json").is_file()

@@ -1,4 +1,4 @@
-"""Stock nnUNetv2_train with nothing but the line of `nnunet_ext env`, and `nnunet_ext train`."""
+"""Stock nnUNetv2_train, in a process with nothing but the line of `nnunet_ext env`, and `nnunet_ext train`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.files.checkpoints import load_checkpoint
+from nnunet_ext.trainers.names import TrainerNameError
 
 TRAINER = "nnUNetTrainerCyclical2_4epochs_2iters"
 # T = 4, M = 2: T_c = 2 and the plateau begins at floor(0.8 * 2) = 1, so epochs 1 and 3 are sampled.
@@ -81,24 +82,23 @@ def test_the_final_validation_ran_on_the_held_out_case(fold_folder, plain_datase
     np.testing.assert_allclose(predicted.affine, truth.affine, atol=1e-4)
 
 
-def test_nnunet_ext_train_hands_all_flags_to_nnunet(fold_folder, plain_dataset, run_command):
+def test_nnunet_ext_train_hands_all_flags_to_nnunet(fold_folder, plain_dataset, run_here):
     # --val --npz: validates again, with probabilities this time, and trains nothing
     validation = fold_folder / "validation"
     (validation / "summary.json").unlink()
     before = {name: (fold_folder / name).stat().st_mtime_ns for name in checkpoint_names(fold_folder)}
-    run_command(
-        *("nnunet_ext", "train", plain_dataset.number, "2d", 0, "-tr", TRAINER, "-p", plain_dataset.plans),
-        *("--val", "--npz", "-device", "cpu"),
-    )
+    flags = ["-tr", TRAINER, "-p", plain_dataset.plans, "--val", "--npz", "-device", "cpu"]
+    assert run_here("train", plain_dataset.number, "2d", 0, *flags) == 0
     assert (validation / "summary.json").is_file()
     assert (validation / "tumour_000.npz").is_file()
     assert {name: (fold_folder / name).stat().st_mtime_ns for name in checkpoint_names(fold_folder)} == before
 
 
-def test_a_mistyped_part_ends_the_stock_command_with_the_closest_known_one(plain_dataset, run_command, env_line):
-    done = run_command(
-        *("nnUNetv2_train", plain_dataset.number, "2d", 0, "-tr", "nnUNetTrainerCyclicle2", "-device", "cpu"),
-        status=1,
-        **env_line,
-    )
-    assert "Did you mean Cyclical" in done.stderr
+def test_a_mistyped_part_ends_a_stock_training_with_the_closest_known_one(plain_dataset, train_here):
+    with pytest.raises(TrainerNameError, match="Did you mean Cyclical"):
+        train_here(plain_dataset, "2d", 0, "nnUNetTrainerCyclicle2")
+
+
+def test_a_mistyped_part_ends_nnunet_ext_train_with_status_1(plain_dataset, run_here, capsys):
+    assert run_here("train", plain_dataset.number, "2d", 0, "-tr", "nnUNetTrainerCyclicle2", "-device", "cpu") == 1
+    assert "Did you mean Cyclical" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 The two average differently: the stock predictor blends flips and tiles of the posterior's log probability, ours takes
 the mean of what each sample's blended logits give. They agree where the samples have learned to segment and differ in
-a few voxels on edges, so these models train until they find nine tenths of the tumour (600 iterations, 10 seconds).
+a few voxels on edges, so this model trains until it finds nine tenths of the tumour (300 iterations, 8 seconds).
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import signal
+import sys
 import time
 
 import nibabel
 import numpy as np
 import pytest
 
-TRAINER = "nnUNetTrainerCyclical2_20epochs_30iters"
+TRAINER = "nnUNetTrainerCyclical2_20epochs_15iters"
 SAMPLES = [
     "checkpoint_c0_e0008.pth",
     "checkpoint_c0_e0009.pth",
@@ -34,48 +37,14 @@ def plain_model(plain_dataset, train_here):
 
 
 @pytest.fixture(scope="module")
-def predict_with_stock_command(plain_dataset, plain_model, run_command, env_line, tmp_path_factory):
-    """`predict_with_stock_command(checkpoint)`: the folder that stock nnUNetv2_predict writes."""
-
-    def predict(checkpoint):
-        output = tmp_path_factory.mktemp("stock")
-        run_command(
-            *("nnUNetv2_predict", "-i", plain_dataset.images, "-o", output, "-d", plain_dataset.number, "-c", "2d"),
-            *("-tr", TRAINER, "-p", plain_dataset.plans, "-f", 0, "-chk", checkpoint),
-            *("-device", "cpu", "-npp", 0, "-nps", 0),
-            **env_line,
-        )
-        return output
-
-    return predict
-
-
-@pytest.fixture(scope="module")
 def samples(plain_dataset, plain_model, run_command, tmp_path_factory):
-    """What `nnunet_ext predict --members samples` writes with every file it can write."""
+    """What `nnunet_ext predict --members samples` writes with every file it can write, in a process of its own."""
     output = tmp_path_factory.mktemp("samples")
     run_command(
         *("nnunet_ext", "predict", "-i", plain_dataset.images, "-o", output, "-m", plain_model, "-f", 0),
         *("--members", "samples", "--maps", *MAPS, "--save_probabilities", "--save_members", "-device", "cpu"),
     )
     return output
-
-
-@pytest.fixture(scope="module")
-def region_results(region_dataset, train_here, predict_with_stock, predict_here, tmp_path_factory):
-    """The same model and comparison for a dataset with regions: what samples give, and the stock predictor's."""
-    train_here(region_dataset, "2d", 0, TRAINER)
-    root, model = tmp_path_factory.mktemp("regions"), region_dataset.model(TRAINER, "2d")
-    stock = predict_with_stock(model, region_dataset.images, root / "stock", checkpoint="checkpoint_posterior.pth")
-    flags = ["-m", model, "--members", "samples", "--maps", *MAPS]
-    return predict_here(region_dataset.images, root / "samples", *flags), stock
-
-
-def mean_dice(found, truth):
-    """Dice of labels 1 and 2 over all cases together, then their mean."""
-    first, second = (np.concatenate([labels[case].ravel() for case in CASES]) for labels in (found, truth))
-    overlaps = [2 * np.sum((first == k) & (second == k)) / (np.sum(first == k) + np.sum(second == k)) for k in (1, 2)]
-    return np.mean(overlaps)
 
 
 def read_map(folder, name, case):
@@ -87,51 +56,44 @@ def probabilities(folder, case):
     return np.load(folder / f"{case}.npz")["probabilities"]
 
 
-def test_the_stock_predictor_runs_the_whole_posterior(predict_with_stock_command, samples, agreement):
-    stock = predict_with_stock_command("checkpoint_posterior.pth")
-    assert agreement(stock, samples) >= 0.999
+def test_the_stock_command_runs_the_whole_posterior(
+    plain_dataset, plain_model, run_command, env_line, samples, tmp_path, agreement
+):
+    run_command(
+        *("nnUNetv2_predict", "-i", plain_dataset.images, "-o", tmp_path, "-d", plain_dataset.number, "-c", "2d"),
+        *("-tr", TRAINER, "-p", plain_dataset.plans, "-f", 0, "-chk", "checkpoint_posterior.pth"),
+        *("-device", "cpu", "-npp", 0, "-nps", 0),
+        **env_line,
+    )
+    assert agreement(tmp_path, samples) >= 0.999
 
 
 def test_the_stock_predictor_runs_the_final_weights(
-    predict_with_stock_command, predict_here, plain_dataset, plain_model, tmp_path, agreement
+    predict_with_stock, predict_here, plain_dataset, plain_model, tmp_path, agreement
 ):
-    stock = predict_with_stock_command("checkpoint_final.pth")
+    stock = predict_with_stock(plain_model, plain_dataset.images, tmp_path / "stock")
     ours = predict_here(plain_dataset.images, tmp_path / "final", "-m", plain_model, "-f", 0)
     assert agreement(stock, ours) >= 0.999
 
 
-def test_posterior_and_samples_agree_on_regions_with_an_ignore_label(region_results, agreement, labels_in):
-    samples, stock = region_results
-    assert agreement(stock, samples) >= 0.999
-    assert {label for case in labels_in(samples).values() for label in np.unique(case)} == {0, 1, 2}
-
-
-def test_the_models_have_learned_something(samples, region_results, plain_dataset, region_dataset, labels_in):
+def test_the_model_has_learned_something(samples, plain_dataset, mean_dice):
     # or else agreement would be that of two images of background
-    assert mean_dice(labels_in(samples), labels_in(plain_dataset.raw / "labelsTs")) > 0.8
-    assert mean_dice(labels_in(region_results[0]), labels_in(region_dataset.raw / "labelsTs")) > 0.8
+    assert mean_dice(samples, plain_dataset.raw / "labelsTs") > 0.8
 
 
-@pytest.mark.parametrize("dataset", ["plain", "regions"])
-def test_maps_lie_on_the_image(dataset, samples, region_results, plain_dataset, region_dataset):
-    folder, images = {
-        "plain": (samples, plain_dataset.images),
-        "regions": (region_results[0], region_dataset.images),
-    }[dataset]
+def test_maps_lie_on_the_image(samples, plain_dataset):
     for case in CASES:
-        image = nibabel.load(images / f"{case}_0000.nii.gz")
-        for found in [nibabel.load(folder / f"{case}.nii.gz"), *(read_map(folder, name, case) for name in MAPS)]:
+        image = nibabel.load(plain_dataset.images / f"{case}_0000.nii.gz")
+        for found in [nibabel.load(samples / f"{case}.nii.gz"), *(read_map(samples, name, case) for name in MAPS)]:
             assert found.shape == image.shape
             # spacing, origin and direction in one; float32 headers
             np.testing.assert_allclose(found.affine, image.affine, atol=1e-4)
 
 
-@pytest.mark.parametrize("dataset", ["plain", "regions"])
-def test_entropy_is_between_0_and_1_and_mutual_information_is_part_of_it(dataset, samples, region_results):
-    folder = {"plain": samples, "regions": region_results[0]}[dataset]
+def test_entropy_is_between_0_and_1_and_mutual_information_is_part_of_it(samples):
     for case in CASES:
-        entropy, information = (read_map(folder, name, case).get_fdata() for name in MAPS)
-        assert read_map(folder, "entropy", case).get_data_dtype() == np.float32
+        entropy, information = (read_map(samples, name, case).get_fdata() for name in MAPS)
+        assert read_map(samples, "entropy", case).get_data_dtype() == np.float32
         assert entropy.min() >= 0
         assert 0.1 < entropy.max() <= 1
         assert information.min() >= 0
@@ -139,18 +101,11 @@ def test_entropy_is_between_0_and_1_and_mutual_information_is_part_of_it(dataset
         assert np.all(information <= entropy)
 
 
-@pytest.mark.parametrize("dataset", ["plain", "regions"])
 @pytest.mark.parametrize("name", MAPS)
-def test_wrong_voxels_are_more_uncertain_than_right_ones(
-    dataset, name, samples, region_results, plain_dataset, region_dataset, labels_in
-):
-    folder, raw = {
-        "plain": (samples, plain_dataset.raw),
-        "regions": (region_results[0], region_dataset.raw),
-    }[dataset]
-    found, truth = labels_in(folder), labels_in(raw / "labelsTs")
+def test_wrong_voxels_are_more_uncertain_than_right_ones(name, samples, plain_dataset, labels_in):
+    found, truth = labels_in(samples), labels_in(plain_dataset.raw / "labelsTs")
     for case in CASES:
-        uncertainty, wrong = read_map(folder, name, case).get_fdata(), found[case] != truth[case]
+        uncertainty, wrong = read_map(samples, name, case).get_fdata(), found[case] != truth[case]
         assert uncertainty[wrong].mean() > 2 * uncertainty[~wrong].mean()
 
 
@@ -206,16 +161,20 @@ def test_the_table_measures_the_cases(samples, labels_in):
         assert float(row["volume_ml_core"]) == pytest.approx(np.sum(labels == 2) * voxel_ml, rel=1e-4)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks a process with torch in it")
 def test_a_killed_prediction_leaves_whole_files_and_is_completed(
-    plain_dataset, plain_model, start_command, predict_here, tmp_path, labels_in
+    plain_dataset, plain_model, predict_here, tmp_path, labels_in
 ):
     output = tmp_path / "killed"
-    flags = ["-m", plain_model, "-f", 0, "--members", "samples", "--maps", *MAPS, "-step_size", 0.05]
+    flags = ["-m", plain_model, "-f", 0, "--members", "samples", "--maps", *MAPS, "-step_size", 0.2]
     expected = predict_here(plain_dataset.images, tmp_path / "expected", *flags)
-    process = start_command(
-        "nnunet_ext", "predict", "-i", plain_dataset.images, "-o", output, "-device", "cpu", *flags
-    )
-    kill_once_there(process, output / f"{CASES[0]}.nii.gz")
+    child = os.fork()  # has everything imported already
+    if child == 0:
+        try:
+            predict_here(plain_dataset.images, output, *flags)
+        finally:
+            os._exit(0)
+    kill_once_there(child, output / f"{CASES[0]}.nii.gz")
 
     whole = files_outside_staging(output)
     assert f"{CASES[0]}.nii.gz" in whole
@@ -237,13 +196,13 @@ def test_a_killed_prediction_leaves_whole_files_and_is_completed(
         assert [row["case"] for row in csv.DictReader(file)] == CASES
 
 
-def kill_once_there(process, path):
+def kill_once_there(child, path):
     """Waits for a file and kills the process at once, as kill -9 does."""
     while not path.is_file():
-        assert process.poll() is None, "the prediction ended before its first case was written"
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the prediction ended before its first case was written"
         time.sleep(0.002)
-    process.kill()
-    process.wait()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def files_outside_staging(folder):

@@ -17,9 +17,9 @@ QUIETLY = ("-np", 1, "--disable_progress_bar")
 
 
 def shortened(trainer):
-    """4 epochs of 40 iterations find the tumour; nnU-Net's 1000 of 250 would take a day here."""
+    """4 epochs of 25 iterations find the tumour; nnU-Net's 1000 of 250 would take a day here."""
     trainer.num_epochs = 4
-    trainer.num_iterations_per_epoch = 40
+    trainer.num_iterations_per_epoch = 25
     trainer.num_val_iterations_per_epoch = 1
 
 
@@ -40,14 +40,12 @@ def stock_results(stock_model, plain_dataset, predict_with_stock, tmp_path_facto
 
 
 @pytest.fixture(scope="module")
-def averaged_logits(stock_model, plain_dataset, run_command, tmp_path_factory):
-    """From the command in a process of its own, to which nnUNet_extTrainer is not set; all folds by default."""
-    output = tmp_path_factory.mktemp("logits")
-    run_command(
-        *("nnunet_ext", "predict", "-i", plain_dataset.images, "-o", output, "-m", stock_model, "-device", "cpu"),
-        *("--average", "logits", "--save_probabilities", "--maps", "entropy", "mutual_information"),
+def averaged_logits(stock_model, plain_dataset, predict_here, tmp_path_factory):
+    """All folds by default."""
+    return predict_here(
+        *(plain_dataset.images, tmp_path_factory.mktemp("logits"), "-m", stock_model, "--average", "logits"),
+        *("--save_probabilities", "--maps", "entropy", "mutual_information"),
     )
-    return output
 
 
 def test_averaged_logits_of_folds_are_stock_nnunet_with_fp32_sums_to_the_voxel(
