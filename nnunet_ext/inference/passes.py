@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunet_ext.inference.transforms.flip import flips
+from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.inference.transforms.transform import Transform
 from nnunet_ext.models.members import Member
 from nnunet_ext.models.model import Model
@@ -48,8 +48,8 @@ def passes_of_model(
     model: Model, model_name: str, weight: float | None, *, mirroring: bool, tta_members: bool
 ) -> list[Pass]:
     """The runs of one model's network; `model_name` begins their names."""
-    transforms = flips(model.mirror_axes, enabled=mirroring)
-    groups = [[transform] for transform in transforms] if tta_members else [transforms]
+    transforms = TRANSFORM_SETS["flips" if mirroring else "none"](model.mirror_axes)
+    groups = [[transform] for transform in transforms] if tta_members else [list(transforms)]
     share = weight / (len(model.members) * len(groups)) if weight is not None else 1.0
     return [
         Pass(

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.trainers.compatibility import TrainerNameError, UsedPart, require_compatible
-from nnunet_ext.trainers.part import Claim, load
+from nnunet_ext.trainers.part import Claim, Part, load
 from nnunet_ext.trainers.parts import PARTS, RENAMED
 from nnunet_ext.trainers.stock_variants import PREFIX, claims_of, loaded_stock_words, stock_class, stock_variant
 
@@ -38,7 +38,20 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
         UnknownPartError: if a word is unknown; names the closest known ones.
         TrainerNameError: if the parts do not go together, or the name is not a trainer's.
     """
-    parts = parse(name)
+    return build_trainer_class(name, PARTS)
+
+
+def build_trainer_class(name: str, rows: Sequence[Part]) -> type[nnUNetTrainer]:
+    """The same from a table of one's own, built anew at every call.
+
+    Args:
+        name: of the trainer.
+        rows: the parts that a name may hold, in the order of inheritance.
+
+    Raises:
+        UnknownPartError, TrainerNameError: as `trainer_class`.
+    """
+    parts = parse(name, rows)
     require_compatible(name, parts)
     attributes: dict[str, Any] = {
         "__module__": __name__,
@@ -72,7 +85,7 @@ def network_words(parts: Sequence[UsedPart]) -> tuple[str, ...]:
     )
 
 
-def parse(name: str) -> list[UsedPart]:
+def parse(name: str, rows: Sequence[Part] = PARTS) -> list[UsedPart]:
     """The parts of a name in the order of inheritance: our parts as the table has them, then stock variants."""
     if not name.startswith(PREFIX):
         raise TrainerNameError(f"A trainer's name begins with {PREFIX}; found {name!r}.")
@@ -80,14 +93,14 @@ def parse(name: str) -> list[UsedPart]:
     variants: list[UsedPart] = []
     words = words_of(name)
     while words:
-        part = table_part(words[0])
+        part = table_part(words[0], rows)
         if part is None:
             part, words = stock_part(words)
             variants.append(part)
         else:
             own.append(part)
             words = words[1:]
-    return [part for row in PARTS for part in own if part.row is row] + variants
+    return [part for row in rows for part in own if part.row is row] + variants
 
 
 def words_of(name: str) -> list[str]:
@@ -95,9 +108,9 @@ def words_of(name: str) -> list[str]:
     return [word for word in name.removeprefix(PREFIX).split("_") if word]
 
 
-def table_part(word: str) -> UsedPart | None:
+def table_part(word: str, rows: Sequence[Part] = PARTS) -> UsedPart | None:
     """The part of the table that a word names, or None; refuses a number that is too small."""
-    for row in PARTS:
+    for row in rows:
         found = row.pattern.fullmatch(word)
         if not found:
             continue
