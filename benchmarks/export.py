@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,15 +28,20 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from random_model import write_folds, write_images
 from torch.nn import functional
 
-from nnunet_ext.inference.accumulation.case_sums import CaseEnsemble, PreparedCase
-from nnunet_ext.inference.accumulation.linear_resampling import resampled
+from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
+from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
+from nnunet_ext.inference.accumulation.linear_resampling import coarse_axis_of, resampled
 from nnunet_ext.inference.accumulation.slabs import assembled
+from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.inference.transforms.flip import IDENTITY
+from nnunet_ext.labels import regions_of
 from nnunet_ext.machine.allocator import keep_freed_memory
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import load_model
-from nnunet_ext.prediction_folder.case_files import write_case
+from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.case_files import ImageFormat, write_case
 from nnunet_ext.prediction_folder.case_table import CaseTable
 from nnunet_ext.prediction_folder.cases import find_cases
 
@@ -65,6 +71,7 @@ def main() -> None:
 def resampling(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str, Any]:
     """Resampling alone."""
     results = {}
+    coarse_axis = coarse_axis_of(partial(resample_data_or_seg_to_shape, **PLANNED))
     print(f"{'resampling':24}{'nnU-Net, s':>12}{'ours, s':>10}{'ratio':>8}{'difference':>12}")
     for name, spacing_mm in (("isotropic", ISOTROPIC), ("thick slices", THICK_SLICES)):
         ways: Ways = {
@@ -72,7 +79,8 @@ def resampling(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict
                 logits.numpy(), shape, spacing, spacing, **PLANNED
             ),
             "ours": lambda spacing=spacing_mm: assembled(
-                resampled(logits, shape, spacing, spacing), (len(logits), *shape)
+                resampled(logits, shape, spacing, spacing, coarse_axis),
+                (len(logits), *shape),
             ),
         }
         seconds, outcome = timed(ways, repeats)
@@ -100,17 +108,13 @@ def export(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str
         prepared = PreparedCase(tile_image(image, model.configuration.patch_size), properties)
 
         def ours(map_type: str, *, fast: bool = False) -> None:
-            ensemble = CaseEnsemble(
-                [model], [prepared], average="probabilities", with_variance=False, keep_members=False,
-                fast_resampling=fast,
-            )  # fmt: skip
-            ensemble.add(0, Pass("member", model.members[0], ((),), 1.0), logits)
-            prediction = ensemble.finish("case", maps=["entropy"], save_probabilities=False)
+            options = OutputOptions(maps=["entropy"], map_type=map_type)
+            sums = CaseSums(CaseFrame([model], [prepared]), model.labels, SumOptions(fast_resampling=fast))
+            sums.add(0, Pass("member", model.members[0], (IDENTITY,), 1.0), logits)
+            prediction = finish("case", sums, regions_of(model.dataset_json), stages_for(options, None), options)
             output = folder / f"{map_type}_{fast}"
-            write_case(
-                prediction, output, file_ending=".nii.gz", reader_writer=model.plans.image_reader_writer_class(),
-                table=CaseTable(output, keep_existing=False), map_type=map_type,
-            )  # fmt: skip
+            image_format = ImageFormat(".nii.gz", model.plans.image_reader_writer_class())
+            write_case(prediction, output, image_format, CaseTable(output, keep_existing=False), map_type)
 
         def stock(save_probabilities: bool) -> None:
             export_prediction_from_logits(

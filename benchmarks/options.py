@@ -28,6 +28,7 @@ from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.overlap import mean_dice
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.machine.allocator import keep_freed_memory
+from nnunet_ext.options import OutputOptions
 from nnunet_ext.prediction_folder.cases import find_cases
 
 
@@ -75,9 +76,10 @@ def measure(options: argparse.Namespace) -> None:
     ways = {name: way for name, way in ways.items() if options.only is None or name in ("none", *options.only)}
     outcomes = {name: Outcome() for name in ways}
     engines = {name: opened(options.m, outcomes[name], **settings, **way) for name, way in ways.items()}
-    reader = engines["none"].plans_manager.image_reader_writer_class()
-    ending = engines["none"].dataset_json["file_ending"]
-    labels = engines["none"].label_manager.foreground_labels
+    model = engines["none"].models[0]
+    reader = model.plans.image_reader_writer_class()
+    ending = model.dataset_json["file_ending"]
+    labels = model.labels.foreground_labels
     for case in find_cases(options.i, ending):
         truth = reader.read_seg(str(options.labels / f"{case.name}{ending}"))[0][0]
         box = bounding_box(truth > 0) or tuple(slice(0, size) for size in truth.shape)
@@ -85,7 +87,7 @@ def measure(options: argparse.Namespace) -> None:
         reference: np.ndarray | None = None
         for name, engine in engines.items():
             start = time.perf_counter()
-            prediction = engine.predict_case(case.name, prepared, save_probabilities=True)
+            prediction = engine.predict_case(case.name, prepared, OutputOptions(save_probabilities=True))
             outcome = outcomes[name]
             outcome.seconds.append(time.perf_counter() - start)
             reference = prediction.segmentation if reference is None else reference

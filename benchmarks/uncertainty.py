@@ -62,7 +62,7 @@ def measure(scene: Scene, members: int, repeats: int) -> dict[str, list[float]]:
             total = torch.zeros(())
             for step in engine.passes[0]:
                 total = total + engine.runners[0].logits(step, prepared.tiled)
-            return decided_labels(total, engine.label_manager)
+            return decided_labels(total, engine.models[0].labels)
 
         ways: dict[str, Callable[[], object]] = {
             "segmentation": segmentation,
