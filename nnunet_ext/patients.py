@@ -25,6 +25,21 @@ def patient_of(case: str, pattern: str | None) -> str:
     """
     if pattern is None:
         return case
+    match = expression_of(pattern).search(case)
+    if match is None or not match.group(1):
+        raise ValueError(
+            f'The pattern of patients must give every case a name; "{pattern}" finds none in "{case}". Correct the '
+            f"pattern, or rename the case."
+        )
+    return match.group(1)
+
+
+def expression_of(pattern: str) -> re.Pattern[str]:
+    """The pattern of patients, compiled; options check it before any work is done.
+
+    Raises:
+        ValueError: if it is no regular expression, or has no group.
+    """
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -35,13 +50,7 @@ def patient_of(case: str, pattern: str | None) -> str:
         raise ValueError(
             f'The pattern of patients must have a group in parentheses around the patient\'s name; found "{pattern}".'
         )
-    match = expression.search(case)
-    if match is None or not match.group(1):
-        raise ValueError(
-            f'The pattern of patients must give every case a name; "{pattern}" finds none in "{case}". Correct the '
-            f"pattern, or rename the case."
-        )
-    return match.group(1)
+    return expression
 
 
 def cases_of_one_name(cases: Iterable[str]) -> dict[str, list[str]]:

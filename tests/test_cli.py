@@ -351,3 +351,21 @@ def test_weights_that_are_missing_or_no_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must be numbers"):
         model_weights(["nowhere.json"], ["a"])
     assert model_weights(None, ["a"]) is None
+
+
+# --- patterns ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["calibrate", "-m", "nowhere", "-device", "cpu"],
+        ["evaluate", "nowhere", "nowhere"],
+        ["compare", "nowhere", "elsewhere"],
+        ["splits", "-d", "1"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_pattern_of_patients_is_checked_before_any_work(arguments, capsys):
+    assert main([*arguments, "--patients", "(patient"]) == 1
+    assert "must be a regular expression" in capsys.readouterr().err

@@ -47,6 +47,8 @@ COMMANDS = tuple(
     )
 )
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status, 0 only if all that was asked for was done."""
@@ -63,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger("nnunet_ext").setLevel(logging.INFO)
     try:
         return parsed.run(parsed)
+    except KeyboardInterrupt:
+        print(f"\nnnunet_ext {parsed.command}: interrupted. {parsed.how_to_go_on(parsed)}", file=sys.stderr)
+        return INTERRUPTED
     except (OSError, ValueError, RuntimeError) as error:
         print(f"nnunet_ext {parsed.command}: {error}", file=sys.stderr)
         return 1
@@ -86,5 +91,5 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_flags(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, how_to_go_on=command.how_to_go_on)
     return parser

@@ -9,13 +9,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: its name, a line for the overview, its flags, what it does, and an example with its output."""
+    """One subcommand.
+
+    Attributes:
+        name: of the subcommand.
+        summary: a line for the overview.
+        add_flags: adds its flags.
+        run: what it does; returns the exit status.
+        example: with its output.
+        how_to_go_on: what to say after Ctrl-C: what is complete, and how to go on.
+    """
 
     name: str
     summary: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     example: str
+    how_to_go_on: Callable[[argparse.Namespace], str] = lambda _: "Run the command again."
 
 
 def no_flags(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,14 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
+def how_to_go_on(arguments: argparse.Namespace) -> str:
+    """What is complete after Ctrl-C, and how to go on."""
+    from nnunet_ext.prediction_folder.case_table import recorded_rows
+
+    done = len(recorded_rows(Path(arguments.o)))
+    return f"{done} cases are complete in {arguments.o}; the same command with --continue_prediction does the others."
+
+
 def predict_options(arguments: argparse.Namespace) -> PredictOptions:
     """The flags as options.
 
@@ -119,4 +127,5 @@ COMMAND = Command(
   10 predicted, 0 failed: results
   $ ls results
   cases.csv  dataset.json  heart_001.nii.gz  ...  maps  plans.json  predict_args.json""",
+    how_to_go_on=how_to_go_on,
 )

@@ -31,6 +31,9 @@ def train(arguments: Sequence[str]) -> int:
     sys.argv = ["nnUNetv2_train", *arguments]
     try:
         run_training_entry()
+    except KeyboardInterrupt:
+        print("\nnnunet_ext train: interrupted. Continue from the last checkpoint with --c.", file=sys.stderr)
+        return 130
     except TrainerNameError as error:  # anything else is nnU-Net's, which shows its own trace
         print(f"nnunet_ext train: {error}", file=sys.stderr)
         return 1

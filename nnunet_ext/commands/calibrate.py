@@ -50,7 +50,8 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     prepare_process_for(device_of(options.ensemble))
     folders = chosen_model_folders(options.model)
     file = calibration_file(options.file, folders)
-    folds = options.ensemble.folds or trained_folds(folders[0], options.ensemble.members)
+    folds: Sequence[int | str]
+    folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     dataset = TrainingData.open(folders[0], options.splits)
     cases_of_fold = {}
     for fold in folds:

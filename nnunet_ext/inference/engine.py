@@ -30,7 +30,7 @@ from nnunet_ext.inference.runtimes.runtime import Runtime
 from nnunet_ext.inference.sliding_window import Tile, tile_image
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
-from nnunet_ext.machine.devices import fastest_device
+from nnunet_ext.machine.devices import fastest_device, usable_device
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import (
     Model,
@@ -94,6 +94,11 @@ class EnsembleEngine:
         self.passes = passes_of(
             self.models, options.model_weights, mirroring=options.use_mirroring, tta_members=options.tta_members
         )
+        if options.tta_members and self.passes_per_case == sum(len(model.members) for model in self.models):
+            logger.warning(
+                "--tta-members adds nothing: the members were trained without mirroring, so there is one way to look "
+                "at an image. More folds, samples or mc-dropout give more members."
+            )
         if calibration is not None:
             calibration.require_settings(self.settings)
             calibration.require_members(
@@ -301,8 +306,12 @@ class EnsembleEngine:
 
 
 def device_of(options: EnsembleOptions) -> torch.device:
-    """Where an ensemble runs: as its options say, else the fastest device that is there."""
-    return fastest_device() if options.device is None else torch.device(options.device)
+    """Where an ensemble runs: as its options say, else the fastest device that is there.
+
+    Raises:
+        ValueError: if CUDA is asked for and torch finds none.
+    """
+    return fastest_device() if options.device is None else usable_device(torch.device(options.device))
 
 
 def open_models(folders: Sequence[Path], options: EnsembleOptions) -> list[Model]:
@@ -310,7 +319,7 @@ def open_models(folders: Sequence[Path], options: EnsembleOptions) -> list[Model
     device = device_of(options)
     load = partial(
         load_model,
-        folds=options.folds,
+        folds=options.fold_list,
         rule=MemberRule.parse(options.members),
         device=device,
         trust=options.trust_checkpoints,

@@ -16,14 +16,19 @@ def fastest_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def prepare_process_for(device: torch.device) -> None:
-    """All cores and kept memory for a CPU; one core for a GPU, where threads do not help nnU-Net (as stock sets it).
+def usable_device(device: torch.device) -> torch.device:
+    """The device itself.
 
     Raises:
-        ValueError: if CUDA is asked for and torch finds none.
+        ValueError: if it is a CUDA device and torch finds none.
     """
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("-device cuda needs a CUDA device, and torch finds none. Use -device cpu.")
+    return device
+
+
+def prepare_process_for(device: torch.device) -> None:
+    """All cores and kept memory for a CPU; one core for a GPU, where threads do not help, as stock sets it."""
     torch.set_num_threads(usable_cores() if device.type == "cpu" else 1)
     if device.type == "cpu":
         keep_freed_memory()

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from nnunet_ext.options.choices import require_choice, require_share
 from nnunet_ext.options.models import ModelChoice
 from nnunet_ext.options.prediction import EnsembleOptions
+from nnunet_ext.patients import expression_of
 
 TemperatureKind = Literal["global", "per-class"]
 
@@ -60,6 +61,9 @@ class CalibrateOptions:
         splits: file with the splits of the training; None takes `splits_final.json` in `nnUNet_preprocessed`.
         patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
         previous_stage: folder with the segmentations of a cascade's first stage.
+
+    Raises:
+        ValueError: if the pattern is no regular expression with a group.
     """
 
     model: ModelChoice
@@ -69,6 +73,10 @@ class CalibrateOptions:
     splits: Path | None = None
     patients: str | None = None
     previous_stage: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.patients is not None:
+            expression_of(self.patients)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class SplitOptions:
         overwrite: whether splits that are there may be replaced.
 
     Raises:
-        ValueError: if there are fewer than two folds.
+        ValueError: if there are fewer than two folds, or the pattern is no regular expression with a group.
     """
 
     dataset: str
@@ -96,5 +104,6 @@ class SplitOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        expression_of(self.patients)
         if self.folds < 2:
             raise ValueError(f"A cross-validation has at least 2 folds; found {self.folds}.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nnunet_ext.options.choices import require_choice, require_share
+from nnunet_ext.patients import expression_of
 
 AbsentRule = Literal["leave-out", "perfect"]
 EndVariant = Literal["paper", "strict"]
@@ -114,6 +115,8 @@ class EvaluationOptions:
     map_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.patients is not None:
+            expression_of(self.patients)
         if not self.predictions:
             raise ValueError("An evaluation needs a folder of predictions; found none.")
         if len(self.predictions) > 1 and self.output is None:
@@ -178,6 +181,8 @@ class CompareOptions:
     output: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.patients is not None:
+            expression_of(self.patients)
         if len(self.methods) < 2:
             raise ValueError(
                 f"A comparison needs two methods or more; found {', '.join(self.methods) or 'none'}. Name an "

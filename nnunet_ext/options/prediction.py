@@ -29,7 +29,7 @@ class EnsembleOptions:
     """How an ensemble is put together and where it runs.
 
     Attributes:
-        folds: of every model folder; None takes those that have members.
+        folds: of every model folder, one or several; None takes those that have members.
         members: "final", "best", "samples", "last-cycle" or a file pattern, each with an optional :COUNT, or
             "mc-dropout" with an optional :COUNT.
         device: "cuda", "cpu", "mps" or a device of torch's; None takes the fastest that is there.
@@ -54,7 +54,7 @@ class EnsembleOptions:
             with averaged logits.
     """
 
-    folds: Sequence[int | str] | None = None
+    folds: Sequence[int | str] | int | str | None = None
     members: str = "final"
     device: Any = None
     average: Average = "probabilities"
@@ -68,6 +68,13 @@ class EnsembleOptions:
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
     allow_tqdm: bool = True
+
+    @property
+    def fold_list(self) -> list[int | str] | None:
+        """The folds as a list, also of a single one; None takes those that have members."""
+        if self.folds is None:
+            return None
+        return [self.folds] if isinstance(self.folds, (int, str)) else list(self.folds)
 
     def __post_init__(self) -> None:
         require_choice("average", self.average, AVERAGES)

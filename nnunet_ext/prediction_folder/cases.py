@@ -34,7 +34,12 @@ def find_cases(folder: Path, file_ending: str, previous_stage_folder: Path | Non
 
     Raises:
         FileNotFoundError: if the folder does not exist, or holds no such file.
+        NotADirectoryError: if it is a file.
     """
+    if folder.is_file():
+        raise NotADirectoryError(
+            f"Images are read from a folder; {folder} is a file. Give its folder, or put it into one of its own."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"The input folder must exist; {folder} does not.")
     pattern = re.compile(rf"(.+)_\d{{4}}{re.escape(file_ending)}")

@@ -130,6 +130,26 @@ def test_an_engine_is_whole_when_it_is_constructed(two_models):
         EnsembleEngine([], EnsembleOptions(device="cpu"))
 
 
+def test_mirrored_copies_as_members_of_a_model_that_did_not_mirror_are_said_to_add_nothing(make_model_folder, caplog):
+    folder = make_model_folder("plain", mirror_axes=None)
+    EnsembleEngine.from_model_folders(folder, device="cpu", tta_members=True)
+    assert "--tta-members adds nothing" in caplog.text
+    caplog.clear()
+    EnsembleEngine.from_model_folders(make_model_folder("mirroring"), device="cpu", tta_members=True)
+    assert not caplog.records
+
+
+def test_a_single_fold_needs_no_list(make_model_folder):
+    engine = EnsembleEngine.from_model_folders(make_model_folder(folds=(0, 1)), device="cpu", folds=0)
+    assert [member.name for member in engine.models[0].members] == ["fold_0/checkpoint_final"]
+
+
+def test_cuda_without_a_gpu_is_refused_in_python_as_on_the_command_line(make_model_folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"torch finds none\. Use -device cpu"):
+        EnsembleEngine.from_model_folders(make_model_folder(), device="cuda")
+
+
 # --- memory of a GPU: no GPU is needed, the device is only a name here ---
 
 

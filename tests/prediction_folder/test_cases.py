@@ -80,3 +80,10 @@ def test_cases_are_taken_from_a_folder_or_from_a_list_of_files(tmp_path):
     )
     assert of_folder == of_list
     assert of_list[0].previous_stage == tmp_path / "stage" / "a.nii.gz"
+
+
+def test_a_file_instead_of_a_folder_is_called_a_file(tmp_path):
+    file = tmp_path / "heart_0000.nii.gz"
+    file.touch()
+    with pytest.raises(NotADirectoryError, match=r"read from a folder; .*heart_0000.nii.gz is a file"):
+        find_cases(file, ".nii.gz")
