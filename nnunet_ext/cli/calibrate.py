@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
 
@@ -70,6 +70,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     from nnunet_ext.calibration.text import calibration_lines
     from nnunet_ext.commands.calibrate import calibrate_model
 
+    log_progress()
     calibration, file = calibrate_model(calibrate_options(arguments))
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,3 +128,8 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
         return [float(text) for text in texts]
     except (TypeError, ValueError) as error:
         raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
+
+
+def log_progress() -> None:
+    """Lets a command log a line per case, or per fold."""
+    logging.getLogger("nnunet_ext.progress").setLevel(logging.INFO)

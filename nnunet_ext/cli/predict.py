@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
 
@@ -58,12 +58,12 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.predict import predict_folder
+    from nnunet_ext.inference.outcome_text import closing_lines
 
+    if arguments.disable_progress_bar:
+        log_progress()
     outcome = predict_folder(predict_options(arguments))
-    done = f"{len(outcome.predicted)} predicted" + (
-        f", {len(outcome.skipped)} complete before" if outcome.skipped else ""
-    )
-    print(f"{done}, {len(outcome.failed)} failed: {arguments.o}")
+    print(*closing_lines(outcome, Path(arguments.o)), sep="\n")
     for name, message in outcome.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
     return 1 if outcome.failed else 0
@@ -123,8 +123,11 @@ COMMAND = Command(
     predict,
     """example:
   $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d
-  heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
+  case 10 of 10: heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
   10 predicted, 0 failed: results
+    members: 5 per case
+    open first: heart_007
+    table: results/cases.csv
   $ ls results
   cases.csv  dataset.json  heart_001.nii.gz  ...  maps  plans.json  predict_args.json""",
     how_to_go_on=how_to_go_on,

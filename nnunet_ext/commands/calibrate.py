@@ -17,6 +17,7 @@ from nnunet_ext.commands.training_cases import splits_file, training_files
 from nnunet_ext.evaluation.folder import Dataset, open_dataset
 from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
+from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.labels import LabelScheme
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
@@ -66,6 +67,7 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     for fold, cases in cases_of_fold.items():
         engine = EnsembleEngine.from_model_folders(folders, options.ensemble, folds=[fold])
         settings = engine.settings
+        progress_logger.info("fold %s: %d cases that its members have not seen", fold, len(cases))
         members += [member.record() for model in engine.models for member in model.members]
         sink = CaseCollector(dataset, str(fold), options.patients)
         outcome = engine.predict_cases(cases, sink, OutputOptions(maps=(), save_probabilities=True))

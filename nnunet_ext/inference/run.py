@@ -32,6 +32,7 @@ Prepare = Callable[[Case], list[PreparedCase]]
 Predict = Callable[[Case, list[PreparedCase], tqdm], CasePrediction]
 
 logger = logging.getLogger(__name__)
+progress_logger = logging.getLogger("nnunet_ext.progress")  # a line per case, for logs of batch jobs
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,20 @@ class RunOutcome:
         predicted: names of the cases predicted now.
         skipped: names of those that an earlier run had completed.
         failed: name to message of those that could not be predicted.
+        rows: name to the row of `cases.csv` of those that were predicted now.
         predictions: the results themselves, only where no output folder was given.
     """
 
     predicted: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, dict[str, object]] = field(default_factory=dict)
     predictions: list[CasePrediction] = field(default_factory=list)
+
+    def done(self, case: str, row: dict[str, object]) -> None:
+        """Records a case that was predicted, and written where there is a folder."""
+        self.predicted.append(case)
+        self.rows[case] = row
 
     def fail(self, case: str, error: BaseException) -> None:
         """Records why a case has no result; an error that is not about the input goes to the log with its trace."""
@@ -89,14 +97,15 @@ def run_cases(
         pace: what happens beside the prediction.
     """
     outcome = RunOutcome()
-    waiting: list[tuple[str, Future[None]]] = []
+    waiting: list[tuple[str, Future[dict[str, object]]]] = []
     with (
         tqdm(total=len(cases) * pace.passes_per_case, disable=not pace.show_progress, unit="member") as progress,
         ThreadPoolExecutor(max_workers=1) as disk,
         closing(_prepared(cases, prepare, ahead=pace.prepare_ahead)) as prepared_cases,
     ):
-        for case, prepared in prepared_cases:
-            progress.set_description(case.name)
+        for number, (case, prepared) in enumerate(prepared_cases, start=1):
+            progress.set_description(f"case {number} of {len(cases)}: {case.name}")
+            progress_logger.info("case %d of %d: %s", number, len(cases), case.name)
             try:
                 prediction = predict(case, prepared(), progress)
             except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
@@ -104,9 +113,9 @@ def run_cases(
                 continue
             if sink is None:
                 outcome.predictions.append(prediction)
-                outcome.predicted.append(case.name)
+                outcome.done(case.name, prediction.row)
                 continue
-            waiting.append((case.name, disk.submit(sink.write, prediction)))
+            waiting.append((case.name, disk.submit(written_row, sink, prediction)))
             while len(waiting) > (MOST_WAITING_FOR_DISK if pace.write_behind else 0):
                 _collect(*waiting.pop(0), outcome)
         for name, written in waiting:
@@ -122,13 +131,18 @@ def _result(prepared: Future[list[PreparedCase]]) -> list[PreparedCase]:
     return prepared.result()
 
 
-def _collect(name: str, written: Future[None], outcome: RunOutcome) -> None:
+def written_row(sink: CaseSink, prediction: CasePrediction) -> dict[str, object]:
+    """Lets the sink take a case, and keeps of it only its row."""
+    sink.write(prediction)
+    return prediction.row
+
+
+def _collect(name: str, written: Future[dict[str, object]], outcome: RunOutcome) -> None:
     error = written.exception()  # waits
     if isinstance(error, (Exception, SystemExit)):
         outcome.fail(name, error)
     else:
-        written.result()
-        outcome.predicted.append(name)
+        outcome.done(name, written.result())
 
 
 def _prepared(

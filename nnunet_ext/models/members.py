@@ -174,6 +174,12 @@ def find_members(
     if rule.name in SAMPLE_RULES:
         require_recorded_files(members)
     require_same_model(members)
+    if any(path.name == POSTERIOR_FILE for path in files):
+        logger.warning(
+            "%s holds a whole ensemble as one network: here it is one member, without agreement and mutual "
+            "information. Use --members samples to count its members.",
+            POSTERIOR_FILE,
+        )
     return [draw for member in members for draw in dropout_members(member, rule.dropout_draws)] or members
 
 

@@ -120,6 +120,10 @@ def calibrate(model: Path, stand_in: type[StandIn]) -> Callable[..., int]:
     return lambda *flags: main(["calibrate", "-m", str(model), "-device", "cpu", "--disable_progress_bar", *flags])
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
 def arguments_of(*flags: str) -> Any:
     return build_parser().parse_args(["calibrate", *flags])
 
@@ -203,15 +207,20 @@ def test_patients_who_were_trained_on_cannot_judge(calibrate, torn, model, stand
 def test_names_that_look_like_cases_of_one_patient_are_warned_about(calibrate, torn, caplog):
     """Nothing is known, so nothing is refused."""
     assert calibrate("--splits", torn) == 0
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert "p00_ed and p00_es" in record.getMessage()
-    assert "--patients '(.+)[_-]'" in record.getMessage()
+    (warning,) = warnings_of(caplog)
+    assert "p00_ed and p00_es" in warning
+    assert "--patients '(.+)[_-]'" in warning
+
+
+def test_the_fold_that_is_predicted_is_named(calibrate, caplog):
+    assert calibrate() == 0
+    messages = [record.getMessage() for record in caplog.records if record.name == "nnunet_ext.progress"]
+    assert messages == [f"fold {fold}: 10 cases that its members have not seen" for fold in (0, 1)]
 
 
 def test_named_patients_are_not_warned_about(calibrate, caplog):
     assert calibrate("--patients", "(p[0-9]+)_") == 0
-    assert not caplog.records
+    assert not warnings_of(caplog)
 
 
 # --- refusals ---

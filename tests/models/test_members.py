@@ -470,3 +470,12 @@ def test_a_stride_of_draws_means_nothing():
 def test_a_network_without_dropout_is_refused(make_model_folder):
     with pytest.raises(MemberError, match=r"needs a network with dropout layers; .*-tr nnUNetTrainerMCDropout"):
         load_model(make_model_folder(), None, MemberRule.parse("mc-dropout:3"), device=torch.device("cpu"))
+
+
+def test_the_posterior_as_a_member_is_said_to_be_one_network(make_model_folder, write_checkpoint, caplog):
+    folder = make_model_folder()
+    write_checkpoint(folder, 0, "checkpoint_posterior.pth")
+    find_members(folder, None, MemberRule.parse("final"))
+    assert not caplog.records
+    find_members(folder, None, MemberRule.parse("checkpoint_posterior.pth"))
+    assert "Use --members samples to count its members" in caplog.text

@@ -100,6 +100,8 @@ class Streaming(StackLoading):
                 'Use mixture = "log".'
             )
         streaming.declare_regions(self.label_manager.has_regions)
+        weights = "the memory of the stack" if self.weighting == "memory" else "fixed weights"
+        self.print_to_log_file(f"Streaming: {self.classifiers} classifiers as one network, mixed by {weights}.")
         return streaming
 
     def on_train_epoch_start(self) -> None:
