@@ -27,6 +27,7 @@ from nnunet_ext.options import MapType, OutputOptions
 from nnunet_ext.prediction_folder.case_table import CaseTable, write_text_shared
 from nnunet_ext.prediction_folder.map_files import map_file_ending, write_map
 from nnunet_ext.prediction_folder.packing import write_whole
+from nnunet_ext.prediction_folder.provenance import RECORD_NAME
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def write_run_description(
     *,
     arguments: dict[str, Any],
     members: list[dict[str, Any]],
+    ensemble: dict[str, Any],
     dataset_json: dict[str, Any],
     plans: dict[str, Any],
 ) -> None:
@@ -170,14 +172,15 @@ def write_run_description(
         output_folder: The prediction folder; made if it is missing.
         arguments: The run's arguments. What JSON cannot hold (paths, devices) is written as text.
         members: One dict a member: its name, file, hash and so on.
+        ensemble: How the members are put together, see `Provenance.record`.
         dataset_json: The model's `dataset.json`.
         plans: The model's plans.
     """
     folder = Path(output_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    description = {"arguments": arguments, "versions": _versions(), "members": members}
+    description = {"arguments": arguments, "versions": _versions(), "ensemble": ensemble, "members": members}
     # Several parts of one prediction start at the same time and write the same files.
-    write_text_shared(json.dumps(description, indent=2, default=_json_value) + "\n", folder / "predict_args.json")
+    write_text_shared(json.dumps(description, indent=2, default=_json_value) + "\n", folder / RECORD_NAME)
     write_text_shared(json.dumps(dataset_json, indent=4, default=_json_value), folder / "dataset.json")
     write_text_shared(json.dumps(plans, indent=4, default=_json_value), folder / "plans.json")
 

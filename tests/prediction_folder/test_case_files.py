@@ -328,6 +328,7 @@ def test_run_description(tmp_path: Path) -> None:
         tmp_path / "out",
         arguments={"i": Path("images"), "device": torch.device("cpu"), "step_size": np.float32(0.5)},
         members=[{"name": "fold_0/checkpoint_final", "sha256": "ab12"}],
+        ensemble={"average": "logits", "members_averaged": 1},
         dataset_json=dataset_json,
         plans=plans,
     )
@@ -336,6 +337,7 @@ def test_run_description(tmp_path: Path) -> None:
     description = json.loads((tmp_path / "out" / "predict_args.json").read_text())
     assert description["arguments"] == {"i": "images", "device": "cpu", "step_size": 0.5}
     assert description["members"] == [{"name": "fold_0/checkpoint_final", "sha256": "ab12"}]
+    assert description["ensemble"] == {"average": "logits", "members_averaged": 1}
     assert set(description["versions"]) == {"nnunet_ext", "nnunetv2", "torch", "numpy", "python"}
     assert description["versions"]["nnunet_ext"] == nnunet_ext.__version__
     assert description["versions"]["numpy"] == np.__version__
