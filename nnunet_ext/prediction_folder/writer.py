@@ -80,14 +80,14 @@ class CaseWriter:
         self._alone = options.num_parts == 1
         self._lock = OutputLock(output, part_id=options.part_id, num_parts=options.num_parts)
         try:
-            self._require_same_ensemble(record.provenance)
+            keep_existing = self._is_of_the_same_ensemble(record.provenance)
             self.table = CaseTable(
                 output,
                 part_id=options.part_id,
                 num_parts=options.num_parts,
-                keep_existing=options.continue_prediction,
+                keep_existing=keep_existing,
             )
-            self.judged = {row["case"] for row in recorded_rows(output) if row.get("verdict")}
+            self._rows_before = {row["case"]: row for row in recorded_rows(output)}
             write_run_description(
                 output,
                 arguments=record.arguments,
@@ -106,8 +106,12 @@ class CaseWriter:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def _require_same_ensemble(self, wanted: Provenance) -> None:
-        """Before anything is written; what a run without results left is no results."""
+    def _is_of_the_same_ensemble(self, wanted: Provenance) -> bool:
+        """Whether there are results to keep, asked before anything is written.
+
+        Raises:
+            OtherEnsembleError: if there are results, but of another ensemble.
+        """
         found = read_provenance(self.output)
         # Every predictor describes the dataset; images alone, of a prediction in place, are no results.
         described = found is not None or (self.output / "dataset.json").is_file()
@@ -115,6 +119,8 @@ class CaseWriter:
         # The other parts of a prediction have no results at first, but they run.
         if has_results or (found is not None and not self._alone):
             require_same_ensemble(self.output, found, wanted)
+            return True
+        return False
 
     def clear(self, cases: Sequence[Case]) -> None:
         """Removes what killed runs left under temporary names, a part only what is of its cases; whole files stay."""
@@ -124,8 +130,9 @@ class CaseWriter:
             remove_leftovers(case.name, self.output)
 
     def has(self, case: Case) -> bool:
-        """Whether all files of the case are there and, with a calibration, its verdict."""
-        if self.contents.verdict and case.name not in self.judged:
+        """Whether all files of the case and its row are there and, with a calibration, its verdict."""
+        row = self._rows_before.get(case.name)
+        if row is None or (self.contents.verdict and not row.get("verdict")):
             return False
         return is_complete(case.name, self.output, self.image_format, self.contents)
 

@@ -1,4 +1,4 @@
-"""An output folder is of one ensemble: another one is refused, and nothing of the folder changes."""
+"""An output folder is of one ensemble, and the files of a case are of one run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.prediction_folder.case_table import read_cases
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, OtherEnsembleError
 
 Opened = Callable[..., EnsemblePredictor]
@@ -114,3 +115,46 @@ def test_images_may_lie_in_the_output_folder(opened, images_of):
     images = images_of("a", "b")
     assert opened().predict_from_files(images, images).predicted == ["a", "b"]
     assert opened().predict_from_files(images, images, overwrite=False).skipped == ["a", "b"]
+
+
+# --- the same ensemble again ---
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_cases_of_another_run_keep_their_rows_and_files(opened, images_of, output, tmp_path, overwrite):
+    opened().predict_from_files(images_of("b"), output, overwrite=overwrite)
+    opened().predict_from_files(images_of("a", "b"), tmp_path / "at once")
+    together, at_once = content(output), content(tmp_path / "at once")
+    assert together["cases.csv"] == at_once["cases.csv"]
+    assert list(together) == list(at_once)
+
+
+def test_parts_keep_the_rows_of_another_run(opened, images_of, output):
+    images = images_of("b", "c")
+    for part in (1, 0):
+        opened().predict_from_files(images, output, num_parts=2, part_id=part)
+    assert [row["case"] for row in read_cases(output / "cases.csv")] == ["a", "b", "c"]
+
+
+def test_what_is_not_written_again_of_a_case_is_removed(opened, images_of, tmp_path):
+    both, everything = tmp_path / "out", {"save_members": True, "maps": ["entropy", "variance"]}
+    opened().predict_from_files(images_of("a", "b"), both, save_probabilities=True, **everything)
+    opened().predict_from_files(images_of("a"), both, maps=["entropy"])
+    names = [path.relative_to(both).as_posix() for path in both.rglob("a.*")]
+    assert sorted(names) == ["a.nii.gz", "maps/entropy/a.nii.gz"]
+    assert len(list(both.rglob("b.*"))) == 1 + 2 + 2 + 2  # segmentation, npz and pkl, two maps, two members
+
+
+def test_a_case_without_a_row_is_predicted_again(opened, images_of, output):
+    (output / "cases.csv").write_text("case,members\n")
+    assert opened().predict_from_files(images_of("a"), output, overwrite=False).predicted == ["a"]
+    assert [row["case"] for row in read_cases(output / "cases.csv")] == ["a"]
+
+
+def test_a_case_that_fails_keeps_the_files_and_the_row_of_before(opened, images_of, output):
+    """They are of one run, and the command says that the case failed."""
+    before = content(output)
+    images = images_of("a")
+    (images / "a_0000.nii.gz").write_bytes(b"no image")
+    assert list(opened().predict_from_files(images, output).failed) == ["a"]
+    assert content(output) == before
