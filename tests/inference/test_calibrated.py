@@ -32,6 +32,7 @@ from nnunet_ext.labels import regions_of
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, load_model
 from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.provenance import OtherEnsembleError
 
@@ -266,6 +267,7 @@ def test_a_folder_of_another_calibration_or_of_none_is_refused(folder, images, t
     without_mask = opened(folder, calibration=replace(calibration, mask=None))
     with pytest.raises(OtherEnsembleError, match=r"calibration: found [0-9a-f]{12}, asked for [0-9a-f]{12}"):
         without_mask.predict_from_files(images, tmp_path / "calibrated", continue_prediction=True)
+    require_agreement(tmp_path / "calibrated")
     calibration.save(tmp_path / "copy.json")
     copy = opened(folder, calibration=Calibration.load(tmp_path / "copy.json"))
     assert copy.predict_from_files(images, tmp_path / "calibrated", continue_prediction=True).skipped == ["c0", "c1"]

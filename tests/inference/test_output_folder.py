@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nnunet_ext.inference import EnsemblePredictor
+from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_table import read_cases
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, OtherEnsembleError
 
@@ -70,6 +71,12 @@ def test_another_ensemble_is_refused_and_changes_nothing(opened, images_of, outp
         with pytest.raises(OtherEnsembleError, match=difference):
             opened(**settings).predict_from_files(images_of("a"), output, overwrite=overwrite)
     assert content(output) == before
+
+
+@pytest.mark.parametrize("settings", [settings for settings, _ in OTHERS], ids=lambda settings: next(iter(settings)))
+def test_a_folder_that_was_just_predicted_agrees_with_its_record(opened, images_of, tmp_path, settings):
+    opened(**settings).predict_from_files(images_of("a", "b"), tmp_path / "out")
+    require_agreement(tmp_path / "out")
 
 
 def test_a_part_of_another_ensemble_is_refused(opened, images_of, tmp_path):
