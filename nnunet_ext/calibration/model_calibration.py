@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,9 +99,15 @@ class Calibration:
                     f"Was it trained again? Run nnunet_ext calibrate again."
                 )
 
-    def save(self, file: Path) -> None:
-        """Writes the file, atomically."""
-        content = {
+    @property
+    def sha256(self) -> str:
+        """Of the content, the same for a calibration in memory and for every copy of its file."""
+        text = json.dumps(without_nan(self.as_json()), sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """What `save` writes."""
+        return {
             "format": FORMAT,
             "settings": self.settings,
             "fitted_on": self.fitted_on,
@@ -112,7 +119,10 @@ class Calibration:
             "mask": None if self.mask is None else self.mask.as_json(),
             "cases": list(self.cases),
         }
-        write_json(without_nan(content), file)
+
+    def save(self, file: Path) -> None:
+        """Writes the file, atomically."""
+        write_json(without_nan(self.as_json()), file)
 
     @classmethod
     def load(cls, file: Path) -> Calibration:

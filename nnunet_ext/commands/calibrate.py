@@ -25,6 +25,7 @@ from nnunet_ext.models.members import MemberRule, folders_with_members
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import CalibrateOptions, OutputOptions
 from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name, patient_of
+from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
 from nnunet_ext.splits import Split, read_splits
@@ -45,9 +46,12 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     Raises:
         TrainedOnError: if the members that would judge a case were trained on it, or on another one of its patient.
         CalibrationFailedError: if a case could not be predicted.
-        ValueError: if options contradict each other, or there are too few cases.
+        ValueError: if options contradict each other, there are too few cases, or the folder of a cascade's first
+            stage contradicts itself.
     """
     require_confidence(options.fit.confidence)
+    if options.previous_stage is not None:
+        require_agreement(options.previous_stage)
     prepare_process_for(device_of(options.ensemble))
     folders = chosen_model_folders(options.model)
     file = calibration_file(options.file, folders)

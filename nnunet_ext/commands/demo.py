@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -101,6 +102,7 @@ def run_demo(folder: Path, *, say: Say) -> None:
         training_cases=TRAINING_CASES,
         test_cases=TEST_CASES_A_VENDOR,
     )
+    shutil.rmtree(folder / "predictions", ignore_errors=True)  # of an earlier demo, whose members are others
     steps = demo_steps(dataset, folder)
     for number, step in enumerate(steps, 1):
         run_step(step, folder / "logs", environment, label=f"[{number}/{len(steps)}]", say=say)

@@ -22,6 +22,7 @@ from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
 from nnunet_ext.machine.devices import usable_cores
 from nnunet_ext.options import DatasetFiles, EndVariant, EvaluationOptions, JudgeOptions
 from nnunet_ext.patients import patient_of
+from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_table import recorded_rows
 
 DATASET = "dataset.json"
@@ -48,8 +49,10 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
 
     Raises:
         FileNotFoundError: if a folder or the dataset's description is missing.
-        ValueError: if an option does not fit the data.
+        ValueError: if an option does not fit the data, or a folder contradicts itself.
     """
+    for predictions in (*options.predictions, *options.other):
+        require_agreement(predictions)
     dataset = dataset_of(options.predictions, options.truths, options.described_by, options.map_labels)
     evaluation = compared_with_truth(options.truths, options.predictions, dataset, options.judge)
     # none in a folder that stock nnU-Net wrote

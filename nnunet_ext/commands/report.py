@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.commands.evaluate import compared_with_truth, dataset_of
 from nnunet_ext.options import ReportOptions
-from nnunet_ext.report.data import RUN_FILE, OperatingPoint, gather
+from nnunet_ext.prediction_folder.agreement import require_agreement
+from nnunet_ext.prediction_folder.provenance import RECORD_NAME, recorded_provenance
+from nnunet_ext.report.data import OperatingPoint, gather
 from nnunet_ext.report.page import write_report
+
+logger = logging.getLogger(__name__)
 
 
 def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
@@ -21,9 +26,10 @@ def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
 
     Raises:
         FileNotFoundError: if a folder or a file is missing.
-        ValueError: if the folder has no cases.
+        ValueError: if the folder has no cases, or contradicts itself.
     """
     predictions, truths = options.predictions, options.truths
+    require_agreement(predictions)
     evaluation = None
     if truths is not None:
         dataset = dataset_of([predictions], truths, options.described_by)
@@ -44,15 +50,25 @@ def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
 
 
 def applied_calibration(predictions: Path) -> Calibration | None:
-    """The calibration that a folder was predicted with; None if it was without, or the file is not here."""
-    description = predictions / RUN_FILE
+    """The calibration that a folder was predicted with; None if it was without, or the file is not here any more."""
+    description = predictions / RECORD_NAME
     run: dict[str, Any] = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
     chosen = run.get("arguments", {}).get("calibrated")
     if not chosen:
         return None
     # a member's file is MODEL/fold_0/checkpoint_final.pth
     file = Path(chosen) if isinstance(chosen, str) else Path(run["members"][0]["file"]).parents[1] / FILE_NAME
-    return Calibration.load(file) if file.is_file() else None
+    calibration = Calibration.load(file) if file.is_file() else None
+    applied = recorded_provenance(run).settings.get("calibration")
+    if calibration is not None and applied is not None and applied != calibration.sha256:
+        logger.warning(
+            "%s is another calibration than the one that %s was predicted with: the page is without calibration "
+            "cases and operating point. Predict into another folder to use it.",
+            file,
+            predictions,
+        )
+        return None
+    return calibration
 
 
 def operating_point(calibration: Calibration | None) -> OperatingPoint | None:

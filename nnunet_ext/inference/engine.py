@@ -43,6 +43,7 @@ from nnunet_ext.models.model import (
 from nnunet_ext.options import EnsembleOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CaseContents, CasePrediction
 from nnunet_ext.prediction_folder.cases import Case, cases_from
+from nnunet_ext.prediction_folder.provenance import Provenance, provenance_of
 from nnunet_ext.prediction_folder.writer import CaseWriter, RunRecord, output_of
 
 if TYPE_CHECKING:
@@ -150,6 +151,18 @@ class EnsembleEngine:
             "step_size": options.tile_step_size,
         } | {name: value for name, value in optional.items() if value}  # without them as before there were any
 
+    @property
+    def provenance(self) -> Provenance:
+        """What makes up the ensemble, for the record of a prediction folder."""
+        calibration = self.calibration
+        return provenance_of(
+            self.options,
+            [member.record() for model in self.models for member in model.members],
+            members_averaged=self.passes_per_case,
+            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
+            calibration=None if calibration is None else calibration.sha256,
+        )
+
     def predict_from_files(
         self,
         source: str | Path | Sequence[Sequence[str]],
@@ -173,6 +186,7 @@ class EnsembleEngine:
             ValueError: if the options contradict each other, or a cascade lacks its first stage.
             FileNotFoundError: if the input folder holds no image.
             OutputInUseError: if another run writes the output folder.
+            OtherEnsembleError: if the output folder holds the results of another ensemble.
         """
         options = replace(options or OutputOptions(), **fields)
         sum_options(self.options, options)  # refuses now what no case could do
@@ -301,7 +315,7 @@ class EnsembleEngine:
             verdict=calibration is not None,
         )
         members = [member.record() for model in self.models for member in model.members]
-        record = RunRecord(arguments, members, first.dataset_json, first.plans.plans)
+        record = RunRecord(arguments, members, self.provenance, first.dataset_json, first.plans.plans)
         return CaseWriter(folder, contents, record, first.plans.image_reader_writer_class())
 
 

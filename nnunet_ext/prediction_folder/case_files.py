@@ -25,8 +25,11 @@ import nnunet_ext
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path
 from nnunet_ext.options import MapType, OutputOptions
 from nnunet_ext.prediction_folder.case_table import CaseTable, write_text_shared
-from nnunet_ext.prediction_folder.map_files import map_file_ending, write_map
+from nnunet_ext.prediction_folder.map_files import TIFF_ENDINGS, map_file_ending, write_map
 from nnunet_ext.prediction_folder.packing import write_whole
+from nnunet_ext.prediction_folder.provenance import RECORD_NAME
+
+SPACING_ENDING = ".json"  # of the file that nnU-Net puts beside a 3D TIFF
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def write_case(
 ) -> None:
     """Writes a case's segmentation, maps, probabilities, member segmentations and its row of the table.
 
-    Nothing of an earlier prediction of the case is touched before all new files are written and checked.
+    Nothing of an earlier prediction of the case is touched before all new files are written and checked. Then those
+    of its files that are not written again are removed, so that the files of a case are of one prediction.
 
     Args:
         prediction: The case.
@@ -117,7 +121,12 @@ def write_case(
         # An earlier segmentation would mark the case as complete while its other files change.
         segmentation.unlink(missing_ok=True)
         table.add({**prediction.row, "case": prediction.case})
+        _remove_outdated(prediction.case, folder, image_format.file_ending, staging)
         _publish(staging, folder, last=segmentation)
+    except BaseException:
+        if not _segmentation_path(folder, prediction.case, image_format.file_ending).is_file():
+            table.discard(prediction.case)
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -161,6 +170,7 @@ def write_run_description(
     *,
     arguments: dict[str, Any],
     members: list[dict[str, Any]],
+    ensemble: dict[str, Any],
     dataset_json: dict[str, Any],
     plans: dict[str, Any],
 ) -> None:
@@ -170,14 +180,15 @@ def write_run_description(
         output_folder: The prediction folder; made if it is missing.
         arguments: The run's arguments. What JSON cannot hold (paths, devices) is written as text.
         members: One dict a member: its name, file, hash and so on.
+        ensemble: How the members are put together, see `Provenance.record`.
         dataset_json: The model's `dataset.json`.
         plans: The model's plans.
     """
     folder = Path(output_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    description = {"arguments": arguments, "versions": _versions(), "members": members}
+    description = {"arguments": arguments, "versions": _versions(), "ensemble": ensemble, "members": members}
     # Several parts of one prediction start at the same time and write the same files.
-    write_text_shared(json.dumps(description, indent=2, default=_json_value) + "\n", folder / "predict_args.json")
+    write_text_shared(json.dumps(description, indent=2, default=_json_value) + "\n", folder / RECORD_NAME)
     write_text_shared(json.dumps(dataset_json, indent=4, default=_json_value), folder / "dataset.json")
     write_text_shared(json.dumps(plans, indent=4, default=_json_value), folder / "plans.json")
 
@@ -257,6 +268,21 @@ def _check_distinct_folders(members: Iterable[str]) -> None:
                 f"give members/{folder}. Rename one of them, or predict without --save_members."
             )
         owners[folder] = member
+
+
+def _remove_outdated(case: str, folder: Path, file_ending: str, staging: Path) -> None:
+    """Removes the files of an earlier prediction of a case that are not among the staged ones."""
+    for path in _files_there(case, folder, file_ending):
+        if not (staging / path.relative_to(folder)).exists():
+            path.unlink(missing_ok=True)
+
+
+def _files_there(case: str, folder: Path, file_ending: str) -> list[Path]:
+    """What there is of a case beside its segmentation: maps, members' segmentations, covering mask, probabilities."""
+    names = [f"{case}{ending}" for ending in (file_ending, *TIFF_ENDINGS, SPACING_ENDING)]
+    folders = [*(folder / "maps").glob("*"), *(folder / "members").glob("*"), folder / "covering_masks"]
+    images = [place / name for place in folders for name in names]
+    return [path for path in (*images, *_probability_paths(folder, case)) if path.is_file()]
 
 
 def _publish(staging: Path, folder: Path, *, last: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ class CaseTable:
         folder: The prediction folder; made if it is missing.
         part_id: Which part of the cases this process predicts, from 0.
         num_parts: How many processes share the folder.
-        keep_existing: True continues an earlier run and keeps its rows; False starts over.
+        keep_existing: True keeps the rows of earlier runs, of which those of cases that are predicted again are
+            replaced; False starts over.
 
     Raises:
         ValueError: `part_id` is not one of the parts.
@@ -77,6 +79,12 @@ class CaseTable:
             raise ValueError(f"A row needs the name of its case in the column 'case'; found {case!r}.")
         self.rows[case] = {column: _cell(value) for column, value in row.items()}
         _write_rows(self.rows, self._file)
+
+    def discard(self, case: str) -> None:
+        """Takes a case's row back, also one that could not be written; nothing happens if there is none."""
+        if self.rows.pop(case, None) is not None:
+            with suppress(OSError):  # what prevented the case is reported, and may prevent this, too
+                _write_rows(self.rows, self._file)
 
     def finish(self) -> None:
         """Writes `cases.csv`; with several parts it holds the rows of all parts so far.

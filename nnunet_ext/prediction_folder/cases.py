@@ -56,6 +56,17 @@ def find_cases(folder: Path, file_ending: str, previous_stage_folder: Path | Non
     return [case_of(paths, file_ending, previous_stage_folder) for _, paths in sorted(files.items())]
 
 
+def segmented_cases(folder: Path, file_ending: str) -> set[str]:
+    """The cases of which a prediction folder holds a segmentation; none if it does not exist."""
+    if not folder.is_dir():
+        return set()
+    return {
+        path.name.removesuffix(file_ending)
+        for path in folder.iterdir()
+        if path.name.endswith(file_ending) and not path.name.startswith(PARTIAL_PREFIX) and path.is_file()
+    }
+
+
 def case_of(files: list[Path], file_ending: str, previous_stage_folder: Path | None = None) -> Case:
     """The case of some channel files, named after the first of them as nnU-Net does."""
     name = files[0].name[: -len(f"_0000{file_ending}")]

@@ -20,9 +20,14 @@ from nnunet_ext.prediction_folder.case_files import (
     write_run_description,
 )
 from nnunet_ext.prediction_folder.case_table import CaseTable, recorded_rows
-from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.prediction_folder.cases import Case, segmented_cases
 from nnunet_ext.prediction_folder.map_files import map_file_ending, require_map_type
 from nnunet_ext.prediction_folder.output_lock import OutputLock
+from nnunet_ext.prediction_folder.provenance import (
+    Provenance,
+    read_provenance,
+    require_same_ensemble,
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class RunRecord:
     Attributes:
         arguments: of the run.
         members: one dictionary per member: its name, file, hash and so on.
+        provenance: what makes up the ensemble.
         dataset_json: of the first model.
         plans: of the first model.
     """
 
     arguments: dict[str, Any]
     members: list[dict[str, Any]]
+    provenance: Provenance
     dataset_json: dict[str, Any]
     plans: dict[str, Any]
 
@@ -54,7 +61,8 @@ class CaseWriter:
         reader_writer: nnU-Net's, of the dataset.
 
     Raises:
-        ValueError: if the dataset's format cannot hold maps of this type.
+        ValueError: if the dataset's format cannot hold maps of this type, or the record of the folder is damaged.
+        OtherEnsembleError: if the folder holds the results of another ensemble.
         OutputInUseError: if another run writes the folder.
         NotADirectoryError, PermissionError: if it is no folder or cannot be written.
     """
@@ -72,17 +80,19 @@ class CaseWriter:
         self._alone = options.num_parts == 1
         self._lock = OutputLock(output, part_id=options.part_id, num_parts=options.num_parts)
         try:
+            keep_existing = self._is_of_the_same_ensemble(record.provenance)
             self.table = CaseTable(
                 output,
                 part_id=options.part_id,
                 num_parts=options.num_parts,
-                keep_existing=options.continue_prediction,
+                keep_existing=keep_existing,
             )
-            self.judged = {row["case"] for row in recorded_rows(output) if row.get("verdict")}
+            self._rows_before = {row["case"]: row for row in recorded_rows(output)}
             write_run_description(
                 output,
                 arguments=record.arguments,
                 members=record.members,
+                ensemble=record.provenance.record(),
                 dataset_json=record.dataset_json,
                 plans=record.plans,
             )
@@ -96,6 +106,22 @@ class CaseWriter:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def _is_of_the_same_ensemble(self, wanted: Provenance) -> bool:
+        """Whether there are results to keep, asked before anything is written.
+
+        Raises:
+            OtherEnsembleError: if there are results, but of another ensemble.
+        """
+        found = read_provenance(self.output)
+        # Every predictor describes the dataset; images alone, of a prediction in place, are no results.
+        described = found is not None or (self.output / "dataset.json").is_file()
+        has_results = described and bool(segmented_cases(self.output, self.image_format.file_ending))
+        # The other parts of a prediction have no results at first, but they run.
+        if has_results or (found is not None and not self._alone):
+            require_same_ensemble(self.output, found, wanted)
+            return True
+        return False
+
     def clear(self, cases: Sequence[Case]) -> None:
         """Removes what killed runs left under temporary names, a part only what is of its cases; whole files stay."""
         if self._alone:
@@ -104,8 +130,9 @@ class CaseWriter:
             remove_leftovers(case.name, self.output)
 
     def has(self, case: Case) -> bool:
-        """Whether all files of the case are there and, with a calibration, its verdict."""
-        if self.contents.verdict and case.name not in self.judged:
+        """Whether all files of the case and its row are there and, with a calibration, its verdict."""
+        row = self._rows_before.get(case.name)
+        if row is None or (self.contents.verdict and not row.get("verdict")):
             return False
         return is_complete(case.name, self.output, self.image_format, self.contents)
 

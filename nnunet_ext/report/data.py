@@ -17,13 +17,13 @@ from nnunet_ext.options import MAP_NAMES
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
 from nnunet_ext.prediction_folder.map_files import map_file_ending
+from nnunet_ext.prediction_folder.provenance import RECORD_NAME
 from nnunet_ext.report.label_names import channel_name, label_names
 from nnunet_ext.report.models import ModelFolder, model_folders
 
 VERDICTS = ("reject", "review", "accept")  # worst first
 ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
 EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
-RUN_FILE = "predict_args.json"
 
 ImageFiles = dict[str, tuple[Path, ...]]  # by case
 Row = Mapping[str, Any]  # texts of `cases.csv`, or the numbers of a calibration
@@ -179,7 +179,7 @@ def gather(
         raise FileNotFoundError(f"The folder of the truth must exist; {truth} does not.")
     dataset_json = _read_json(prediction_folder / "dataset.json")
     reader = PlansManager(_read_json(prediction_folder / "plans.json")).image_reader_writer_class()
-    run = _read_json(prediction_folder / RUN_FILE) if (prediction_folder / RUN_FILE).is_file() else {}
+    run = _read_json(prediction_folder / RECORD_NAME) if (prediction_folder / RECORD_NAME).is_file() else {}
     members = run.get("members", [])
     ending = dataset_json["file_ending"]
     image_files, notes = _image_files(images, run, ending)

@@ -264,6 +264,15 @@ def test_a_case_that_the_dataset_lacks_is_named(calibrate, stand_in, tmp_path, c
     assert stand_in.opened == []
 
 
+def test_a_first_stage_of_ours_that_contradicts_itself_is_refused(calibrate, stand_in, tmp_path, capsys):
+    (tmp_path / "cases.csv").write_text("case,members\np00_ed,2\n")
+    (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+    (tmp_path / "predict_args.json").write_text(json.dumps({"members": []}))
+    assert calibrate("-prev_stage_predictions", str(tmp_path)) == 1
+    assert "no segmentation of p00_ed" in capsys.readouterr().err
+    assert stand_in.opened == []
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -147,6 +147,18 @@ def test_errors_are_told_by_the_columns_of_a_table(evaluate, predictions, tmp_pa
 # --- problems ---
 
 
+@pytest.mark.parametrize("compared", [False, True])
+def test_a_folder_of_ours_that_contradicts_itself_is_refused(evaluate, predictions, tmp_path, compared, capsys):
+    """Also the one that is compared with; without its record it would be taken as it is."""
+    ours = predict(tmp_path / "ours")
+    describe(ours)
+    (ours / "cases.csv").write_text("case,members\np1_ed,2\n")
+    (ours / "predict_args.json").write_text(json.dumps({"members": []}))
+    assert (evaluate("--compare", ours) if compared else evaluate(folder=ours)) == 1
+    assert "no row in cases.csv for the segmentation of p1_es, p2_ed, p2_es" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("summary.json"))
+
+
 def test_problems_are_named_and_the_exit_status_says_so(evaluate, predictions, capsys):
     (predictions / "p1_es.nii.gz").unlink()
     (predictions / "p2_es.nii.gz").write_bytes(b"no image")

@@ -32,7 +32,9 @@ from nnunet_ext.labels import regions_of
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, load_model
 from nnunet_ext.options import OutputOptions
+from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
+from nnunet_ext.prediction_folder.provenance import OtherEnsembleError
 
 NO_TILES = tile_image(torch.zeros(1, 1, 4, 4), (4, 4))  # the network does not run in most of these tests
 TWO_LABELS = {"background": 0, "organ": 1}
@@ -244,18 +246,31 @@ def test_files_of_a_calibrated_prediction(folder, images, tmp_path):
 
 
 def test_continuing_asks_for_the_mask_as_well(folder, images, tmp_path):
-    predictor, output = opened(folder), tmp_path / "out"
-    assert predictor.predict_from_files(images, output).predicted == ["c0", "c1"]
-    calibration = calibration_of(1.7, 1.7, 1.7, settings=predictor.settings)
+    output = tmp_path / "out"
+    calibration = calibration_of(1.7, 1.7, 1.7, settings=opened(folder).settings)
     predictor = opened(folder, calibration=calibration)
     continued = partial(predictor.predict_from_files, images, output, continue_prediction=True)
-    assert continued().predicted == ["c0", "c1"]  # none has a mask
+    assert continued().predicted == ["c0", "c1"]
     (output / "covering_masks" / "c1.nii.gz").unlink()
     report = continued()
     assert (report.skipped, report.predicted) == (["c0"], ["c1"])
-    (output / "covering_masks" / "c1.nii.gz").unlink()
+
+
+def test_a_folder_of_another_calibration_or_of_none_is_refused(folder, images, tmp_path):
+    plain = opened(folder)
+    calibration = calibration_of(1.7, 1.7, 1.7, settings=plain.settings)
+    plain.predict_from_files(images, tmp_path / "plain")
+    calibrated = opened(folder, calibration=calibration)
+    with pytest.raises(OtherEnsembleError, match="stages: found describe, asked for describe, calibrate"):
+        calibrated.predict_from_files(images, tmp_path / "plain", continue_prediction=True)
+    calibrated.predict_from_files(images, tmp_path / "calibrated")
     without_mask = opened(folder, calibration=replace(calibration, mask=None))
-    assert without_mask.predict_from_files(images, output, continue_prediction=True).skipped == ["c0", "c1"]
+    with pytest.raises(OtherEnsembleError, match=r"calibration: found [0-9a-f]{12}, asked for [0-9a-f]{12}"):
+        without_mask.predict_from_files(images, tmp_path / "calibrated", continue_prediction=True)
+    require_agreement(tmp_path / "calibrated")
+    calibration.save(tmp_path / "copy.json")
+    copy = opened(folder, calibration=Calibration.load(tmp_path / "copy.json"))
+    assert copy.predict_from_files(images, tmp_path / "calibrated", continue_prediction=True).skipped == ["c0", "c1"]
 
 
 @pytest.mark.parametrize("other", [{"tile_step_size": 0.25}, {"average": "logits"}, {"tta_members": True}])

@@ -82,6 +82,7 @@ def assert_only_c1_is_missing_until_continued(predictor: EnsemblePredictor, imag
     assert not (output / "c1.nii.gz").exists()
     assert not list(output.rglob(".partial-*"))
     assert not list(output.glob(".nnunet_ext-*"))
+    assert [row["case"] for row in read_cases(output / "cases.csv")] == ["c0", "c2"]
     for case in ("c0", "c2"):
         assert (output / f"{case}.nii.gz").is_file()
     report = predictor.predict_from_files(images, output, True, False, save_members=True)

@@ -228,6 +228,18 @@ def test_a_second_prediction_replaces_the_first(tmp_path: Path) -> None:
     np.testing.assert_array_equal(_voxels(tmp_path / "maps/entropy/case.1.nii.gz"), second.maps["entropy"])
 
 
+def test_files_of_the_case_that_are_not_written_again_are_removed(tmp_path: Path) -> None:
+    """Those of other cases and what is no file of a prediction stay."""
+    outdated = ["case.1.npz", "case.1.pkl", "covering_masks/case.1.nii.gz", "members/fold_7/case.1.nii.gz"]
+    outdated += ["maps/variance/case.1.nii.gz", "maps/variance/case.1.tif", "maps/variance/case.1.json"]
+    others = ["case.10.npz", "case.1.txt", "maps/variance/case.10.nii.gz"]
+    for name in (*outdated, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    _write(_prediction(everything=False), tmp_path)
+    assert _files(tmp_path) == sorted(["case.1.nii.gz", "cases.csv", "maps/entropy/case.1.nii.gz", *others])
+
+
 class _LooksAtTheFolder(CaseTable):
     """Notes whether the segmentation is there when the row is added."""
 
@@ -328,6 +340,7 @@ def test_run_description(tmp_path: Path) -> None:
         tmp_path / "out",
         arguments={"i": Path("images"), "device": torch.device("cpu"), "step_size": np.float32(0.5)},
         members=[{"name": "fold_0/checkpoint_final", "sha256": "ab12"}],
+        ensemble={"average": "logits", "members_averaged": 1},
         dataset_json=dataset_json,
         plans=plans,
     )
@@ -336,6 +349,7 @@ def test_run_description(tmp_path: Path) -> None:
     description = json.loads((tmp_path / "out" / "predict_args.json").read_text())
     assert description["arguments"] == {"i": "images", "device": "cpu", "step_size": 0.5}
     assert description["members"] == [{"name": "fold_0/checkpoint_final", "sha256": "ab12"}]
+    assert description["ensemble"] == {"average": "logits", "members_averaged": 1}
     assert set(description["versions"]) == {"nnunet_ext", "nnunetv2", "torch", "numpy", "python"}
     assert description["versions"]["nnunet_ext"] == nnunet_ext.__version__
     assert description["versions"]["numpy"] == np.__version__

@@ -254,3 +254,12 @@ def test_continuing_with_another_number_of_parts_brings_no_old_row_back(tmp_path
         {"case": "a", "members": "5"},
         {"case": "b", "members": "5"},
     ]
+
+
+def test_a_row_can_be_taken_back(tmp_path: Path) -> None:
+    table = CaseTable(tmp_path, keep_existing=False)
+    for case in "ab":
+        table.add({"case": case, "members": 3})
+    table.discard("a")
+    table.discard("one that was never there")
+    assert _cases(tmp_path) == ["b"]
