@@ -59,8 +59,8 @@ def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
 def random_batch(trainer: object, options: argparse.Namespace) -> dict:
     """A batch as nnU-Net's loader gives it: images, and targets at every supervised resolution."""
     samples, size = options.batch, list(options.patch)
-    if getattr(trainer, "trains_on_slabs", False):  # the same number of slices
-        samples, size = trainer.batch_size, [trainer.slices_in_slab, *size]
+    if getattr(trainer, "trains_on_stacks", False):  # the same number of slices
+        samples, size = trainer.batch_size, [trainer.slices_in_stack, *size]
     scales = trainer._get_deep_supervision_scales()
     shapes = [[round(length * factor) for length, factor in zip(size, scale, strict=True)] for scale in scales]
     return {
