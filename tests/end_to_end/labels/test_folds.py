@@ -17,10 +17,10 @@ QUIETLY = ("-np", 1, "--disable_progress_bar")
 
 
 def shortened(trainer):
-    """4 epochs of 25 iterations find the tumour; nnU-Net's 1000 of 250 would take a day here."""
+    """4 epochs of 30 iterations find the tumour; nnU-Net's 1000 of 250 would take a day here."""
     trainer.num_epochs = 4
-    trainer.num_iterations_per_epoch = 25
-    trainer.num_val_iterations_per_epoch = 1
+    trainer.num_iterations_per_epoch = 30
+    trainer.num_val_iterations_per_epoch = 2
 
 
 @pytest.fixture(scope="module")
