@@ -170,6 +170,12 @@ def find_members(
                 f"out of -f, or choose others with --members."
             )
         files += found
+    if any(path.name == POSTERIOR_FILE for path in files):
+        logger.warning(
+            "%s is an ensemble as one network, for stock nnUNetv2_predict; here it counts as one member, and how its "
+            "samples disagree is not seen. For each sample as a member: --members samples.",
+            POSTERIOR_FILE,
+        )
     members = [read_member(path, trust=trust) for path in files]
     if rule.name in SAMPLE_RULES:
         require_recorded_files(members)
