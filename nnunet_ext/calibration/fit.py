@@ -114,7 +114,8 @@ def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
     if options.confidence not in usable:
         raise ValueError(
             f"The confidence must be a column that every case has, {', '.join(usable)}, or {AUTOMATIC}; found "
-            f"{options.confidence!r}. pairwise_dice needs at least two members."
+            f"{options.confidence!r}. pairwise_dice and mutual_information need at least two members "
+            f"a fold, see --tta-members."
         )
     return options.confidence
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.evaluation.confidences import BETWEEN_MEMBERS, needs_more_members
 
 NAMES = {"none": "as they are", "global": "one temperature", "per-class": "one per class"}
 
@@ -27,7 +29,18 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         mark = "  <- chosen" if column == calibration.confidence else ""
         auroc, spearman = (number(found[key], 3) for key in ("failure_auroc", "spearman"))
         lines.append(f"{column:20}{number(found['aurc'], 4):>8}{auroc:>8}{spearman:>10}{mark}")
-    return [*lines, "", *verdict_lines(calibration), *mask_lines(calibration)]
+    return [*lines, *one_member_lines(calibration.cases), "", *verdict_lines(calibration), *mask_lines(calibration)]
+
+
+def one_member_lines(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That how members disagree is not known if each case had one member, and how to have more; else nothing."""
+    if not cases or not all(needs_more_members(case, column) for case in cases for column in BETWEEN_MEMBERS):
+        return []
+    return [
+        *(f"{column:20}{'-':>8}{'-':>8}{'-':>10}" for column in BETWEEN_MEMBERS),
+        "One member a fold: how members disagree is not known. To have more of them: --tta-members, --members "
+        "samples of a Cyclical training, or --members mc-dropout of a network with dropout.",
+    ]
 
 
 def applied(calibration: Calibration, kind: str) -> bool:

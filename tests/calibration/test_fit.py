@@ -155,6 +155,18 @@ def test_a_column_that_not_every_case_has_cannot_be_chosen(column):
     assert fitted(cases).confidence == "mean_entropy"
 
 
+def test_auto_never_takes_a_mutual_information_of_one_member():
+    """A constant 0 has the mean risk as its AURC; an entropy that orders the cases the wrong way round has more."""
+    cases = [
+        replace(case, row={"members": 1, "mean_entropy": case.dice, "mutual_information": 0.0, "flags": []})
+        for case in cohort()
+    ]
+    assert fitted(cases).confidence == "mean_entropy"
+    assert list(fitted(cases).figures["confidences"]) == ["mean_entropy"]
+    two = [replace(case, row={**case.row, "members": 2}) for case in cases]
+    assert fitted(two).confidence == "mutual_information"
+
+
 def test_a_confidence_that_no_ensemble_has_is_refused_by_name():
     """Predicted Dice stands in the table only after a calibration, so none can rest on it."""
     for column in ("auto", "pairwise_dice", "mutual_information"):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nnunet_ext.calibration.text import estimate_lines
+from nnunet_ext.calibration.text import estimate_lines, one_member_lines
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,12 @@ def test_cases_without_an_estimate_are_counted_apart_from_the_error_of_the_other
     for line, part in zip(lines, words, strict=True):
         assert part in line
         assert "nan" not in line
+
+
+def test_one_member_a_fold_gets_a_dash_and_a_hint():
+    lines = one_member_lines([{"members": 1}, {"members": "1"}])
+    assert [line.split() for line in lines[:-1]] == [["pairwise_dice", *"---"], ["mutual_information", *"---"]]
+    assert "--tta-members" in lines[-1]
+    assert "mc-dropout" in lines[-1]
+    assert one_member_lines([{"members": 1}, {"members": 2}]) == []
+    assert one_member_lines([{}]) == []
