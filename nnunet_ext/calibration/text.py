@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.calibration.quality import QualityMap, patients_for_level
 from nnunet_ext.evaluation.confidences import BETWEEN_MEMBERS, needs_more_members
 
 NAMES = {"none": "as they are", "global": "one temperature", "per-class": "one per class"}
@@ -55,7 +56,7 @@ def verdict_lines(calibration: Calibration) -> list[str]:
     threshold = calibration.threshold
     if not figures["cases"]:
         return ["Too few patients to measure predicted Dice and verdict on some left out."]
-    lines = estimate_lines(figures, calibration.quality.level)
+    lines = estimate_lines(figures, calibration.quality)
     if threshold.failures:
         lines.append(
             f"{threshold.failures} of {threshold.cases} cases fail (Dice below {threshold.failure_dice:g}). Of "
@@ -64,27 +65,48 @@ def verdict_lines(calibration: Calibration) -> list[str]:
         )
     else:
         lines.append(
-            f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: verdicts "
-            f"rest on the interval."
+            f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: "
+            + (
+                "verdicts rest on the interval."
+                if calibration.quality.has_interval
+                else "without an interval either, every case is for review."
+            )
         )
     return lines
 
 
-def estimate_lines(figures: Mapping[str, float], level: float) -> list[str]:
-    """How far off predicted Dice is, and of how many cases there is no estimate."""
+def estimate_lines(figures: Mapping[str, float], quality: QualityMap) -> list[str]:
+    """How far off predicted Dice is, whether its interval holds, and of how many cases there is no estimate."""
     cases, without = figures["cases"], figures["without_estimate"]
     lines = []
     if without < cases:
-        lines.append(
-            f"Predicted Dice is off by {figures['mean_absolute_error']:.3f} on average; its interval of {level:.0%} "
-            f"held {figures['interval_coverage']:.0%} of the cases left out."
-        )
+        lines += [
+            f"On cases left out, predicted Dice is off by {figures['mean_absolute_error']:.3f} on average.",
+            interval_line(figures, quality),
+        ]
     if without:
         lines.append(
             f"No estimate for {without} of {cases} cases left out, which are for review: their confidence is outside "
             f"the range of the others."
         )
     return lines
+
+
+def interval_line(figures: Mapping[str, float], quality: QualityMap) -> str:
+    """How many of the cases left out were in the interval, or why there is none, or nothing to measure it on."""
+    needed = patients_for_level(quality.level)
+    if not quality.has_interval:
+        return (
+            f"No interval around it: one of {quality.level:.0%} takes at least {needed} patients, found "
+            f"{quality.groups}. Calibrate with more folds, or ask for a lower --level."
+        )
+    if not figures["intervals"]:
+        return (
+            f"How often its interval of {quality.level:.0%} holds could not be measured: without the cases left out "
+            f"there are fewer than the {needed} patients that it takes."
+        )
+    held = f"{figures['interval_coverage']:.0%} of {figures['intervals']}"
+    return f"Its interval of {quality.level:.0%} held {held} cases left out."
 
 
 def mask_lines(calibration: Calibration) -> list[str]:
