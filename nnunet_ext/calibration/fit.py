@@ -114,7 +114,8 @@ def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
     if options.confidence not in usable:
         raise ValueError(
             f"The confidence must be a column that every case has, {', '.join(usable)}, or {AUTOMATIC}; found "
-            f"{options.confidence!r}. pairwise_dice needs at least two members."
+            f"{options.confidence!r}. pairwise_dice and mutual_information need at least two members "
+            f"a fold, see --tta-members."
         )
     return options.confidence
 
@@ -219,8 +220,9 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
 
     Returns:
         `cases`, how many were left out in turn; `without_estimate`, those whose confidence lay outside the range
-        of the others; of the rest `mean_absolute_error` of the predicted Dice and `interval_coverage`; of all
-        `failures`, and `failures_not_accepted` and `good_not_accepted` as shares. NaN where there is none to measure.
+        of the others; of the rest `mean_absolute_error` of the predicted Dice; `intervals`, how many cases had one,
+        and `interval_coverage`, the share of these that it held; of all `failures`, and `failures_not_accepted` and
+        `good_not_accepted` as shares. NaN where there is none to measure.
     """
     errors, covered, failed, accepted = [], [], [], []
     for fitting, measuring in held_out_parts(cases):
@@ -232,10 +234,11 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
         threshold = fit_threshold(confidence, dice, failure_dice=options.failure_dice, recall=options.recall)
         for case in measuring:
             own, truth = confidence_of(case.row, column), float(np.nan_to_num(case.dice))
-            predicted, (low, high) = quality.predicted_dice(own), quality.interval(own)
-            if predicted is not None:  # elsewhere the interval is 0 to 1, which would always be right
+            predicted, interval = quality.predicted_dice(own), quality.interval(own)
+            if predicted is not None:
                 errors.append(abs(predicted - truth))
-                covered.append(low <= truth <= high)
+            if interval is not None:
+                covered.append(interval[0] <= truth <= interval[1])
             failed.append(truth < options.failure_dice)
             accepted.append(verdict(own, list(case.row["flags"]), quality, threshold).word == "accept")
     stopped = [not word for word in accepted]
@@ -243,6 +246,7 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
         "cases": len(failed),
         "without_estimate": len(failed) - len(errors),
         "mean_absolute_error": fmean(errors) if errors else math.nan,
+        "intervals": len(covered),
         "interval_coverage": fmean(covered) if covered else math.nan,
         "failures": sum(failed),
         "failures_not_accepted": share_where(stopped, failed),

@@ -9,6 +9,7 @@ down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,11 @@ class QualityMap:
         """The largest confidence in calibration."""
         return self.confidence_knots[-1]
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there were patients enough for an interval at this level, see `patients_for_level`."""
+        return self.groups >= patients_for_level(self.level)
+
     def covers(self, confidence: float) -> bool:
         """Whether the confidence lies in the range that calibration saw, ends included; False of NaN."""
         return self.lowest_confidence <= confidence <= self.highest_confidence
@@ -81,11 +87,15 @@ class QualityMap:
             return None
         return float(np.interp(confidence, self.confidence_knots, self.dice_knots))
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Lower and upper end, in [0, 1], with the predicted Dice between them; [0, 1] where there is no estimate."""
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """Lower and upper end, in [0, 1], with the predicted Dice between them.
+
+        None where there is no estimate, and if there were too few patients: 0 to 1 would promise nothing and always
+        be right.
+        """
         predicted = self.predicted_dice(confidence)
-        if predicted is None:
-            return 0.0, 1.0
+        if predicted is None or not self.has_interval:
+            return None
         return max(0.0, predicted + self.residual_low), min(1.0, predicted + self.residual_high)
 
     def as_json(self) -> dict[str, Any]:
@@ -114,6 +124,11 @@ class QualityMap:
         )
 
 
+def patients_for_level(level: float) -> int:
+    """The fewest patients that allow an interval at a level: the G with (G - 1)/(G + 1) at least that."""
+    return math.ceil((1 + level) / (1 - level) - 1e-9)  # 1e-9: 1.9/0.1 is 19 but for rounding
+
+
 def fit_quality(confidence: Values, dice: Values, groups: Groups, level: float = 0.9) -> QualityMap:
     """The map that fits calibration cases best by least squares among all that never fall (isotonic regression).
 
@@ -123,7 +138,7 @@ def fit_quality(confidence: Values, dice: Values, groups: Groups, level: float =
     every patient the same, a patient's cases share its weight, and one patient more is taken to lie beyond all
     others, as in conformal prediction with hierarchical data (Lee, Barber and Willett 2023, arXiv 2306.06342). With
     one case per patient these are the usual quantiles of n + 1. So G patients allow no level above (G - 1)/(G + 1):
-    fewer than 19 give [0, 1] at level 0.9.
+    fewer than 19 give no interval at level 0.9.
 
     The residuals belong to maps of fewer cases and not to the map itself, so the level is aimed at, not guaranteed
     (Barber et al. 2021, "Predictive inference with the jackknife+", arXiv 1905.02928). It is meant over all new

@@ -155,6 +155,18 @@ def test_a_column_that_not_every_case_has_cannot_be_chosen(column):
     assert fitted(cases).confidence == "mean_entropy"
 
 
+def test_auto_never_takes_a_mutual_information_of_one_member():
+    """A constant 0 has the mean risk as its AURC; an entropy that orders the cases the wrong way round has more."""
+    cases = [
+        replace(case, row={"members": 1, "mean_entropy": case.dice, "mutual_information": 0.0, "flags": []})
+        for case in cohort()
+    ]
+    assert fitted(cases).confidence == "mean_entropy"
+    assert list(fitted(cases).figures["confidences"]) == ["mean_entropy"]
+    two = [replace(case, row={**case.row, "members": 2}) for case in cases]
+    assert fitted(two).confidence == "mutual_information"
+
+
 def test_a_confidence_that_no_ensemble_has_is_refused_by_name():
     """Predicted Dice stands in the table only after a calibration, so none can rest on it."""
     for column in ("auto", "pairwise_dice", "mutual_information"):
@@ -196,7 +208,7 @@ def test_if_every_case_is_flagged_none_is_left_out():
 
 
 def test_on_cases_left_out_a_confidence_that_tells_all_is_nearly_right():
-    """The middle ones lie on the line between their neighbours, and the interval of few patients holds everything.
+    """The middle ones lie on the line between their neighbours. Eleven patients are too few for an interval.
 
     The first and the last are outside the range of the others: there is no estimate, and the last, which is one of
     five good cases, is not accepted. Of the others 0.78 is above the threshold of the six or seven failures, 0.74.
@@ -205,7 +217,8 @@ def test_on_cases_left_out_a_confidence_that_tells_all_is_nearly_right():
     assert figures["cases"] == 12
     assert figures["without_estimate"] == 2
     assert figures["mean_absolute_error"] == pytest.approx(0)
-    assert figures["interval_coverage"] == 1
+    assert figures["intervals"] == 0
+    assert math.isnan(figures["interval_coverage"])
     assert (figures["failures"], figures["failures_not_accepted"]) == (7, 1)
     assert figures["good_not_accepted"] == pytest.approx(1 / 5)
 

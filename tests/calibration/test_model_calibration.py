@@ -177,13 +177,13 @@ def test_a_case_without_the_confidence_is_reviewed():
     columns = CALIBRATION.columns(row(math.nan))
     assert columns["verdict"] == "review"
     assert columns["predicted_dice"] is None
-    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (0, 1)
+    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (None, None)
 
 
 def test_a_case_unlike_those_of_calibration_has_no_predicted_dice(file):
     """The range is that of the map's knots, so files of earlier versions have it, too."""
     columns = Calibration.load(file).columns(row(0.1))
     assert columns["predicted_dice"] is None
-    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (0, 1)
+    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (None, None)
     assert columns["verdict"] == "review"
     assert "pairwise_dice 0.10 is below 0.20, the least confident" in columns["verdict_reason"]

@@ -101,6 +101,26 @@ def test_a_folder_that_is_not_calibrated_says_how_to_calibrate(tmp_path, predict
     assert "nnunet_ext calibrate" in page.text
 
 
+def test_with_one_member_nothing_is_said_of_disagreement_but_how_to_see_some(tmp_path, prediction):
+    """Also of a table of an earlier version, whose mutual information is 0, and of a calibration with such rows."""
+    rows = read_cases(prediction / TABLE_NAME)
+    table = CaseTable(prediction, keep_existing=False)
+    for row in rows:
+        table.add({**row, "members": "1", "pairwise_dice": ""})
+    training = [{"case": "t", "members": 1, "mutual_information": 1e-9, "mean_entropy": 0.1, "dice": 0.9}]
+    page = page_of(tmp_path, prediction, training_rows=training)
+    body, _ = page.text.split("How to read this page")
+    assert "mutual information 0" not in page.text
+    assert "Mutual information" not in body  # no panel
+    assert page.text.count("lie outside the range") == 1  # of the mean entropy alone
+    assert "One member: " in body
+    assert "--tta-members" in body
+
+
+def test_with_several_members_there_is_no_such_hint(tmp_path, prediction):
+    assert "One member: " not in page_of(tmp_path, prediction).text
+
+
 def test_verdicts_are_counted_and_explained(tmp_path, prediction):
     calibrate(prediction)
     page = page_of(tmp_path, prediction)
