@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.evaluation.confidences import DIRECTIONS, needs_more_members, usable_columns
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
+from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
 from nnunet_ext.options import MAP_NAMES
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
@@ -138,6 +139,12 @@ class ReportData:
     operating_point: OperatingPoint | None = None
     failure_dice: float = 0.75
     notes: tuple[str, ...] = ()
+
+    @property
+    def verdict_check(self) -> VerdictCheck | None:
+        """What intervals and verdicts were worth; None without a truth or without verdicts."""
+        evaluated = [case.evaluation for case in self.cases if case.evaluation]
+        return verdict_check(evaluated, [case.row for case in self.cases], failure_dice=self.failure_dice)
 
 
 def gather(
