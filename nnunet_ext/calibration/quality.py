@@ -9,6 +9,7 @@ down.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ class QualityMap:
     Attributes:
         confidence_knots: (K), ascending, from the smallest to the largest confidence in calibration.
         dice_knots: (K), the predicted Dice there; straight lines between them.
-        residual_low: what the interval's lower end is above the predicted Dice, in [-1, 0].
-        residual_high: what its upper end is above it, in [0, 1].
+        residual_low: what the interval's lower end is above the predicted Dice at a knot, in [-1, 0].
+        residual_high: what its upper end is above it there, in [0, 1].
         level: share of new cases that the interval is to hold.
         cases: in calibration.
         groups: patients in calibration.
@@ -90,13 +91,20 @@ class QualityMap:
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """Lower and upper end, in [0, 1], with the predicted Dice between them.
 
+        Between two knots it reaches from the lower one's lower end to the upper one's upper end: of maps that never
+        fall, all that go through both fit the cases equally well, and the straight line is only one of them. Where
+        knots are dense that changes little; across a gap of the confidence, as between two folds of very different
+        quality, it is as wide as the Dice on its two sides differ.
+
         None where there is no estimate, and if there were too few patients: 0 to 1 would promise nothing and always
         be right.
         """
         predicted = self.predicted_dice(confidence)
         if predicted is None or not self.has_interval:
             return None
-        return max(0.0, predicted + self.residual_low), min(1.0, predicted + self.residual_high)
+        below = self.dice_knots[bisect.bisect_right(self.confidence_knots, confidence) - 1]
+        above = self.dice_knots[bisect.bisect_left(self.confidence_knots, confidence)]
+        return max(0.0, below + self.residual_low), min(1.0, above + self.residual_high)
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""

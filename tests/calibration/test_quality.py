@@ -144,6 +144,26 @@ def test_the_interval_always_holds_the_predicted_dice():
         assert quality.residual_low <= 0 <= quality.residual_high
 
 
+def test_across_a_gap_the_interval_spans_both_sides():
+    """Two folds: confidence 0.1 to 0.2 with Dice near 0.27, and 0.8 to 0.9 with Dice near 0.7, nothing between.
+
+    At 0.4 the straight line says 0.26 + (0.4 - 0.2)/0.6 * 0.44 = 0.41 or so, but any Dice from 0.28 - 0.05 to
+    0.68 + 0.05 agrees with the cases. At the knots the interval is that of the residuals.
+    """
+    quality = QualityMap((0.1, 0.2, 0.8, 0.9), (0.26, 0.28, 0.68, 0.72), -0.05, 0.05, 0.9, 40, 40)
+    assert quality.predicted_dice(0.4) == pytest.approx(0.28 + 0.4 / 3)
+    assert quality.interval(0.4) == pytest.approx((0.23, 0.73))
+    assert quality.interval(0.2) == pytest.approx((0.23, 0.33))
+    assert quality.interval(0.8) == pytest.approx((0.63, 0.73))
+    assert quality.interval(0.1) == pytest.approx((0.21, 0.31))
+    assert quality.interval(0.9) == pytest.approx((0.67, 0.77))
+
+
+def test_where_the_map_is_flat_a_gap_widens_nothing():
+    quality = QualityMap((0.1, 0.9), (0.8, 0.8), -0.05, 0.05, 0.9, 40, 40)
+    assert quality.interval(0.5) == pytest.approx((0.75, 0.85))
+
+
 @pytest.mark.parametrize(("inside", "outside"), [(0.5, 0.4999), (1.0, 1.0001)])
 def test_outside_of_what_calibration_saw_there_is_no_estimate(inside, outside):
     """At either end: below, nothing says how low the Dice is; above, only the map's monotonicity says it is high."""

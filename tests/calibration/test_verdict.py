@@ -9,8 +9,9 @@ import pytest
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.verdict import Measure, Threshold, Verdict, fit_threshold, verdict
 
-# Predicted Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side.
-QUALITY = QualityMap((0.2, 1.0), (0.2, 1.0), -0.1, 0.1, 0.9, 100, 50)
+# Predicted Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side of each hundredth.
+HUNDREDTHS = tuple(number / 100 for number in range(20, 101))
+QUALITY = QualityMap(HUNDREDTHS, HUNDREDTHS, -0.1, 0.1, 0.9, 100, 50)
 THRESHOLD = Threshold(0.8, 0.75, 0.95, 0.2, 20, 100)
 NO_FAILURE = Threshold(None, 0.75, None, None, 0, 100)
 NAN = float("nan")
