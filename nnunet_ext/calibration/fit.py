@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
+from nnunet_ext.calibration.doubts import fold_spread
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
@@ -96,6 +97,7 @@ def fit_calibration(
             "temperature": held_out_temperature(cases, regions=regions),
             "confidences": confidence_figures(judged, options.failure_dice),
             "quality": held_out_quality(judged, column, options),
+            "folds": fold_spread(dice_of_folds(judged)),
         },
         cases=[{"case": case.case, "patient": case.patient, **case.row, "dice": case.dice} for case in cases],
     )
@@ -220,11 +222,13 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
 
     Returns:
         `cases`, how many were left out in turn; `without_estimate`, those whose confidence lay outside the range
-        of the others; of the rest `mean_absolute_error` of the predicted Dice; `intervals`, how many cases had one,
+        of the others; of the rest `mean_absolute_error` of the predicted Dice, and that of the mean of all cases as
+        `mean_absolute_error_of_mean`; `intervals`, how many cases had one,
         and `interval_coverage`, the share of these that it held; of all `failures`, and `failures_not_accepted` and
         `good_not_accepted` as shares. NaN where there is none to measure.
     """
-    errors, covered, failed, accepted = [], [], [], []
+    errors, errors_of_mean, covered, failed, accepted = [], [], [], [], []
+    mean_dice = fmean(float(np.nan_to_num(case.dice)) for case in cases)
     for fitting, measuring in held_out_parts(cases):
         if len({case.patient for case in fitting}) < 2:
             continue
@@ -237,6 +241,7 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
             predicted, interval = quality.predicted_dice(own), quality.interval(own)
             if predicted is not None:
                 errors.append(abs(predicted - truth))
+                errors_of_mean.append(abs(mean_dice - truth))
             if interval is not None:
                 covered.append(interval[0] <= truth <= interval[1])
             failed.append(truth < options.failure_dice)
@@ -246,11 +251,19 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
         "cases": len(failed),
         "without_estimate": len(failed) - len(errors),
         "mean_absolute_error": fmean(errors) if errors else math.nan,
+        "mean_absolute_error_of_mean": fmean(errors_of_mean) if errors_of_mean else math.nan,
         "intervals": len(covered),
         "interval_coverage": fmean(covered) if covered else math.nan,
         "failures": sum(failed),
         "failures_not_accepted": share_where(stopped, failed),
         "good_not_accepted": share_where(stopped, [not failure for failure in failed]),
+    }
+
+
+def dice_of_folds(cases: Sequence[CalibrationCase]) -> dict[str, list[float]]:
+    """The Dice of the cases of each fold."""
+    return {
+        fold: [case.dice for case in cases if case.fold == fold] for fold in sorted({case.fold for case in cases})
     }
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import QualityMap, patients_for_level
 from nnunet_ext.evaluation.confidences import BETWEEN_MEMBERS, needs_more_members
@@ -30,7 +31,20 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         mark = "  <- chosen" if column == calibration.confidence else ""
         auroc, spearman = (number(found[key], 3) for key in ("failure_auroc", "spearman"))
         lines.append(f"{column:20}{number(found['aurc'], 4):>8}{auroc:>8}{spearman:>10}{mark}")
-    return [*lines, *one_member_lines(calibration.cases), "", *verdict_lines(calibration), *mask_lines(calibration)]
+    return [
+        *lines,
+        *one_member_lines(calibration.cases),
+        "",
+        *verdict_lines(calibration),
+        *mask_lines(calibration),
+        *doubt_lines(calibration),
+    ]
+
+
+def doubt_lines(calibration: Calibration) -> list[str]:
+    """What speaks against relying on it; nothing if nothing does."""
+    found = doubts(calibration)
+    return ["", *(f"Warning: {doubt}" for doubt in found)] if found else []
 
 
 def one_member_lines(cases: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.commands.evaluate import compared_with_truth, dataset_of
 from nnunet_ext.evaluation.verdict_check import verdict_check_lines
@@ -58,6 +59,8 @@ def report_folder(options: ReportOptions) -> ReportResult:
         operating_point=operating_point(calibration),
         failure_dice=calibration.threshold.failure_dice if calibration else options.failure_dice,
     )
+    if calibration is not None:
+        data = replace(data, notes=(*data.notes, *(f"Calibration: {doubt}" for doubt in doubts(calibration))))
     file = options.page or predictions / "report.html"
     write_report(data, file, shown_cases=options.cases)
     lines = verdict_check_lines(data.verdict_check) if data.verdict_check else []

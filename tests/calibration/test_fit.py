@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.fit import (
     chosen_column,
     fit_calibration,
@@ -221,6 +222,25 @@ def test_on_cases_left_out_a_confidence_that_tells_all_is_nearly_right():
     assert math.isnan(figures["interval_coverage"])
     assert (figures["failures"], figures["failures_not_accepted"]) == (7, 1)
     assert figures["good_not_accepted"] == pytest.approx(1 / 5)
+
+
+def test_two_folds_of_very_different_quality_are_doubted():
+    """Fold 0 around 0.7 and fold 1 around 0.3, at one entropy: the other fold's mean is off by 0.4 on average.
+
+    The mean of all cases, 0.5, is off by 0.2. The cases are 0.01 or 0.03 off their fold's mean: squares of 0.004.
+    """
+    dice = {"0": (0.67, 0.69, 0.71, 0.73), "1": (0.27, 0.29, 0.31, 0.33)}
+    cases = [
+        replace(simulated(10 * int(fold) + n, fold=fold, dice=one, voxels=4), row={"mean_entropy": 0.1, "flags": []})
+        for fold, values in dice.items()
+        for n, one in enumerate(values)
+    ]
+    figures = fitted(cases).figures
+    assert figures["quality"]["mean_absolute_error"] == pytest.approx(0.4)
+    assert figures["quality"]["mean_absolute_error_of_mean"] == pytest.approx(0.2)
+    assert figures["folds"]["between"] == pytest.approx(0.4 / math.sqrt(2))
+    assert figures["folds"]["within"] == pytest.approx(math.sqrt(0.004 / 6))
+    assert len(doubts(fitted(cases))) == 3  # and no case of eight is good
 
 
 def test_masks_miss_no_more_than_agreed():
