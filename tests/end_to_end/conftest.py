@@ -3,11 +3,13 @@
 A process takes 5 seconds to import nnU-Net. So datasets and models are made once a session, each command is a process
 of its own in one test, and everything else runs in this process, with nnU-Net's worker processes replaced by threads.
 
-`labels/` and `regions/` have a dataset each, and no model of one is used by the other: two workers share the work.
+`labels/` and `regions/` have a dataset each. The tests of a file share models, so one worker of pytest-xdist has to
+run all of them: `--dist loadfile`.
 """
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import random
@@ -16,7 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,14 +43,6 @@ from nnunet_ext import cli, discovery
 
 SECONDS_PER_COMMAND = 500
 CPU = torch.device("cpu")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of a folder: they share datasets and models that take long to make."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(f"end_to_end/{item.path.relative_to(here).parts[0]}"))
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +95,11 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def env_line(run_command: Callable[..., subprocess.CompletedProcess[str]]) -> dict[str, str]:
+def env_line(run_here: Callable[..., int]) -> dict[str, str]:
     """What the line that `nnunet_ext env` prints sets."""
-    word, assignment = shlex.split(run_command("nnunet_ext", "env", "--shell", "sh").stdout)
+    with redirect_stdout(io.StringIO()) as printed:
+        assert run_here("env", "--shell", "sh") == 0
+    word, assignment = shlex.split(printed.getvalue())
     assert word == "export"
     name, _, value = assignment.partition("=")
     return {name: value}
