@@ -141,7 +141,7 @@ def plan_here(variables: dict[str, str], tiny_dataset: Callable[..., Dataset]) -
             extractor.run()
             number = dataset_number(raw)
             plan_experiments([number], gpu_memory_target_in_gb=1, overwrite_plans_name=PLANS)
-            dataset = tiny_dataset(raw, coarser_3d=1.3)
+            dataset = tiny_dataset(raw, coarser_3d=1.5)
             preprocess([number], PLANS, configurations, [1] * len(configurations), show_progress_bar=False)
         return dataset
 

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "trainer", ["nnUNetTrainerDSD_1epochs_2iters", "nnUNetTrainerStreamingUNetD3P_1epochs_2iters"]
+    "trainer", ["nnUNetTrainerDSD_1epochs_1iters", "nnUNetTrainerStreamingUNetD3P_1epochs_1iters"]
 )
 def test_3d_with_regions_and_an_ignore_label_trains_and_validates(trainer, region_dataset, train_here):
     trained = train_here(region_dataset, "3d_fullres", 0, trainer, validate=True)
