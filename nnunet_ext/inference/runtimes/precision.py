@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -55,8 +56,12 @@ def arithmetic_for(precision: Precision | None, device: torch.device) -> Arithme
     return BFLOAT16_WEIGHTS if precision == "bf16" or fast else SINGLE
 
 
+@cache
 def bfloat16_speedup() -> float:
-    """How much faster this CPU convolves in bfloat16 than in single precision."""
+    """How much faster this CPU convolves in bfloat16 than in single precision.
+
+    Measured once a process: all models of an ensemble must get the same answer.
+    """
     convolution = nn.Conv2d(64, 64, 3, padding=1)
     image = torch.randn(1, 64, 96, 96)
     with torch.inference_mode():

@@ -96,6 +96,14 @@ def test_the_fastest_call_counts_and_the_first_one_only_warms_up(monkeypatch):
     assert next(durations, None) is None
 
 
+@pytest.fixture
+def nothing_measured_yet():
+    bfloat16_speedup.cache_clear()
+    yield
+    bfloat16_speedup.cache_clear()
+
+
+@pytest.mark.usefixtures("nothing_measured_yet")
 def test_the_speedup_is_the_time_of_single_precision_by_that_of_bfloat16(monkeypatch):
     """6 s and 2 s: 3 times as fast. Each convolution is run once, to see that it can be."""
     seconds = iter([6.0, 2.0])
@@ -108,6 +116,7 @@ def test_the_speedup_is_the_time_of_single_precision_by_that_of_bfloat16(monkeyp
     monkeypatch.setattr(precision, "fastest", timed)
     assert bfloat16_speedup() == 3.0
     assert types == [torch.float32, torch.bfloat16]
+    assert bfloat16_speedup() == 3.0  # and is not measured again: there are no seconds left
 
 
 # --- a network ---
