@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nnunet_ext.cli import INTERRUPTED, main
+from nnunet_ext.cli import main
+from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.prediction_folder.case_table import CaseTable
 
 

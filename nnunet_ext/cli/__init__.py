@@ -28,6 +28,7 @@ from nnunet_ext.cli import (
     train,
     trainers,
 )
+from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
 
 COMMANDS = tuple(
@@ -49,8 +50,6 @@ COMMANDS = tuple(
         demo,
     )
 )
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
 from nnunet_ext.cli.model_flags import model_choice
+from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
 
 
@@ -17,11 +18,7 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--splits", metavar="FILE", help="splits of the training (default: splits_final.json in nnUNet_preprocessed)"
     )
-    data.add_argument(
-        "--patients",
-        metavar="REGEX",
-        help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_' (default: each case is one)",
-    )
+    add_patients_flag(data)
     fit, default = parser.add_argument_group("what to fit"), FitOptions()
     fit.add_argument(
         "--temperature",

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as shells have it
+
 
 @dataclass(frozen=True)
 class Command:

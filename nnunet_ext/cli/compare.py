@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.options import CompareOptions
 
 
@@ -29,11 +30,7 @@ def compare_flags(parser: argparse.ArgumentParser) -> None:
         help="columns of case_metrics.csv, or structure and column of metrics.csv: mean_dice 'LV hd95_mm' (default: "
         "Dice, HD95, NSD, end coefficient and calibration)",
     )
-    parser.add_argument(
-        "--patients",
-        metavar="REGEX",
-        help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_' (default: each case is one)",
-    )
+    add_patients_flag(parser)
     parser.add_argument("-o", metavar="FOLDER", type=Path, help="writes compare.json and compare.csv there")
 
 

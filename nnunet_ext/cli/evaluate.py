@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.options import (
     ABSENT_RULES,
     END_STACKS,
@@ -101,11 +102,7 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="predictions of the same cases by something else; repeated for each fold",
     )
-    more.add_argument(
-        "--patients",
-        metavar="REGEX",
-        help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_' (default: each case is one)",
-    )
+    add_patients_flag(more)
     more.add_argument(
         "--groups", metavar="CSV", type=Path, help="a table with a column case; errors are told for its other columns"
     )

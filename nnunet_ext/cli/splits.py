@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.options import SplitOptions
 
 if TYPE_CHECKING:
@@ -14,12 +15,7 @@ if TYPE_CHECKING:
 
 def splits_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", required=True, metavar="DATASET", help="dataset name or id, found in nnUNet_raw")
-    parser.add_argument(
-        "--patients",
-        required=True,
-        metavar="REGEX",
-        help="what part of a case's name is the patient, as a group: '(patient[0-9]+)_'",
-    )
+    add_patients_flag(parser, required=True)
     parser.add_argument(
         "--check",
         action="store_true",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_ext import discovery
-from nnunet_ext.cli.command import Command, no_flags
+from nnunet_ext.cli.command import INTERRUPTED, Command, no_flags
 
 EXAMPLE = """example:
   $ nnunet_ext train 123 2d 0 -tr nnUNetTrainerCyclical
@@ -33,7 +33,7 @@ def train(arguments: Sequence[str]) -> int:
         run_training_entry()
     except KeyboardInterrupt:
         print("\nnnunet_ext train: interrupted. Continue from the last checkpoint with --c.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except TrainerNameError as error:  # anything else is nnU-Net's, which shows its own trace
         print(f"nnunet_ext train: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,16 @@
+"""The flag that says which cases are of one patient."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_patients_flag(parser: argparse._ActionsContainer, *, required: bool = False) -> None:
+    """Adds `--patients` to a parser or a group of its flags."""
+    default = "" if required else " (default: each case is one)"
+    parser.add_argument(
+        "--patients",
+        required=required,
+        metavar="REGEX",
+        help=f"what part of a case's name is the patient, as a group: '(patient[0-9]+)_'{default}",
+    )
