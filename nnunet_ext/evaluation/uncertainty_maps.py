@@ -1,6 +1,6 @@
 """How well a map of uncertainty shows where the segmentation is wrong.
 
-Sign conventions and ranges. Larger values of a map mean: less sure; a map of confidence goes in as 1 - confidence.
+Sign conventions and ranges. Larger values of a map mean more uncertainty; a confidence map goes in as 1 - confidence.
 
 - error AUROC, in [0, 1]: larger is better, 0.5 is chance; an error is the positive class
 - error average precision, in [0, 1]: larger is better, the share of errors is chance
@@ -19,7 +19,7 @@ THRESHOLDS = 101  # 0 to 100 in steps of 1
 
 
 def error_auroc(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray | None = None) -> float:
-    """Probability that a wrong voxel is less sure than a right one, in [0, 1]; larger is better, 0.5 is chance.
+    """Probability that a wrong voxel is more uncertain than a right one; in [0, 1], larger is better, 0.5 is chance.
 
     Args:
         uncertainty: (*spatial), of any scale.
