@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -200,9 +201,18 @@ def parallel(
     if min(processes, len(files)) <= 1:
         yield from map(evaluate_files, *arguments)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(files)), mp_context=context) as pool:
+    with worker_pool(min(processes, len(files))) as pool:
         yield from pool.map(evaluate_files, *arguments)
+
+
+def worker_pool(processes: int) -> ProcessPoolExecutor:
+    """Spawned processes that leave Ctrl-C, which a terminal sends to all, to the command: it says one line."""
+    return ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
 
 
 def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> CaseEvaluation | str:
