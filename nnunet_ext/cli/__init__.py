@@ -6,6 +6,7 @@ Heavy modules are imported inside the functions that need them, so that help com
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import logging
 import sys
@@ -62,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["train"]:  # all flags are nnUNetv2_train's own
         return train.train(arguments[1:])
     parser = build_parser()
+    names = [command.name for command in COMMANDS]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        close = difflib.get_close_matches(arguments[0].lower(), names, n=2)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        parser.error(f"there is no command {arguments[0]!r}.{hint} Commands: {', '.join(names)}")
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "verbose", False):
         logging.getLogger("nnunet_ext").setLevel(logging.INFO)

@@ -84,8 +84,8 @@ COMMAND = Command(
   $ nnunet_ext compare --group stock eval/stock_* --group streaming eval/streaming_* --patients '(patient[0-9]+)_'
   2 methods on 40 cases of 20 patients
 
-  ece (lower is better)  runs    mean  ± runs  ± cases  rank      interval  less stock            interval       p
+  ece (lower is better)  runs    mean  ± runs  ± cases  rank      interval  difference to stock  ...
   stock                     3  0.0256  0.0011   0.0142  1.78  1.65 to 1.88
-  streaming                 3  0.0219  0.0009   0.0131  1.22  1.12 to 1.35     -0.0037  -0.0061 to -0.0012  0.0047
+  streaming                 3  0.0219  0.0009   0.0131  1.22  1.12 to 1.35              -0.0037  ...
   ...""",
 )

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
-from nnunet_ext.cli.command import Command, no_flags
+from nnunet_ext.cli.command import Command
+
+if TYPE_CHECKING:
+    from nnunet_ext.trainers.part import Part
+
+
+def trainers_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "WORD",
+        nargs="?",
+        help="show only the parts, and those of nnU-Net's own variants, that have it in their name or description",
+    )
 
 
 def trainers(arguments: argparse.Namespace) -> int:
-    from nnunet_ext.trainers.part import Kind
     from nnunet_ext.trainers.parts import PARTS
 
-    parts = [part for part in PARTS if not part.internal]
-    width = max(len(part.spelling) for part in parts)
-    for kind in Kind:
-        of_kind = [part for part in parts if part.kind is kind]
-        if of_kind:
-            print(f"{kind.value}:")
-        for part in of_kind:
-            source = f" ({part.paper})" if part.paper else ""
-            print(f"  {part.spelling:{width}}  {part.summary}{source}\n  {'':{width}}  -tr {part.example}")
+    if arguments.WORD:
+        return search(arguments.WORD)
+    print_parts([part for part in PARTS if not part.internal])
     print(
         "\nA name is nnUNetTrainer + parts, joined by _. Stock variants are parts, too: "
         "nnUNetTrainerCyclical_NoMirroring_500epochs."
@@ -27,15 +33,53 @@ def trainers(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def search(word: str) -> int:
+    """Prints what a word finds; status 1 if that is nothing."""
+    from nnunet_ext.trainers.search import close_to, matching_parts, matching_variants
+
+    parts, variants = matching_parts(word), matching_variants(word)
+    print_parts(parts)
+    if variants:
+        print("nnU-Net's own variants:", *(f"  -tr {name}" for name in variants), sep="\n")
+    if parts or variants:
+        return 0
+    close = close_to(word)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    print(
+        f"nnunet_ext trainers: no part and no variant of nnU-Net has {word!r} in it. {hint}Without a word, "
+        f"nnunet_ext trainers shows all parts.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def print_parts(parts: list[Part]) -> None:
+    """The table of parts, by kind."""
+    from nnunet_ext.trainers.part import Kind
+
+    width = max((len(part.spelling) for part in parts), default=0)
+    for kind in Kind:
+        of_kind = [part for part in parts if part.kind is kind]
+        if of_kind:
+            print(f"{kind.value}:")
+        for part in of_kind:
+            source = f" ({part.paper})" if part.paper else ""
+            print(f"  {part.spelling:{width}}  {part.summary}{source}\n  {'':{width}}  -tr {part.example}")
+
+
 COMMAND = Command(
     "trainers",
     "show the parts of trainers' names",
-    no_flags,
+    trainers_flags,
     trainers,
     """example:
   $ nnunet_ext trainers
   ...
   schedule:
     Cyclical<M>  the same with M cycles (arXiv 2212.06278)
-                 -tr nnUNetTrainerCyclical5_500epochs""",
+                 -tr nnUNetTrainerCyclical5_500epochs
+  $ nnunet_ext trainers mirror        # what has to do with mirroring, nnU-Net's own variants included
+  nnU-Net's own variants:
+    -tr nnUNetTrainerNoMirroring
+    ...""",
 )

@@ -69,7 +69,7 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
             evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
         ),
     }
-    lines = evaluation_lines(own)
+    lines = [*left_out_lines(evaluation), *evaluation_lines(own)]
     if check is not None:
         lines += ["", *verdict_check_lines(check)]
     problems = dict(evaluation.problems)
@@ -87,6 +87,15 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     write_case_metrics_csv(evaluation, folder / "case_metrics.csv")
     write_summary(evaluation, folder / "summary.json", own)
     return EvaluationResult(folder, lines, problems)
+
+
+def left_out_lines(evaluation: FolderEvaluation) -> list[str]:
+    """How many cases of the truth were left out as no problem; nothing if none was."""
+    left_out = len(evaluation.not_predicted)
+    if not left_out:
+        return []
+    all_cases = left_out + len(evaluation.cases) + len(evaluation.problems)
+    return [f"Judged are the cases that are predicted; {left_out} of {all_cases} with a truth are not.", ""]
 
 
 def recorded_settings(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
-from nnunet_ext.evaluation.folds import fold_names, fold_of_cases
+from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
 from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
@@ -119,7 +120,7 @@ def evaluate_folds(
     Args:
         truth_folder: label maps, CASE<ending>.
         prediction_folders: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
-            Several are the folds of a cross-validation.
+            Several are the folds of a cross-validation. Of `fold_X/validation` the cases that are there are judged.
         dataset: see `open_dataset`.
         options: how they are compared; the defaults of `JudgeOptions` without.
 
@@ -133,6 +134,10 @@ def evaluate_folds(
     found = {fold: label_map_files(folder, dataset.file_ending) for fold, folder in folders.items()}
     fold_of = fold_of_cases({fold: list(files) for fold, files in found.items()})
     problems = {} if options.allow_missing else unpaired(truths, fold_of)
+    not_predicted: tuple[str, ...] = ()
+    if options.allow_missing or all(map(is_validation, prediction_folders)):
+        not_predicted = tuple(sorted(truths.keys() - fold_of.keys()))
+        problems = {case: problem for case, problem in problems.items() if case not in not_predicted}
     common = [files_of(case, truths[case], folders[fold_of[case]], dataset) for case in truths if case in fold_of]
     if len(folders) > 1:
         common = [replace(files, fold=fold_of[files.case]) for files in common]
@@ -145,7 +150,7 @@ def evaluate_folds(
             problems[files.case] = result
         else:
             cases.append(result)
-    return FolderEvaluation(dataset.structures, cases, dict(sorted(problems.items())))
+    return FolderEvaluation(dataset.structures, cases, dict(sorted(problems.items())), not_predicted)
 
 
 def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
@@ -196,9 +201,18 @@ def parallel(
     if min(processes, len(files)) <= 1:
         yield from map(evaluate_files, *arguments)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(files)), mp_context=context) as pool:
+    with worker_pool(min(processes, len(files))) as pool:
         yield from pool.map(evaluate_files, *arguments)
+
+
+def worker_pool(processes: int) -> ProcessPoolExecutor:
+    """Spawned processes that leave Ctrl-C, which a terminal sends to all, to the command: it says one line."""
+    return ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
 
 
 def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> CaseEvaluation | str:

@@ -23,7 +23,7 @@ def fold_names(folders: Sequence[Path]) -> list[str]:
             f"Each fold is given once; found {', '.join(map(str, folders))}. Leave the repeated ones out."
         )
     names = [
-        folder.parent.name if folder.name == "validation" and folder.parent.name.startswith("fold_") else folder.name
+        folder.parent.name if is_validation(folder) else folder.name
         for folder in (folder.absolute() for folder in folders)
     ]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
@@ -93,3 +93,9 @@ def spread_of(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "folds": len(defined),
             }
     return result
+
+
+def is_validation(folder: Path) -> bool:
+    """Whether a folder is `fold_X/validation`, where nnU-Net leaves the predictions of one fold's cases."""
+    folder = folder.resolve()
+    return folder.name == "validation" and folder.parent.name.startswith("fold_")

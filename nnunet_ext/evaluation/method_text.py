@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_ext.evaluation.method_comparison import FigureComparison
-from nnunet_ext.evaluation.text import aligned, count, shown, signed
+from nnunet_ext.evaluation.text import aligned, count, shown, signed, with_footnote
 
 
 def method_lines(comparisons: Sequence[FigureComparison], summary: Mapping[str, Any]) -> list[str]:
@@ -24,7 +24,7 @@ def method_lines(comparisons: Sequence[FigureComparison], summary: Mapping[str, 
         lines.append(f"Left out: {count(summary['not_common'], 'case')} that not every method has")
     for found in comparisons:
         lines += ["", *figure_lines(found)]
-    return lines
+    return with_footnote(lines, "too few runs, cases or patients, or no direction that is better")
 
 
 def figure_lines(found: FigureComparison) -> list[str]:
@@ -32,7 +32,18 @@ def figure_lines(found: FigureComparison) -> list[str]:
     first = next(iter(found.methods))
     digits = 2 if found.figure.endswith("_mm") else 4
     title = f"{found.figure} ({found.better} is better)" if found.better else found.figure
-    header = [title, "runs", "mean", "± runs", "± cases", "rank", "interval", f"less {first}", "interval", "p"]
+    header = [
+        title,
+        "runs",
+        "mean",
+        "± runs",
+        "± cases",
+        "rank",
+        "interval",
+        f"difference to {first}",
+        "interval",
+        "p",
+    ]
     rows = []
     for name, numbers in found.methods.items():
         rank = numbers.rank

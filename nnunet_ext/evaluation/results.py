@@ -44,11 +44,14 @@ class FolderEvaluation:
         structures: name of every foreground class or region to its labels.
         cases: by name; those with a problem are missing.
         problems: name of a case or file to what is wrong with it.
+        not_predicted: cases of the truth that are left out, which is no problem: with `--chill`, or because a fold's
+            validation folder holds the cases of that fold only.
     """
 
     structures: Mapping[str, Region]
     cases: list[CaseEvaluation]
     problems: dict[str, str] = field(default_factory=dict)
+    not_predicted: tuple[str, ...] = ()
 
     def column(self, figure: str) -> list[float]:
         """A figure of the cases as a whole, in the order of `cases`; NaN where a case lacks it."""

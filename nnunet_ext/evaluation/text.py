@@ -8,6 +8,8 @@ from typing import Any
 
 from nnunet_ext.evaluation.comparison import PairedComparison
 
+END_PAPER = "arXiv 2502.09269"
+NOT_DEFINED = "-"
 STRUCTURE_COLUMNS = {
     "dice": ("Dice", 3),
     "hd95_mm": ("HD95 mm", 2),
@@ -69,7 +71,14 @@ def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
             for column, found in own["failure_detection"].items()
         ]
         lines += ["", *aligned([["confidence against risk", *DETECTION_COLUMNS.values()], *rows])]
-    return [*lines, *error_lines(own["error_analysis"])]
+    lines += error_lines(own["error_analysis"])
+    return with_footnote(lines, "no case defines the figure, as where neither truth nor prediction has the structure")
+
+
+def with_footnote(lines: Sequence[str], why: str) -> list[str]:
+    """The lines, and why there is a dash if there is one."""
+    has_dash = any(NOT_DEFINED in line.split() for line in lines)
+    return [*lines, "", f"A dash: {why}."] if has_dash else list(lines)
 
 
 def structure_row(name: str, found: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -102,8 +111,8 @@ def end_lines(own: Mapping[str, Any]) -> list[str]:
     if math.isnan(found["paper"]):
         return []
     words = {
-        "paper": f"{shown(found['paper'], 2)} as the paper counts",
-        "strict": f"{shown(found['strict'], 2)} strictly",
+        "paper": f"{shown(found['paper'], 2)} as {END_PAPER} counts",
+        "strict": f"{shown(found['strict'], 2)} over the foreground alone (strict)",
     }
     first = words.pop(settings["end_variant"])
     where = "" if settings["end_stack"] == "volume" else " of the true foreground"
@@ -138,8 +147,9 @@ def comparison_lines(comparisons: Mapping[str, PairedComparison], other: str) ->
         for name, found in comparisons.items()
     ]
     first = next(iter(comparisons.values()))
-    header = [f"less {other}", "difference", f"{first.level:.0%} interval", "p", "cases"]
-    return ["", *aligned([header, *rows])]
+    header = [f"difference to {other}", "mean", f"{first.level:.0%} interval", "p", "cases"]
+    lines = ["", *aligned([header, *rows])]
+    return with_footnote(lines, "too few cases or patients for an interval")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -159,7 +169,7 @@ def count(number: int, what: str) -> str:
 
 def shown(value: float, digits: int) -> str:
     """A number, or a dash where it is not defined."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return NOT_DEFINED if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def with_spread(found: Mapping[str, float] | None, digits: int) -> str:
@@ -170,9 +180,9 @@ def with_spread(found: Mapping[str, float] | None, digits: int) -> str:
 
 def signed(value: float) -> str:
     """With its sign and enough digits."""
-    return "-" if math.isnan(value) else f"{value:+.4f}"
+    return NOT_DEFINED if math.isnan(value) else f"{value:+.4f}"
 
 
 def percent(value: float) -> str:
     """A share."""
-    return "-" if math.isnan(value) else f"{value:.0%}"
+    return NOT_DEFINED if math.isnan(value) else f"{value:.0%}"

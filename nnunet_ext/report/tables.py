@@ -82,7 +82,7 @@ STRUCTURE_METRICS = {
 }
 CASE_METRICS = {
     "mean_dice": Metric("mean Dice", HIGHER),
-    "end_slice_dice_paper": Metric("Dice of end slices (paper)", HIGHER),
+    "end_slice_dice_paper": Metric("Dice of end slices (as arXiv 2502.09269)", HIGHER),
     "end_slice_dice_strict": Metric("Dice of end slices (strict)", HIGHER),
 }
 CALIBRATION_METRICS = {

@@ -96,7 +96,7 @@ def test_each_folder_is_a_method_by_its_name(runs, capsys):
     assert compare(runs / "old_0", runs / "new_0", "--figures", "LV hd95_mm") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("LV hd95_mm (lower is better)")
-    assert [line.split()[0] for line in lines[3:]] == ["old_0", "new_0"]
+    assert [line.split()[0] for line in lines[3:5]] == ["old_0", "new_0"]
     assert not (runs / "old_0" / "compare.json").exists()
 
 

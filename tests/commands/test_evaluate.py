@@ -307,7 +307,7 @@ def test_a_second_folder_is_compared_case_by_case(evaluate, predictions, tmp_pat
     assert set(comparison["first_minus_other"]) == {
         "mean_dice", "end_slice_dice_paper", "organ dice", "organ hd95_mm", "organ nsd"
     }  # fmt: skip
-    assert f"less {other}" in capsys.readouterr().out
+    assert f"difference to {other}" in capsys.readouterr().out
     assert not (other / "summary.json").exists()
 
 

@@ -77,10 +77,28 @@ def test_folds_are_judged_together_and_over_their_means(model, tmp_path, capsys)
     assert "Mean Dice over the folds 0.844 ± 0.133: fold_0 0.938 (2 cases), fold_1 0.750 (1 case)" in printed
 
 
-def test_cases_that_no_fold_has_are_missing(model, tmp_path, capsys):
+def test_of_a_validation_folder_the_cases_that_are_there_are_judged(model, tmp_path, capsys):
+    """a and b are of fold 0, c is of fold 1, d of a fold that is not trained."""
     write(tmp_path / "labels" / "d.nii.gz", heart())
-    assert evaluate(tmp_path / "labels", *folds_of(model), "-o", tmp_path / "tables") == 1
-    assert "d: There is no prediction of this case." in capsys.readouterr().err
+    assert evaluate(tmp_path / "labels", folds_of(model)[0], "-o", tmp_path / "tables") == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("2 of 4 with a truth are not") == 1
+    assert not printed.err
+    assert evaluate(tmp_path / "labels", *folds_of(model), "-o", tmp_path / "tables") == 0
+    assert "1 of 4 with a truth are not" in capsys.readouterr().out
+
+
+def test_a_case_of_a_validation_folder_without_a_truth_is_a_problem(model, tmp_path, capsys):
+    write(folds_of(model)[0] / "x.nii.gz", heart())
+    assert evaluate(tmp_path / "labels", folds_of(model)[0], "-o", tmp_path / "tables") == 1
+    assert "x: There is a prediction but no truth" in capsys.readouterr().err
+
+
+def test_cases_that_another_folder_lacks_are_missing(model, tmp_path, capsys):
+    elsewhere = folds_of(model)[0].rename(tmp_path / "elsewhere")
+    describe(elsewhere, LABELS)
+    assert evaluate(tmp_path / "labels", elsewhere) == 1
+    assert "c: There is no prediction of this case." in capsys.readouterr().err
 
 
 def test_a_case_in_two_folds_is_refused(model, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, open_dataset
+from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, open_dataset, worker_pool
 from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.options import JudgeOptions, MetricOptions
 
@@ -243,3 +244,8 @@ def test_the_plans_say_along_which_axis_slices_are_stacked(truths):
 def test_plans_may_be_missing(truths, capsys):
     assert list(dataset_of(truths, plans={}).structures) == ["organ", "lesion"]
     assert capsys.readouterr().out == ""
+
+
+def test_worker_processes_leave_ctrl_c_to_the_command():
+    with worker_pool(1) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN

@@ -96,7 +96,9 @@ def test_the_table_of_a_figure():
         "2 methods on 4 cases of 2 patients",
         "Left out: 1 case that not every method has",
         "",
-        "mean_dice (higher is better) runs mean ± runs ± cases rank interval less old interval p",
+        "mean_dice (higher is better) runs mean ± runs ± cases rank interval difference to old interval p",
         "old 1 0.6000 - 0.0000 2.00 2.00 to 2.00",
         "new 1 0.7000 - 0.0000 1.00 1.00 to 1.00 +0.1000 +0.1000 to +0.1000 0.5000",
+        "",
+        "A dash: too few runs, cases or patients, or no direction that is better.",
     ]

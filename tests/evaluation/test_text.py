@@ -75,6 +75,8 @@ def test_a_folder_of_stock_predictions():
         "scar 2 - - - -",
         "",
         "Worst: p2 (0.800), p1 (0.900)",
+        "",
+        "A dash: no case defines the figure, as where neither truth nor prediction has the structure.",
     ]
 
 
@@ -92,7 +94,7 @@ def test_what_predictions_with_uncertainty_add():
     lines = evaluation_lines(own(case("p1", 0.9, **figures), failure_detection=detection))
     assert lines[5:16] == [
         "",
-        "End coefficient (Dice above 0.8): 1.00 as the paper counts, 0.00 strictly",
+        "End coefficient (Dice above 0.8): 1.00 as arXiv 2502.09269 counts, 0.00 over the foreground alone (strict)",
         "",
         "probabilities     ECE  class-wise ECE     ACE   Brier  NLL",
         "               0.0123          0.0200  0.3000  0.1000    -",
@@ -126,7 +128,8 @@ def test_the_chosen_end_coefficient_comes_first():
     settings = {"end_variant": "strict", "end_threshold": 0.7, "end_stack": "foreground"}
     assert end_lines(own(case("p1", 0.9, **figures), settings=settings)) == [
         "",
-        "End coefficient of the true foreground (Dice above 0.7): 0.00 strictly, 1.00 as the paper counts",
+        "End coefficient of the true foreground (Dice above 0.7): 0.00 over the foreground alone (strict), "
+        "1.00 as arXiv 2502.09269 counts",
     ]
 
 
@@ -143,9 +146,11 @@ def test_a_comparison_says_which_way_and_how_sure():
     }
     assert comparison_lines(compared, "stock") == [
         "",
-        "less stock  difference        95% interval       p  cases",
-        "mean_dice      +0.0123  -0.0010 to +0.0200  0.0312     20",
-        "LV hd95_mm     -3.5000              - to -       -      1",
+        "difference to stock     mean        95% interval       p  cases",
+        "mean_dice            +0.0123  -0.0010 to +0.0200  0.0312     20",
+        "LV hd95_mm           -3.5000              - to -       -      1",
+        "",
+        "A dash: too few cases or patients for an interval.",
     ]
 
 
