@@ -104,7 +104,7 @@ def test_a_test_time_transform(module_of):
     assert torch.equal(shift.undo(shift.apply(logits), volume), logits)
     assert shift.exact
     for transforms in TRANSFORM_SETS.values():
-        assert transforms((0, 1))[0].name == "flip-none"
+        assert transforms(SimpleNamespace(mirror_axes=(0, 1)))[0].name == "flip-none"
 
 
 def test_a_stage(module_of):
