@@ -14,13 +14,19 @@ from nnunet_ext.cli import build_parser
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+# files that a reader of docs/extend adds; tests/trainers/test_extend.py imports them
+EXAMPLES = {
+    path.replace("/", ".")
+    for text in TEXT.values()
+    for path in re.findall(r"^# (nnunet_ext/[\w/]+)\.py$", text, flags=re.MULTILINE)
+}
 IMPORTS = sorted(
     {
         (page, module, name.split(" as ")[0].strip())
         for page, text in TEXT.items()
         for module, names in re.findall(r"^from (nnunet_ext[\w.]*) import (.+)$", text, flags=re.MULTILINE)
         for name in re.sub(r"[()]|#.*", "", names).split(",")
-        if name.strip()
+        if name.strip() and module not in EXAMPLES
     }
 )
 OF_NNUNET = {"train"}  # its flags are nnUNetv2_train's
