@@ -49,8 +49,10 @@ OPTIONS = EnsembleOptions(device="cpu", allow_tqdm=False)
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
-    """What the first line of each block of Python says, and the block."""
-    for code in re.findall(r"```python\n(.*?)```", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL):
+    """What the first line of each block of code says, and the block."""
+    for code in re.findall(
+        r"^```(?:python)?\n(# .*?)```$", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    ):
         yield code.partition("\n")[0].removeprefix("# "), code
 
 
@@ -99,8 +101,8 @@ def extended(page: str, module: Any, table: Any) -> Any:
     names = {**vars(importlib.import_module(path.replace("/", "."))), **vars(module)}
     if isinstance(table, dict):
         return {**table, **eval(f"{{{code}}}", names)}
-    row = eval(f"(\n{code})", names)
-    return type(table)([row, *table] if place.startswith("first") else [*table, row])
+    rows = eval(f"(\n{code})", names)
+    return type(table)([*rows, *table] if place.startswith("first") else [*table, *rows])
 
 
 def trainer_of(page: str, module: Any, name: str) -> Any:
@@ -160,6 +162,9 @@ def test_a_training_that_owns_its_steps_is_part_of_a_name(example, make_trainer_
         kind.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 3)
     with pytest.raises(TrainerNameError, match="both set the loss"):
         trainer_of("own-steps", module, "nnUNetTrainerDenoise_DiceFocal")
+    both = extended("loss-term", example("loss-term"), extended("own-steps", module, PARTS))
+    with pytest.raises(TrainerNameError, match="Brier needs a training that learns to segment, and Denoise brings"):
+        build_trainer_class("nnUNetTrainerDenoise_Brier", both)
 
 
 def test_a_set_of_transforms_is_averaged(example):
