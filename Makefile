@@ -17,8 +17,8 @@ install: .venv/installed
 demo: install      ## phantom data, training, calibration, prediction, report: under 6 minutes
 	$(BIN)/nnunet_ext demo -o demo
 
-# Two workers with a thread each: tiny networks gain nothing from more. loadgroup keeps the end-to-end tests, which
-# share their trained models, in one of them.
+# Two workers with a thread each: tiny networks gain nothing from more. loadgroup keeps together what shares trained
+# models: each folder of the end-to-end tests goes to one of them.
 test: install      ## the whole test-suite, CPU only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 

@@ -68,7 +68,9 @@ def predict(
     models: Sequence[Path], dataset: str, cases: Sequence[str], folder: Path, options: argparse.Namespace
 ) -> None:
     """Predicts the validation cases with the members' mean probabilities."""
-    predictor = EnsemblePredictor.from_model_folders(models, folds=[int(options.f)], device=options.device)
+    predictor = EnsemblePredictor.from_model_folders(
+        models, folds=[int(options.f)], device=options.device, allow_tqdm=False
+    )
     images = Path(nnUNet_raw) / dataset / "imagesTr"
     files = [[str(images / case.replace(".nii.gz", "_0000.nii.gz"))] for case in cases]
     predictor.predict_from_files(files, folder, maps=[])

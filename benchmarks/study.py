@@ -90,14 +90,14 @@ def main() -> None:
         for key, folder in folders.items()
     }
     table = {}
-    print(f"{len(cases)} cases\n{'trainer':12}{'Dice':>24}{'HD95, mm':>24}")
+    print(f"{len(cases)} cases\n{'trainer':12}{'Dice':>26}{'HD95, mm':>32}")
     for part in options.trainers:
         row = {
             figure: [float(np.nanmean([entry[figure] for entry in figures[part, seed]])) for seed in options.seeds]
             for figure in ("dice", "hd95_mm")
         }
         table[part or "nnU-Net"] = row
-        print(f"{part or 'nnU-Net':12}" + "".join(f"{spread(values):>24}" for values in row.values()))
+        print(f"{part or 'nnU-Net':12}" + f"{spread(row['dice']):>26}{spread(row['hd95_mm']):>32}")
     options.o.write_text(json.dumps({"cases": len(cases), "seeds": options.seeds, "table": table}, indent=2))
 
 

@@ -369,3 +369,23 @@ def test_weights_that_are_missing_or_no_numbers_are_refused(tmp_path):
 def test_a_pattern_of_patients_is_checked_before_any_work(arguments, capsys):
     assert main([*arguments, "--patients", "(patient"]) == 1
     assert "must be a regular expression" in capsys.readouterr().err
+
+
+# --- near misses ---
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [("--device", "-device"), ("--save-probabilities", "--save_probabilities"), ("--disable-tta", "--disable_tta"),
+     ("--step-size", "-step_size")],
+)  # fmt: skip
+def test_a_flag_that_is_nearly_right_is_answered_with_the_one_that_was_meant(flag, meant, capsys):
+    assert exit_status(*flags("-m", "model", flag, "cpu")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: nnunet_ext predict")
+    assert f"Did you mean {meant}" in error
+
+
+def test_a_flag_that_resembles_nothing_gets_no_hint(capsys):
+    assert exit_status(*flags("-m", "model", "--xyzzy")) == 2
+    assert "Did you mean" not in capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""What the pages and README name exists: imports, subcommands and their long flags."""
+"""What the pages and README name exists: imports, modules, subcommands, their flags, and the targets of links."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -12,30 +13,36 @@ import pytest
 from nnunet_ext.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
-# files that a reader of docs/extend adds; tests/trainers/test_extend.py imports them
-EXAMPLES = {
-    path.replace("/", ".")
-    for text in TEXT.values()
-    for path in re.findall(r"^# (nnunet_ext/[\w/]+)\.py$", text, flags=re.MULTILINE)
-}
-IMPORTS = sorted(
-    {
-        (page, module, name.split(" as ")[0].strip())
-        for page, text in TEXT.items()
-        for module, names in re.findall(r"^from (nnunet_ext[\w.]*) import (.+)$", text, flags=re.MULTILINE)
-        for name in re.sub(r"[()]|#.*", "", names).split(",")
-        if name.strip() and module not in EXAMPLES
-    }
-)
+PROSE = {page: re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE) for page, text in TEXT.items()}
+REFERENCE = TEXT["docs/reference/commands.md"]
+WORKED_EXAMPLES = "docs/extend/"  # name modules that their reader writes; tests/trainers/test_extend.py imports them
+CURRENT = [page for page in TEXT if page != "CHANGELOG.md"]  # which may name what is gone
 OF_NNUNET = {"train"}  # its flags are nnUNetv2_train's
 
 
-@pytest.mark.parametrize(("page", "module", "name"), IMPORTS)
-def test_what_a_page_imports_is_there(page, module, name):
-    found = importlib.import_module(module)
-    assert hasattr(found, name), page
+def code_of(page: str, language: str = "") -> list[str]:
+    """The code blocks of a page, continued lines joined."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", TEXT[page], flags=re.DOTALL | re.MULTILINE)
+    return [re.sub(r"\\\n\s*", "", block) for block in blocks]
+
+
+def imports_of(page: str) -> set[tuple[str, str]]:
+    """Module and name of all that a page imports from this package."""
+    return {
+        (node.module, alias.name)
+        for block in code_of(page, "python")
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nnunet_ext")
+        for alias in node.names
+    }
+
+
+def anchors_of(page: str) -> set[str]:
+    """The names by which GitHub links to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", PROSE[page], flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
@@ -43,14 +50,63 @@ def subcommands() -> dict[str, argparse.ArgumentParser]:
     return dict(action.choices)
 
 
+PARSERS = subcommands()
+FLAGS = {name: {flag for a in parser._actions for flag in a.option_strings} for name, parser in PARSERS.items()}
+ADDED = {
+    path.replace("/", ".")
+    for page in TEXT
+    if page.startswith(WORKED_EXAMPLES)
+    for path in re.findall(r"^# (nnunet_ext/[\w/]+)\.py$", TEXT[page], flags=re.MULTILINE)
+}
+IMPORTS = [(page, *found) for page in TEXT for found in sorted(imports_of(page)) if found[0] not in ADDED]
+
+
+@pytest.mark.parametrize(("page", "module", "name"), IMPORTS)
+def test_what_a_page_imports_is_there(page, module, name):
+    found = importlib.import_module(module)
+    assert hasattr(found, name) or importlib.import_module(f"{module}.{name}"), page
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_modules_and_functions_that_a_page_names_are_there(page):
+    for dotted in set(re.findall(r"`(nnunet_ext(?:\.\w+)+)", PROSE[page])):
+        module = dotted
+        while (
+            not (ROOT / module.replace(".", "/")).is_dir() and not (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        ):
+            module = module.rpartition(".")[0]
+        found = importlib.import_module(module)
+        for attribute in dotted.removeprefix(module).split(".")[1:]:
+            found = getattr(found, attribute)
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_commands_on_a_page_have_their_flags(page):
+    code = "\n".join(code_of(page) + code_of(page, "bash"))
+    calls = re.findall(r"^\$? ?nnunet_ext ([a-z]+)([^\n#|]*)", code, flags=re.MULTILINE)
+    calls += re.findall(r"`nnunet_ext ([a-z]+)([^`]*)`", PROSE[page])
+    for command, rest in calls:
+        assert command in PARSERS, f"{page}: nnunet_ext {command}"
+        flags = set(re.findall(r"(?<!\S)(--?[a-zA-Z][\w-]*)", rest))
+        assert command in OF_NNUNET or flags <= FLAGS[command], f"{page}: nnunet_ext {command}{rest}"
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_the_reference_has_every_flag(command):
+    section = REFERENCE.partition(f"\n## {command}\n")[2].partition("\n## ")[0]
+    words = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", section))
+    for action in PARSERS[command]._actions:
+        flags = set(action.option_strings) - {"-h", "--help"}
+        assert not flags or flags & words, f"{command}: {' or '.join(sorted(flags))}"
+
+
 @pytest.mark.parametrize("page", TEXT)
-def test_commands_in_code_blocks_have_their_flags(page):
-    parsers = subcommands()
-    for block in re.findall(r"```\n(.*?)```", TEXT[page], flags=re.DOTALL):
-        for command, rest in re.findall(r"^\$? ?nnunet_ext ([a-z]+)([^\n#|]*)", block, flags=re.MULTILINE):
-            if command in OF_NNUNET:
-                continue
-            assert command in parsers, f"{page}: nnunet_ext {command}"
-            known = {flag for action in parsers[command]._actions for flag in action.option_strings}
-            for flag in re.findall(r"(?<!\S)(--[\w-]+)", rest):
-                assert flag in known, f"{page}: nnunet_ext {command} {flag}"
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", PROSE[page]):
+        file, _, anchor = link.partition("#")
+        if file.startswith("http"):
+            continue
+        target = ((ROOT / page).parent / file).resolve() if file else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        name = target.relative_to(ROOT).as_posix()
+        assert not anchor or name not in TEXT or anchor in anchors_of(name), f"{page}: {link}"

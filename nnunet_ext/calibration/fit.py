@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
+from nnunet_ext.calibration.doubts import fold_spread
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
@@ -96,6 +97,7 @@ def fit_calibration(
             "temperature": held_out_temperature(cases, regions=regions),
             "confidences": confidence_figures(judged, options.failure_dice),
             "quality": held_out_quality(judged, column, options),
+            "folds": fold_spread(dice_of_folds(judged)),
         },
         cases=[{"case": case.case, "patient": case.patient, **case.row, "dice": case.dice} for case in cases],
     )
@@ -114,7 +116,8 @@ def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
     if options.confidence not in usable:
         raise ValueError(
             f"The confidence must be a column that every case has, {', '.join(usable)}, or {AUTOMATIC}; found "
-            f"{options.confidence!r}. pairwise_dice needs at least two members."
+            f"{options.confidence!r}. pairwise_dice and mutual_information need at least two members "
+            f"a fold, see --tta-members."
         )
     return options.confidence
 
@@ -219,10 +222,13 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
 
     Returns:
         `cases`, how many were left out in turn; `without_estimate`, those whose confidence lay outside the range
-        of the others; of the rest `mean_absolute_error` of the predicted Dice and `interval_coverage`; of all
-        `failures`, and `failures_not_accepted` and `good_not_accepted` as shares. NaN where there is none to measure.
+        of the others; of the rest `mean_absolute_error` of the predicted Dice, and that of the mean of all cases as
+        `mean_absolute_error_of_mean`; `intervals`, how many cases had one,
+        and `interval_coverage`, the share of these that it held; of all `failures`, and `failures_not_accepted` and
+        `good_not_accepted` as shares. NaN where there is none to measure.
     """
-    errors, covered, failed, accepted = [], [], [], []
+    errors, errors_of_mean, covered, failed, accepted = [], [], [], [], []
+    mean_dice = fmean(float(np.nan_to_num(case.dice)) for case in cases)
     for fitting, measuring in held_out_parts(cases):
         if len({case.patient for case in fitting}) < 2:
             continue
@@ -232,10 +238,12 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
         threshold = fit_threshold(confidence, dice, failure_dice=options.failure_dice, recall=options.recall)
         for case in measuring:
             own, truth = confidence_of(case.row, column), float(np.nan_to_num(case.dice))
-            predicted, (low, high) = quality.predicted_dice(own), quality.interval(own)
-            if predicted is not None:  # elsewhere the interval is 0 to 1, which would always be right
+            predicted, interval = quality.predicted_dice(own), quality.interval(own)
+            if predicted is not None:
                 errors.append(abs(predicted - truth))
-                covered.append(low <= truth <= high)
+                errors_of_mean.append(abs(mean_dice - truth))
+            if interval is not None:
+                covered.append(interval[0] <= truth <= interval[1])
             failed.append(truth < options.failure_dice)
             accepted.append(verdict(own, list(case.row["flags"]), quality, threshold).word == "accept")
     stopped = [not word for word in accepted]
@@ -243,10 +251,19 @@ def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: Fit
         "cases": len(failed),
         "without_estimate": len(failed) - len(errors),
         "mean_absolute_error": fmean(errors) if errors else math.nan,
+        "mean_absolute_error_of_mean": fmean(errors_of_mean) if errors_of_mean else math.nan,
+        "intervals": len(covered),
         "interval_coverage": fmean(covered) if covered else math.nan,
         "failures": sum(failed),
         "failures_not_accepted": share_where(stopped, failed),
         "good_not_accepted": share_where(stopped, [not failure for failure in failed]),
+    }
+
+
+def dice_of_folds(cases: Sequence[CalibrationCase]) -> dict[str, list[float]]:
+    """The Dice of the cases of each fold."""
+    return {
+        fold: [case.dice for case in cases if case.fold == fold] for fold in sorted({case.fold for case in cases})
     }
 
 

@@ -53,10 +53,11 @@ class Calibration:
     def columns(self, row: Mapping[str, Any]) -> dict[str, object]:
         """What a row of `cases.csv` gets: predicted Dice with its interval, and the verdict with its reason.
 
-        The predicted Dice is None where there is no estimate, and its interval 0 to 1; see `QualityMap`.
+        The predicted Dice is None where there is no estimate. The ends of its interval are None there, too, and if
+        there were too few patients for one; see `QualityMap`.
         """
         confidence = confidence_of(row, self.confidence)
-        low, high = self.quality.interval(confidence)
+        low, high = self.quality.interval(confidence) or (None, None)
         measure = Measure(self.confidence, DIRECTIONS[self.confidence])
         judged = verdict(confidence, list(row["flags"]), self.quality, self.threshold, measure=measure)
         return {

@@ -9,6 +9,8 @@ down.
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +37,8 @@ class QualityMap:
     Attributes:
         confidence_knots: (K), ascending, from the smallest to the largest confidence in calibration.
         dice_knots: (K), the predicted Dice there; straight lines between them.
-        residual_low: what the interval's lower end is above the predicted Dice, in [-1, 0].
-        residual_high: what its upper end is above it, in [0, 1].
+        residual_low: what the interval's lower end is above the predicted Dice at a knot, in [-1, 0].
+        residual_high: what its upper end is above it there, in [0, 1].
         level: share of new cases that the interval is to hold.
         cases: in calibration.
         groups: patients in calibration.
@@ -71,6 +73,11 @@ class QualityMap:
         """The largest confidence in calibration."""
         return self.confidence_knots[-1]
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there were patients enough for an interval at this level, see `patients_for_level`."""
+        return self.groups >= patients_for_level(self.level)
+
     def covers(self, confidence: float) -> bool:
         """Whether the confidence lies in the range that calibration saw, ends included; False of NaN."""
         return self.lowest_confidence <= confidence <= self.highest_confidence
@@ -81,12 +88,23 @@ class QualityMap:
             return None
         return float(np.interp(confidence, self.confidence_knots, self.dice_knots))
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Lower and upper end, in [0, 1], with the predicted Dice between them; [0, 1] where there is no estimate."""
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """Lower and upper end, in [0, 1], with the predicted Dice between them.
+
+        Between two knots it reaches from the lower one's lower end to the upper one's upper end: of maps that never
+        fall, all that go through both fit the cases equally well, and the straight line is only one of them. Where
+        knots are dense that changes little; across a gap of the confidence, as between two folds of very different
+        quality, it is as wide as the Dice on its two sides differ.
+
+        None where there is no estimate, and if there were too few patients: 0 to 1 would promise nothing and always
+        be right.
+        """
         predicted = self.predicted_dice(confidence)
-        if predicted is None:
-            return 0.0, 1.0
-        return max(0.0, predicted + self.residual_low), min(1.0, predicted + self.residual_high)
+        if predicted is None or not self.has_interval:
+            return None
+        below = self.dice_knots[bisect.bisect_right(self.confidence_knots, confidence) - 1]
+        above = self.dice_knots[bisect.bisect_left(self.confidence_knots, confidence)]
+        return max(0.0, below + self.residual_low), min(1.0, above + self.residual_high)
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -114,6 +132,11 @@ class QualityMap:
         )
 
 
+def patients_for_level(level: float) -> int:
+    """The fewest patients that allow an interval at a level: the G with (G - 1)/(G + 1) at least that."""
+    return math.ceil((1 + level) / (1 - level) - 1e-9)  # 1e-9: 1.9/0.1 is 19 but for rounding
+
+
 def fit_quality(confidence: Values, dice: Values, groups: Groups, level: float = 0.9) -> QualityMap:
     """The map that fits calibration cases best by least squares among all that never fall (isotonic regression).
 
@@ -123,7 +146,7 @@ def fit_quality(confidence: Values, dice: Values, groups: Groups, level: float =
     every patient the same, a patient's cases share its weight, and one patient more is taken to lie beyond all
     others, as in conformal prediction with hierarchical data (Lee, Barber and Willett 2023, arXiv 2306.06342). With
     one case per patient these are the usual quantiles of n + 1. So G patients allow no level above (G - 1)/(G + 1):
-    fewer than 19 give [0, 1] at level 0.9.
+    fewer than 19 give no interval at level 0.9.
 
     The residuals belong to maps of fewer cases and not to the map itself, so the level is aimed at, not guaranteed
     (Barber et al. 2021, "Predictive inference with the jackknife+", arXiv 1905.02928). It is meant over all new

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.calibration.quality import QualityMap, patients_for_level
+from nnunet_ext.evaluation.confidences import BETWEEN_MEMBERS, needs_more_members
 
 NAMES = {"none": "as they are", "global": "one temperature", "per-class": "one per class"}
 
@@ -27,7 +31,31 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         mark = "  <- chosen" if column == calibration.confidence else ""
         auroc, spearman = (number(found[key], 3) for key in ("failure_auroc", "spearman"))
         lines.append(f"{column:20}{number(found['aurc'], 4):>8}{auroc:>8}{spearman:>10}{mark}")
-    return [*lines, "", *verdict_lines(calibration), *mask_lines(calibration)]
+    return [
+        *lines,
+        *one_member_lines(calibration.cases),
+        "",
+        *verdict_lines(calibration),
+        *mask_lines(calibration),
+        *doubt_lines(calibration),
+    ]
+
+
+def doubt_lines(calibration: Calibration) -> list[str]:
+    """What speaks against relying on it; nothing if nothing does."""
+    found = doubts(calibration)
+    return ["", *(f"Warning: {doubt}" for doubt in found)] if found else []
+
+
+def one_member_lines(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That how members disagree is not known if each case had one member, and how to have more; else nothing."""
+    if not cases or not all(needs_more_members(case, column) for case in cases for column in BETWEEN_MEMBERS):
+        return []
+    return [
+        *(f"{column:20}{'-':>8}{'-':>8}{'-':>10}" for column in BETWEEN_MEMBERS),
+        "One member a fold: how members disagree is not known. To have more of them: --tta-members, --members "
+        "samples of a Cyclical training, or --members mc-dropout of a network with dropout.",
+    ]
 
 
 def applied(calibration: Calibration, kind: str) -> bool:
@@ -42,7 +70,7 @@ def verdict_lines(calibration: Calibration) -> list[str]:
     threshold = calibration.threshold
     if not figures["cases"]:
         return ["Too few patients to measure predicted Dice and verdict on some left out."]
-    lines = estimate_lines(figures, calibration.quality.level)
+    lines = estimate_lines(figures, calibration.quality)
     if threshold.failures:
         lines.append(
             f"{threshold.failures} of {threshold.cases} cases fail (Dice below {threshold.failure_dice:g}). Of "
@@ -51,27 +79,48 @@ def verdict_lines(calibration: Calibration) -> list[str]:
         )
     else:
         lines.append(
-            f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: verdicts "
-            f"rest on the interval."
+            f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: "
+            + (
+                "verdicts rest on the interval."
+                if calibration.quality.has_interval
+                else "without an interval either, every case is for review."
+            )
         )
     return lines
 
 
-def estimate_lines(figures: Mapping[str, float], level: float) -> list[str]:
-    """How far off predicted Dice is, and of how many cases there is no estimate."""
+def estimate_lines(figures: Mapping[str, float], quality: QualityMap) -> list[str]:
+    """How far off predicted Dice is, whether its interval holds, and of how many cases there is no estimate."""
     cases, without = figures["cases"], figures["without_estimate"]
     lines = []
     if without < cases:
-        lines.append(
-            f"Predicted Dice is off by {figures['mean_absolute_error']:.3f} on average; its interval of {level:.0%} "
-            f"held {figures['interval_coverage']:.0%} of the cases left out."
-        )
+        lines += [
+            f"On cases left out, predicted Dice is off by {figures['mean_absolute_error']:.3f} on average.",
+            interval_line(figures, quality),
+        ]
     if without:
         lines.append(
             f"No estimate for {without} of {cases} cases left out, which are for review: their confidence is outside "
             f"the range of the others."
         )
     return lines
+
+
+def interval_line(figures: Mapping[str, float], quality: QualityMap) -> str:
+    """How many of the cases left out were in the interval, or why there is none, or nothing to measure it on."""
+    needed = patients_for_level(quality.level)
+    if not quality.has_interval:
+        return (
+            f"No interval around it: one of {quality.level:.0%} takes at least {needed} patients, found "
+            f"{quality.groups}. Calibrate with more folds, or ask for a lower --level."
+        )
+    if not figures["intervals"]:
+        return (
+            f"How often its interval of {quality.level:.0%} holds could not be measured: without the cases left out "
+            f"there are fewer than the {needed} patients that it takes."
+        )
+    held = f"{figures['interval_coverage']:.0%} of {figures['intervals']}"
+    return f"Its interval of {quality.level:.0%} held {held} cases left out."
 
 
 def mask_lines(calibration: Calibration) -> list[str]:

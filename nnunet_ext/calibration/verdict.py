@@ -164,7 +164,7 @@ def verdict(
     - reject: the predicted Dice is below `failure_dice`.
     - review: there is a flag; the confidence is not finite, outside the range that calibration saw (on either side,
       see `QualityMap`), or at or below the threshold; or, if no calibration case failed, the interval's lower end is
-      below `failure_dice`.
+      below `failure_dice` or there were too few patients for an interval.
     - accept: nothing of that.
 
     Args:
@@ -184,12 +184,18 @@ def verdict(
     reviewing = _reasons_to_review(confidence, list(flags), quality, threshold, measure or Measure())
     if rejecting or reviewing:
         return Verdict("reject" if rejecting else "review", "; ".join(rejecting + reviewing))
-    low, high = quality.interval(confidence)
-    return Verdict(
-        "accept",
-        f"predicted Dice {quality.predicted_dice(confidence):.2f}, interval {low:.2f} to {high:.2f} at the level "
-        f"{quality.level:g}",
+    interval = quality.interval(confidence)
+    bounds = (
+        f"; {too_few_for_interval(quality)}"
+        if interval is None
+        else f", interval {interval[0]:.2f} to {interval[1]:.2f} at the level {quality.level:g}"
     )
+    return Verdict("accept", f"predicted Dice {quality.predicted_dice(confidence):.2f}{bounds}")
+
+
+def too_few_for_interval(quality: QualityMap) -> str:
+    """'11 patients are too few for an interval at the level 0.9'."""
+    return f"{quality.groups} patients are too few for an interval at the level {quality.level:g}"
 
 
 def _reasons_to_reject(confidence: float, quality: QualityMap, threshold: Threshold) -> list[str]:
@@ -208,11 +214,12 @@ def _reasons_to_review(
     if not quality.covers(confidence):
         reasons.append(_unseen(confidence, quality, measure))
     if threshold.confidence_threshold is None:
-        low, _ = quality.interval(confidence)
-        if low < threshold.failure_dice and quality.covers(confidence):
-            reasons.append(
-                f"no calibration case failed, and the interval's lower end {_below(low, threshold.failure_dice)}"
-            )
+        interval = quality.interval(confidence)
+        if interval is not None and interval[0] < threshold.failure_dice:
+            lower_end = _below(interval[0], threshold.failure_dice)
+            reasons.append(f"no calibration case failed, and the interval's lower end {lower_end}")
+        elif not quality.has_interval:
+            reasons.append(f"no calibration case failed, and {too_few_for_interval(quality)}")
     elif confidence <= threshold.confidence_threshold:
         reasons.append(
             f"{measure.at_or_beyond(confidence, threshold.confidence_threshold)}, where calibration found "

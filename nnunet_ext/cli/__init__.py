@@ -21,12 +21,14 @@ from nnunet_ext.cli import (
     env,
     evaluate,
     export,
+    models,
     predict,
     report,
     splits,
     train,
     trainers,
 )
+from nnunet_ext.cli.flag_parser import FlagParser
 
 COMMANDS = tuple(
     module.COMMAND
@@ -37,6 +39,7 @@ COMMANDS = tuple(
         check,
         splits,
         train,
+        models,
         calibrate,
         predict,
         evaluate,
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="nnunet_ext",
         description="Uncertainty, checkpoint ensembles and new trainers for nnU-Net v2.",
         epilog="nnunet_ext COMMAND --help shows an example of each.",

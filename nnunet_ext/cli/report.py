@@ -40,11 +40,11 @@ def report_options(arguments: argparse.Namespace) -> ReportOptions:
 def report(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.report import report_folder
 
-    page, problems = report_folder(report_options(arguments))
-    print(page)
-    for name, problem in problems.items():
+    result = report_folder(report_options(arguments))
+    print(*result.lines, result.page, sep="\n")
+    for name, problem in result.problems.items():
         print(f"  {name}: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    return 1 if result.problems else 0
 
 
 COMMAND = Command(
@@ -54,5 +54,7 @@ COMMAND = Command(
     report,
     """example:
   $ nnunet_ext report results --gt labels -o report.html
+  17 of 19 true Dice (89%) lie in the interval that was predicted for them.
+  ...
   report.html""",
 )

@@ -19,6 +19,7 @@ from nnunet_ext.evaluation.label_translation import parse_translation
 from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
 from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
+from nnunet_ext.evaluation.verdict_check import verdict_check, verdict_check_lines
 from nnunet_ext.machine.devices import usable_cores
 from nnunet_ext.options import DatasetFiles, EndVariant, EvaluationOptions, JudgeOptions
 from nnunet_ext.patients import patient_of
@@ -57,16 +58,20 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     evaluation = compared_with_truth(options.truths, options.predictions, dataset, options.judge)
     # none in a folder that stock nnU-Net wrote
     rows = [row for folder in options.predictions for row in recorded_rows(folder)]
+    check = verdict_check(evaluation.cases, rows, failure_dice=options.failure_dice)
     own: dict[str, Any] = {
         **own_summary(evaluation, end_threshold=options.end_threshold),
         **fold_summary(evaluation, end_threshold=options.end_threshold),
         "settings": recorded_settings(options, dataset),
         "failure_detection": failure_table(evaluation.cases, rows, failure_dice=options.failure_dice),
+        "verdicts": None if check is None else asdict(check),
         "error_analysis": error_analysis(
             evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
         ),
     }
     lines = evaluation_lines(own)
+    if check is not None:
+        lines += ["", *verdict_check_lines(check)]
     problems = dict(evaluation.problems)
     if options.other:
         name = ", ".join(map(str, options.other))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.commands.evaluate import compared_with_truth, dataset_of
+from nnunet_ext.evaluation.verdict_check import verdict_check_lines
 from nnunet_ext.options import ReportOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, recorded_provenance
@@ -18,11 +21,23 @@ from nnunet_ext.report.page import write_report
 logger = logging.getLogger(__name__)
 
 
-def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
-    """Writes the page of a prediction folder.
+@dataclass(frozen=True)
+class ReportResult:
+    """What came of a report.
 
-    Returns:
-        The page, and the cases that could not be compared with their truth: name to what is wrong.
+    Attributes:
+        page: the file.
+        lines: what intervals and verdicts were worth, for a person; empty without a truth or without verdicts.
+        problems: name of a case that could not be compared with its truth to what is wrong with it.
+    """
+
+    page: Path
+    lines: list[str]
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def report_folder(options: ReportOptions) -> ReportResult:
+    """Writes the page of a prediction folder.
 
     Raises:
         FileNotFoundError: if a folder or a file is missing.
@@ -44,9 +59,12 @@ def report_folder(options: ReportOptions) -> tuple[Path, dict[str, str]]:
         operating_point=operating_point(calibration),
         failure_dice=calibration.threshold.failure_dice if calibration else options.failure_dice,
     )
+    if calibration is not None:
+        data = replace(data, notes=(*data.notes, *(f"Calibration: {doubt}" for doubt in doubts(calibration))))
     file = options.page or predictions / "report.html"
     write_report(data, file, shown_cases=options.cases)
-    return file, evaluation.problems if evaluation else {}
+    lines = verdict_check_lines(data.verdict_check) if data.verdict_check else []
+    return ReportResult(file, lines, evaluation.problems if evaluation else {})
 
 
 def applied_calibration(predictions: Path) -> Calibration | None:

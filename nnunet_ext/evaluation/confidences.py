@@ -14,16 +14,24 @@ DIRECTIONS = {
     "foreground_entropy": -1,
     "mutual_information": -1,
 }
+BETWEEN_MEMBERS = ("pairwise_dice", "mutual_information")  # not defined of a single member
+
+
+def needs_more_members(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a column tells how members disagree and the row is of one alone; older tables have a 0 there."""
+    return column in BETWEEN_MEMBERS and row.get("members") in (1, "1")
 
 
 def confidence_of(row: Mapping[str, Any], column: str) -> float:
-    """A row's value of a column, turned so that larger means more confident; NaN if the cell is empty or not there.
+    """A row's value of a column, turned so that larger means more confident.
+
+    NaN if the cell is empty or not there, and of columns that need several members if the row is of one.
 
     Args:
         row: of `cases.csv`, its cells as text or as numbers.
         column: of `DIRECTIONS`.
     """
-    value = row.get(column)
+    value = None if needs_more_members(row, column) else row.get(column)
     return DIRECTIONS[column] * float(value) if value not in (None, "") else float("nan")
 
 

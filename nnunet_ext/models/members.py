@@ -170,16 +170,16 @@ def find_members(
                 f"out of -f, or choose others with --members."
             )
         files += found
+    if any(path.name == POSTERIOR_FILE for path in files):
+        logger.warning(
+            "%s is an ensemble as one network, for stock nnUNetv2_predict; here it counts as one member, and how its "
+            "samples disagree is not seen. For each sample as a member: --members samples.",
+            POSTERIOR_FILE,
+        )
     members = [read_member(path, trust=trust) for path in files]
     if rule.name in SAMPLE_RULES:
         require_recorded_files(members)
     require_same_model(members)
-    if any(path.name == POSTERIOR_FILE for path in files):
-        logger.warning(
-            "%s holds a whole ensemble as one network: here it is one member, without agreement and mutual "
-            "information. Use --members samples to count its members.",
-            POSTERIOR_FILE,
-        )
     return [draw for member in members for draw in dropout_members(member, rule.dropout_draws)] or members
 
 

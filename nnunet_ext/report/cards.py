@@ -52,7 +52,9 @@ def card(rank: int, case: ReportCase, data: ReportData) -> Card:
     if case.evaluation:
         facts.append(("▼ true Dice", fixed(case.dice)))
     facts += [
-        (column_words(column), significant(case.number(column))) for column in CONFIDENCES if case.row.get(column)
+        (column_words(column), significant(case.number(column)))
+        for column in CONFIDENCES
+        if math.isfinite(case.number(column))
     ]
     volumes = [
         (name, with_spread(case.number(f"volume_ml_{name}"), case.number(f"volume_cv_{name}")))

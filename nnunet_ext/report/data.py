@@ -11,8 +11,9 @@ from typing import Any
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_ext.evaluation.confidences import DIRECTIONS, usable_columns
+from nnunet_ext.evaluation.confidences import DIRECTIONS, needs_more_members, usable_columns
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
+from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
 from nnunet_ext.options import MAP_NAMES
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
@@ -24,6 +25,10 @@ from nnunet_ext.report.models import ModelFolder, model_folders
 VERDICTS = ("reject", "review", "accept")  # worst first
 ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
 EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
+ONE_MEMBER = (
+    "One member: how members disagree (pairwise Dice, mutual information) is not known. Predict with more folds, "
+    "with --tta-members, or with --members mc-dropout if the network has dropout."
+)
 
 ImageFiles = dict[str, tuple[Path, ...]]  # by case
 Row = Mapping[str, Any]  # texts of `cases.csv`, or the numbers of a calibration
@@ -135,6 +140,12 @@ class ReportData:
     failure_dice: float = 0.75
     notes: tuple[str, ...] = ()
 
+    @property
+    def verdict_check(self) -> VerdictCheck | None:
+        """What intervals and verdicts were worth; None without a truth or without verdicts."""
+        evaluated = [case.evaluation for case in self.cases if case.evaluation]
+        return verdict_check(evaluated, [case.row for case in self.cases], failure_dice=self.failure_dice)
+
 
 def gather(
     prediction_folder: Path,
@@ -183,6 +194,8 @@ def gather(
     members = run.get("members", [])
     ending = dataset_json["file_ending"]
     image_files, notes = _image_files(images, run, ending)
+    if all(row.get("members") == "1" for row in rows):
+        notes.append(ONE_MEMBER)
     evaluated = {case.case: case for case in evaluation.cases} if evaluation else {}
     cases = [
         ReportCase(
@@ -217,13 +230,13 @@ def gather(
 
 
 def number_in(row: Row, column: str) -> float:
-    """A cell as a number; NaN if it is empty or not there.
+    """A cell as a number; NaN if it is empty or not there, or needs several members and the row is of one.
 
     Raises:
         ValueError: if it is no number.
     """
     value = row.get(column)
-    if value is None or value == "":
+    if value is None or value == "" or needs_more_members(row, column):
         return float("nan")
     try:
         return float(value)

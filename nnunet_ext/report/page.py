@@ -8,6 +8,7 @@ from collections import Counter
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import nnunet_ext
+from nnunet_ext.evaluation.verdict_check import verdict_check_lines
 from nnunet_ext.files.atomic import atomic_path
 from nnunet_ext.report.cards import Card, card
 from nnunet_ext.report.data import VERDICTS, ReportData
@@ -70,6 +71,7 @@ def render(data: ReportData, cards: list[Card]) -> str:
         scale=uncertainty_scale(),
         case_table=case_table(data),
         evaluation_tables=evaluation_tables(data),
+        verdict_check=verdict_check_lines(data.verdict_check) if data.verdict_check else [],
         evaluation_figures=evaluation_figures(data),
         histograms=histogram_figures(data),
         trainings=training_figures(data),

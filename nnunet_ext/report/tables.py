@@ -113,7 +113,7 @@ def case_table(data: ReportData) -> Table:
     confidences = [
         column
         for column in DIRECTIONS
-        if column != "predicted_dice" and any(case.row.get(column) for case in data.cases)
+        if column != "predicted_dice" and any(math.isfinite(case.number(column)) for case in data.cases)
     ]
     has_prediction = data.calibrated or any(case.row.get("predicted_dice") for case in data.cases)
     has_dice = any(case.evaluation for case in data.cases)

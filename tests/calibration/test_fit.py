@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.fit import (
     chosen_column,
     fit_calibration,
@@ -155,6 +156,18 @@ def test_a_column_that_not_every_case_has_cannot_be_chosen(column):
     assert fitted(cases).confidence == "mean_entropy"
 
 
+def test_auto_never_takes_a_mutual_information_of_one_member():
+    """A constant 0 has the mean risk as its AURC; an entropy that orders the cases the wrong way round has more."""
+    cases = [
+        replace(case, row={"members": 1, "mean_entropy": case.dice, "mutual_information": 0.0, "flags": []})
+        for case in cohort()
+    ]
+    assert fitted(cases).confidence == "mean_entropy"
+    assert list(fitted(cases).figures["confidences"]) == ["mean_entropy"]
+    two = [replace(case, row={**case.row, "members": 2}) for case in cases]
+    assert fitted(two).confidence == "mutual_information"
+
+
 def test_a_confidence_that_no_ensemble_has_is_refused_by_name():
     """Predicted Dice stands in the table only after a calibration, so none can rest on it."""
     for column in ("auto", "pairwise_dice", "mutual_information"):
@@ -196,7 +209,7 @@ def test_if_every_case_is_flagged_none_is_left_out():
 
 
 def test_on_cases_left_out_a_confidence_that_tells_all_is_nearly_right():
-    """The middle ones lie on the line between their neighbours, and the interval of few patients holds everything.
+    """The middle ones lie on the line between their neighbours. Eleven patients are too few for an interval.
 
     The first and the last are outside the range of the others: there is no estimate, and the last, which is one of
     five good cases, is not accepted. Of the others 0.78 is above the threshold of the six or seven failures, 0.74.
@@ -205,9 +218,29 @@ def test_on_cases_left_out_a_confidence_that_tells_all_is_nearly_right():
     assert figures["cases"] == 12
     assert figures["without_estimate"] == 2
     assert figures["mean_absolute_error"] == pytest.approx(0)
-    assert figures["interval_coverage"] == 1
+    assert figures["intervals"] == 0
+    assert math.isnan(figures["interval_coverage"])
     assert (figures["failures"], figures["failures_not_accepted"]) == (7, 1)
     assert figures["good_not_accepted"] == pytest.approx(1 / 5)
+
+
+def test_two_folds_of_very_different_quality_are_doubted():
+    """Fold 0 around 0.7 and fold 1 around 0.3, at one entropy: the other fold's mean is off by 0.4 on average.
+
+    The mean of all cases, 0.5, is off by 0.2. The cases are 0.01 or 0.03 off their fold's mean: squares of 0.004.
+    """
+    dice = {"0": (0.67, 0.69, 0.71, 0.73), "1": (0.27, 0.29, 0.31, 0.33)}
+    cases = [
+        replace(simulated(10 * int(fold) + n, fold=fold, dice=one, voxels=4), row={"mean_entropy": 0.1, "flags": []})
+        for fold, values in dice.items()
+        for n, one in enumerate(values)
+    ]
+    figures = fitted(cases).figures
+    assert figures["quality"]["mean_absolute_error"] == pytest.approx(0.4)
+    assert figures["quality"]["mean_absolute_error_of_mean"] == pytest.approx(0.2)
+    assert figures["folds"]["between"] == pytest.approx(0.4 / math.sqrt(2))
+    assert figures["folds"]["within"] == pytest.approx(math.sqrt(0.004 / 6))
+    assert len(doubts(fitted(cases))) == 3  # and no case of eight is good
 
 
 def test_masks_miss_no_more_than_agreed():

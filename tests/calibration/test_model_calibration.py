@@ -18,11 +18,13 @@ from nnunet_ext.calibration.verdict import Threshold
 
 SETTINGS = {"models": ["nnUNetTrainer__nnUNetPlans__2d"], "weights": None, "members": "final", "step_size": 0.5}
 MEMBERS = [{"name": f"fold_{fold}/checkpoint_final", "sha256": f"hash of {fold}"} for fold in (0, 1)]
-# Predicted Dice is the pairwise Dice, from 0.2 to 1; the interval is 0.1 to either side. At 0.8 a case is flagged.
+TENTHS = tuple(number / 10 for number in range(2, 11))
+# Predicted Dice is the pairwise Dice, from 0.2 to 1; the interval is 0.1 to either side of each tenth. At 0.8 a case
+# is flagged.
 CALIBRATION = Calibration(
     temperature=Temperature((1.5, 1.5, 1.5), regions=False),
     confidence="pairwise_dice",
-    quality=QualityMap((0.2, 1.0), (0.2, 1.0), -0.1, 0.1, 0.9, 100, 50),
+    quality=QualityMap(TENTHS, TENTHS, -0.1, 0.1, 0.9, 100, 50),
     threshold=Threshold(0.8, 0.75, 0.95, 0.2, 20, 100),
     mask=MaskThreshold(0.25, 0.1, 0.08, 40, 1),
     settings=SETTINGS,
@@ -177,13 +179,13 @@ def test_a_case_without_the_confidence_is_reviewed():
     columns = CALIBRATION.columns(row(math.nan))
     assert columns["verdict"] == "review"
     assert columns["predicted_dice"] is None
-    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (0, 1)
+    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (None, None)
 
 
 def test_a_case_unlike_those_of_calibration_has_no_predicted_dice(file):
     """The range is that of the map's knots, so files of earlier versions have it, too."""
     columns = Calibration.load(file).columns(row(0.1))
     assert columns["predicted_dice"] is None
-    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (0, 1)
+    assert (columns["predicted_dice_low"], columns["predicted_dice_high"]) == (None, None)
     assert columns["verdict"] == "review"
     assert "pairwise_dice 0.10 is below 0.20, the least confident" in columns["verdict_reason"]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nnunet_ext.calibration.quality import QualityMap, fit_quality
+from nnunet_ext.calibration.quality import QualityMap, fit_quality, patients_for_level
 
 CONFIDENCE = [5, 1, 4, 2, 3]  # in any order
 DICE = [0.9, 0.2, 0.8, 0.6, 0.4]
@@ -108,8 +108,8 @@ def test_nineteen_patients_are_enough_for_nine_tenths_and_eighteen_are_not():
     assert -1 < quality.residual_low < -0.085
     assert 0.085 < quality.residual_high < 1
     quality = fit_quality(np.ones(18), dice[:18], np.arange(18))
-    assert (quality.residual_low, quality.residual_high) == (-1, 1)
-    assert quality.interval(1) == (0, 1)
+    assert not quality.has_interval
+    assert quality.interval(1) is None  # not 0 to 1, which would always be right
 
 
 def test_six_patients_are_left_out_in_five_folds():
@@ -126,7 +126,13 @@ def test_six_patients_are_left_out_in_five_folds():
 def test_one_patient_tells_nothing_of_others():
     quality = fit_quality([1, 2, 3], [0.5, 0.6, 0.7], ["a"] * 3, level=0.1)
     assert quality.predicted_dice(2) == pytest.approx(0.6)
-    assert quality.interval(2) == (0, 1)
+    assert quality.interval(2) is None
+
+
+@pytest.mark.parametrize(("level", "patients"), [(0.9, 19), (0.8, 9), (0.5, 3), (5 / 7, 6), (0.95, 39), (0.1, 2)])
+def test_patients_for_a_level(level, patients):
+    """(G - 1)/(G + 1): 18/20 = 0.9, 8/10, 2/4, 5/7, 38/40; one patient allows 0, two allow 1/3."""
+    assert patients_for_level(level) == patients
 
 
 def test_the_interval_always_holds_the_predicted_dice():
@@ -138,6 +144,26 @@ def test_the_interval_always_holds_the_predicted_dice():
         assert quality.residual_low <= 0 <= quality.residual_high
 
 
+def test_across_a_gap_the_interval_spans_both_sides():
+    """Two folds: confidence 0.1 to 0.2 with Dice near 0.27, and 0.8 to 0.9 with Dice near 0.7, nothing between.
+
+    At 0.4 the straight line says 0.26 + (0.4 - 0.2)/0.6 * 0.44 = 0.41 or so, but any Dice from 0.28 - 0.05 to
+    0.68 + 0.05 agrees with the cases. At the knots the interval is that of the residuals.
+    """
+    quality = QualityMap((0.1, 0.2, 0.8, 0.9), (0.26, 0.28, 0.68, 0.72), -0.05, 0.05, 0.9, 40, 40)
+    assert quality.predicted_dice(0.4) == pytest.approx(0.28 + 0.4 / 3)
+    assert quality.interval(0.4) == pytest.approx((0.23, 0.73))
+    assert quality.interval(0.2) == pytest.approx((0.23, 0.33))
+    assert quality.interval(0.8) == pytest.approx((0.63, 0.73))
+    assert quality.interval(0.1) == pytest.approx((0.21, 0.31))
+    assert quality.interval(0.9) == pytest.approx((0.67, 0.77))
+
+
+def test_where_the_map_is_flat_a_gap_widens_nothing():
+    quality = QualityMap((0.1, 0.9), (0.8, 0.8), -0.05, 0.05, 0.9, 40, 40)
+    assert quality.interval(0.5) == pytest.approx((0.75, 0.85))
+
+
 @pytest.mark.parametrize(("inside", "outside"), [(0.5, 0.4999), (1.0, 1.0001)])
 def test_outside_of_what_calibration_saw_there_is_no_estimate(inside, outside):
     """At either end: below, nothing says how low the Dice is; above, only the map's monotonicity says it is high."""
@@ -147,14 +173,14 @@ def test_outside_of_what_calibration_saw_there_is_no_estimate(inside, outside):
     assert quality.interval(inside) == pytest.approx((0.7, 0.85))
     assert not quality.covers(outside)
     assert quality.predicted_dice(outside) is None
-    assert quality.interval(outside) == (0, 1)
+    assert quality.interval(outside) is None
 
 
-def test_no_confidence_has_the_widest_interval():
+def test_no_confidence_has_no_interval():
     quality = fit_quality(np.ones(30), np.full(30, 0.8), np.arange(30))
     assert quality.interval(1) == pytest.approx((0.8, 0.8))
     assert quality.predicted_dice(float("nan")) is None
-    assert quality.interval(float("nan")) == (0, 1)
+    assert quality.interval(float("nan")) is None
 
 
 def test_the_order_of_the_cases_and_the_names_of_the_patients_do_not_matter():
@@ -173,8 +199,8 @@ def test_nine_tenths_of_new_patients_lie_within_the_interval():
     for seed in range(40):
         quality = fit_quality(*random_cases(seed))
         confidence, dice, _ = random_cases(1000 + seed, patients=200, frames=1)
-        ends = np.array([quality.interval(c) for c in confidence])
-        held.append(((ends[:, 0] <= dice) & (dice <= ends[:, 1])).mean())
+        estimated = [(quality.interval(c), d) for c, d in zip(confidence, dice, strict=True) if quality.covers(c)]
+        held.append(np.mean([low <= d <= high for (low, high), d in estimated]))
     assert 0.885 <= np.mean(held) <= 0.96
 
 

@@ -2,14 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.verdict import Measure, Threshold, Verdict, fit_threshold, verdict
 
-# Predicted Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side.
-QUALITY = QualityMap((0.2, 1.0), (0.2, 1.0), -0.1, 0.1, 0.9, 100, 50)
+# Predicted Dice is the confidence, from 0.2 to 1; the interval is 0.1 to either side of each hundredth.
+HUNDREDTHS = tuple(number / 100 for number in range(20, 101))
+QUALITY = QualityMap(HUNDREDTHS, HUNDREDTHS, -0.1, 0.1, 0.9, 100, 50)
 THRESHOLD = Threshold(0.8, 0.75, 0.95, 0.2, 20, 100)
 NO_FAILURE = Threshold(None, 0.75, None, None, 0, 100)
 NAN = float("nan")
@@ -120,6 +122,17 @@ def test_without_a_failure_the_interval_decides():
     assert found.reason == "no calibration case failed, and the interval's lower end 0.70 is below 0.75"
     assert verdict(0.9, [], QUALITY, NO_FAILURE).word == "accept"
     assert verdict(0.8, [], QUALITY, Threshold(0.3, 0.75, 0.95, 0.0, 20, 100)).word == "accept"  # with failures: no
+
+
+def test_with_too_few_patients_there_is_no_interval_to_decide_by_and_none_to_tell():
+    """Of 11 patients at the level 0.9, which takes 19. The predicted Dice stays."""
+    few = replace(QUALITY, groups=11)
+    assert verdict(0.9, [], few, NO_FAILURE) == Verdict(
+        "review", "no calibration case failed, and 11 patients are too few for an interval at the level 0.9"
+    )
+    found = verdict(0.9, [], few, THRESHOLD)
+    assert found == Verdict("accept", "predicted Dice 0.90; 11 patients are too few for an interval at the level 0.9")
+    assert verdict(0.5, [], few, NO_FAILURE).word == "reject"
 
 
 def test_all_reasons_are_told_the_worst_first():

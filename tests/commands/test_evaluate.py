@@ -128,6 +128,23 @@ def test_a_second_evaluation_finds_the_same(evaluate, predictions):
     assert (predictions / "summary.json").read_text() == first
 
 
+def test_what_verdicts_and_intervals_were_worth_is_told_and_recorded(evaluate, predictions, capsys):
+    """Dice 1, 0.75, 0.5 and 0.25: two failures, of which the first was accepted. Only the first interval holds."""
+    assert evaluate() == 0
+    assert own_summary(predictions)["verdicts"] is None
+    assert "true Dice" not in capsys.readouterr().out
+    words = ("accept", "review", "accept", "reject")
+    rows = [f"{case},0.9,0.85,1,{word},[]" for case, word in zip(CASES, words, strict=True)]
+    header = "case,predicted_dice,predicted_dice_low,predicted_dice_high,verdict,flags"
+    (predictions / "cases.csv").write_text("\n".join([header, *rows]) + "\n")
+    assert evaluate() == 0
+    found = own_summary(predictions)["verdicts"]
+    assert (found["inside"], found["intervals"], found["missed"]) == (1, 4, ["p2_ed"])
+    printed = capsys.readouterr().out
+    assert "1 of 4 true Dice (25%)" in printed
+    assert "caught 1 (0 review, 1 reject) and missed 1: p2_ed." in printed
+
+
 def test_a_folder_of_stock_nnunet_has_no_table_of_cases(evaluate, predictions):
     (predictions / "cases.csv").unlink()
     assert evaluate() == 0

@@ -145,7 +145,7 @@ def plan_here(variables: dict[str, str], tiny_dataset: Callable[..., Dataset]) -
             extractor.run()
             number = dataset_number(raw)
             plan_experiments([number], gpu_memory_target_in_gb=1, overwrite_plans_name=PLANS)
-            dataset = tiny_dataset(raw)
+            dataset = tiny_dataset(raw, coarser_3d=1.3)
             preprocess([number], PLANS, configurations, [1] * len(configurations), show_progress_bar=False)
         return dataset
 
@@ -156,9 +156,9 @@ def plan_here(variables: dict[str, str], tiny_dataset: Callable[..., Dataset]) -
 def tiny_dataset(variables: dict[str, str]) -> Callable[..., Dataset]:
     """`tiny_dataset(raw)`: shrinks the plans that nnU-Net made for a raw dataset, and writes splits."""
 
-    def shrink_plans(raw: Path, *, patch_size_2d: tuple[int, int] = (32, 32)) -> Dataset:
+    def shrink_plans(raw: Path, *, patch_size_2d: tuple[int, int] = (40, 40), coarser_3d: float = 1.0) -> Dataset:
         preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
-        make_plans_tiny(preprocessed, patch_size_2d=patch_size_2d)
+        make_plans_tiny(preprocessed, patch_size_2d=patch_size_2d, coarser_3d=coarser_3d)
         write_splits(raw, preprocessed)
         return Dataset(str(dataset_number(raw)), raw, Path(variables["nnUNet_results"]) / raw.name)
 

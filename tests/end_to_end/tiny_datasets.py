@@ -36,17 +36,22 @@ class Dataset:
         return self.results / f"{trainer}__{self.plans}__{configuration}"
 
 
-def make_plans_tiny(preprocessed: Path, *, patch_size_2d: tuple[int, int]) -> None:
-    """Rewrites the planned networks and adds a cascade, which the planner finds needless for images this small."""
+def make_plans_tiny(preprocessed: Path, *, patch_size_2d: tuple[int, int], coarser_3d: float) -> None:
+    """Rewrites the planned networks and adds a cascade, which the planner finds needless for images this small.
+
+    `coarser_3d` multiplies the spacing of 3d_fullres and what inherits it, which must not be preprocessed yet.
+    """
     path = preprocessed / f"{PLANS}.json"
     plans = json.loads(path.read_text(encoding="utf-8"))
     configurations = plans["configurations"]
-    shrink(configurations["2d"], features=(16, 32, 64), patch_size=patch_size_2d, batch_size=4)
-    shrink(configurations["3d_fullres"], features=(8, 8, 8), patch_size=(24, 24, 24), batch_size=2)
+    shrink(configurations["2d"], features=(16, 32, 32), patch_size=patch_size_2d, batch_size=4)
+    fullres = configurations["3d_fullres"]
+    shrink(fullres, features=(8, 8, 8), patch_size=(24, 24, 24), batch_size=2)
+    fullres["spacing"] = [coarser_3d * spacing_mm for spacing_mm in fullres["spacing"]]
     configurations["3d_lowres"] = {
         "inherits_from": "3d_fullres",
         "data_identifier": f"{PLANS}_3d_lowres",
-        "spacing": [1.6 * spacing_mm for spacing_mm in configurations["3d_fullres"]["spacing"]],
+        "spacing": [1.6 * spacing_mm for spacing_mm in fullres["spacing"]],
         "patch_size": [16, 16, 16],
         "next_stage": "3d_cascade_fullres",
     }

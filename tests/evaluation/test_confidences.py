@@ -34,6 +34,15 @@ def test_usable_are_the_columns_that_every_row_has():
     assert usable_columns(rows[:1]) == ["pairwise_dice", "mean_entropy", "foreground_entropy"]
 
 
+@pytest.mark.parametrize("column", ["pairwise_dice", "mutual_information"])
+def test_one_member_has_nobody_to_disagree_with(column):
+    """Tables of earlier versions hold a mutual information of 0 there, which would read as certain."""
+    for one in (1, "1"):
+        assert math.isnan(confidence_of({column: 0.0, "members": one}, column))
+        assert usable_columns([{column: "0", "mean_entropy": "0.1", "members": one}]) == ["mean_entropy"]
+    assert confidence_of({column: "0", "members": "2"}, column) == 0
+
+
 def test_without_rows_no_column_is_usable():
     assert usable_columns([]) == []
 

@@ -36,6 +36,7 @@ from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.provenance import OtherEnsembleError
 
+TENTHS = tuple(number / 10 for number in range(11))
 NO_TILES = tile_image(torch.zeros(1, 1, 4, 4), (4, 4))  # the network does not run in most of these tests
 TWO_LABELS = {"background": 0, "organ": 1}
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
@@ -58,7 +59,7 @@ def calibration_of(
     calibration = Calibration(
         temperature=Temperature(temperatures, regions),
         confidence="pairwise_dice",
-        quality=QualityMap((0.0, 1.0), (0.0, 1.0), -0.1, 0.1, 0.9, 100, 50),
+        quality=QualityMap(TENTHS, TENTHS, -0.1, 0.1, 0.9, 100, 50),
         threshold=Threshold(0.3, 0.2, 0.95, 0.2, 20, 100),
         mask=None if mask is None else MaskThreshold(mask, 0.1, 0.08, 40, 0),
         settings={},
@@ -152,7 +153,7 @@ def test_the_row_is_the_one_that_calibration_was_fitted_to_and_gets_its_columns(
     assert calibrated.row["mean_entropy"] == pytest.approx((entropy(0.35) + entropy(0.8)) / 4)
     assert calibrated.maps["entropy"].mean() > calibrated.row["mean_entropy"]
     assert calibrated.row["predicted_dice"] == pytest.approx(2 / 3)
-    assert calibrated.row["predicted_dice_low"] == pytest.approx(2 / 3 - 0.1)
+    assert calibrated.row["predicted_dice_low"] == pytest.approx(0.6 - 0.1)  # of the knot below
     assert calibrated.row["verdict"] == "accept"
     assert "verdict" not in plain.row
 

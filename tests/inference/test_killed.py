@@ -1,7 +1,7 @@
 """Predictions killed as `kill -9` does, at random times: nothing is half written, and continuing completes them.
 
-A fork of this process, which has imported everything, starts in no time. The same with a process of its own is in
-tests/end_to_end/test_predict.py.
+A fork of this process, which has imported everything, starts in no time. The same with the command and a trained
+model is in tests/end_to_end/labels/test_predict.py.
 """
 
 from __future__ import annotations

@@ -187,6 +187,18 @@ def test_an_empty_choice_of_folds_is_refused(make_model_folder):
         find_members(make_model_folder(), [], FINAL)
 
 
+def test_a_posterior_says_that_its_samples_are_one_member_here(make_model_folder, write_checkpoint, caplog):
+    folder = make_model_folder()
+    write_checkpoint(folder, 0, "checkpoint_posterior.pth")
+    find_members(folder, None, MemberRule.parse("*.pth"))  # leaves it out
+    assert not caplog.records
+    (member,) = find_members(folder, None, MemberRule.parse("checkpoint_posterior.pth"))
+    assert member.name == "fold_0/checkpoint_posterior"
+    (record,) = caplog.records
+    assert "checkpoint_posterior.pth" in record.getMessage()
+    assert "--members samples" in record.getMessage()
+
+
 def test_a_sample_of_the_manifest_that_is_gone_is_named(make_model_folder):
     folder = make_model_folder()
     entry = {"cycle": 0, "epoch": 9, "epoch_in_cycle": 9, "learning_rate": 0.01, "pseudo_dice": 0.5, "sha256": ""}
@@ -478,4 +490,4 @@ def test_the_posterior_as_a_member_is_said_to_be_one_network(make_model_folder, 
     find_members(folder, None, MemberRule.parse("final"))
     assert not caplog.records
     find_members(folder, None, MemberRule.parse("checkpoint_posterior.pth"))
-    assert "Use --members samples to count its members" in caplog.text
+    assert "For each sample as a member: --members samples" in caplog.text

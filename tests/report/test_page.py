@@ -101,6 +101,26 @@ def test_a_folder_that_is_not_calibrated_says_how_to_calibrate(tmp_path, predict
     assert "nnunet_ext calibrate" in page.text
 
 
+def test_with_one_member_nothing_is_said_of_disagreement_but_how_to_see_some(tmp_path, prediction):
+    """Also of a table of an earlier version, whose mutual information is 0, and of a calibration with such rows."""
+    rows = read_cases(prediction / TABLE_NAME)
+    table = CaseTable(prediction, keep_existing=False)
+    for row in rows:
+        table.add({**row, "members": "1", "pairwise_dice": ""})
+    training = [{"case": "t", "members": 1, "mutual_information": 1e-9, "mean_entropy": 0.1, "dice": 0.9}]
+    page = page_of(tmp_path, prediction, training_rows=training)
+    body, _ = page.text.split("How to read this page")
+    assert "mutual information 0" not in page.text
+    assert "Mutual information" not in body  # no panel
+    assert page.text.count("lie outside the range") == 1  # of the mean entropy alone
+    assert "One member: " in body
+    assert "--tta-members" in body
+
+
+def test_with_several_members_there_is_no_such_hint(tmp_path, prediction):
+    assert "One member: " not in page_of(tmp_path, prediction).text
+
+
 def test_verdicts_are_counted_and_explained(tmp_path, prediction):
     calibrate(prediction)
     page = page_of(tmp_path, prediction)
@@ -196,6 +216,15 @@ def test_an_evaluation_has_its_figures(tmp_path, prediction):
     assert "Dice against pairwise Dice" in page.text
     assert "median 0.789 worst 0.413" in page.text
     assert "heart_d : There is no truth." in page.text
+
+
+def test_verdicts_are_held_against_the_truth(tmp_path, prediction):
+    """Predicted 0.93, 0.47 and 0.81, each ± 0.05; true 0.912, 0.413 (rejected: caught) and 0.789."""
+    calibrate(prediction)
+    page = page_of(tmp_path, prediction, evaluation=evaluation())
+    assert "2 of 3 true Dice (67%)" in page.text
+    assert "Of 1 failure (Dice below 0.75) the verdicts caught 1" in page.text
+    assert "true Dice (" not in page_of(tmp_path, prediction).text
 
 
 def test_without_an_evaluation_nothing_is_said_about_the_truth(tmp_path, prediction):

@@ -66,18 +66,20 @@ def case_row(
 
     Returns:
         `foreground_entropy` is the mean over the segmentation's foreground, over the whole image where that is
-        empty. `volume_cv_<label>` is standard deviation by mean of the members' volumes; NaN where all are 0 or
-        there is one member.
+        empty. `mutual_information` and `pairwise_dice` are NaN of one member, which has nobody to disagree with: 0
+        and 1 would read as certain. `volume_cv_<label>` is standard deviation by mean of the members' volumes; NaN
+        where all are 0 or there is one member.
     """
     entropy, mutual_information = (maps[name] for name in MAPS_OF_THE_ROW)
     foreground = segmentation > 0
     mean_entropy = float(entropy.sum(dtype=np.float64) / image.voxels)
+    mean_information = float(mutual_information.sum(dtype=np.float64) / image.voxels)
     overlap = overlaps(members, list(regions.values()))  # (R, M, M)
     row: dict[str, object] = {
         "members": len(members),
         "mean_entropy": mean_entropy,
         "foreground_entropy": float(entropy[foreground].mean(dtype=np.float64)) if foreground.any() else mean_entropy,
-        "mutual_information": float(mutual_information.sum(dtype=np.float64) / image.voxels),
+        "mutual_information": mean_information if len(members) > 1 else float("nan"),
         "pairwise_dice": pairwise_dice(overlap),
     }
     voxels = np.bincount(segmentation.ravel(), minlength=1 + max(map(max, regions.values()), default=0))

@@ -137,6 +137,7 @@ def test_a_single_member_has_no_agreement_and_no_spread():
     row = row_of(SEGMENTATION, SEGMENTATION)
     assert row["members"] == 1
     assert math.isnan(row["pairwise_dice"])
+    assert math.isnan(row["mutual_information"])  # 0 would read as certain
     assert math.isnan(row["volume_cv_left"])
     assert row["flags"] == []
 
