@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 from statistics import fmean
@@ -12,22 +12,24 @@ import numpy as np
 from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.end_slices import end_slice_dice, stack_axis_of
-from nnunet_ext.evaluation.error_parts import error_parts
 from nnunet_ext.evaluation.label_maps import LabelMapPair
-from nnunet_ext.evaluation.lesions import detect_lesions
-from nnunet_ext.evaluation.overlap_counts import OverlapCounts, joint_histogram, overlap_counts
+from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
 from nnunet_ext.evaluation.reliability import ReliabilityBins, region_reliability_bins, reliability_bins
 from nnunet_ext.evaluation.results import CaseEvaluation, Figures
-from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
+from nnunet_ext.evaluation.structure_metrics import (
+    STRUCTURE_METRICS,
+    StructureMetric,
+    structure_figures,
+    structure_pair,
+)
 from nnunet_ext.evaluation.uncertainty_maps import (
     error_auroc,
     error_average_precision,
     qu_brats_gain,
     qu_brats_score,
 )
-from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml, voxel_volume_ml
 from nnunet_ext.labels import Region
-from nnunet_ext.options import END_VARIANTS, AbsentRule, MetricOptions
+from nnunet_ext.options import END_VARIANTS, MetricOptions
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Judgement:
         stack_axis: along which slices are stacked, on the axes of the label maps; None takes the one of the largest
             spacing, case by case.
         metrics: what decides on the figures.
+        structure_metrics: the columns of each structure.
     """
 
     structures: Mapping[str, Region]
@@ -48,6 +51,7 @@ class Judgement:
     ignore_label: int | None = None
     stack_axis: int | None = None
     metrics: MetricOptions = field(default_factory=MetricOptions)
+    structure_metrics: Sequence[StructureMetric] = STRUCTURE_METRICS
 
 
 def evaluate_case(
@@ -78,7 +82,9 @@ def evaluate_case(
         name: overlap_counts(histogram, labels, ignore_label=ignore_label) for name, labels in structures.items()
     }
     figures = {
-        name: structure_figures(pair, labels, counts[name], counted, judgement.metrics)
+        name: structure_figures(
+            structure_pair(pair, labels, counts[name], counted, judgement.metrics), judgement.structure_metrics
+        )
         for name, labels in structures.items()
     }
     case_figures: Figures = {
@@ -106,68 +112,6 @@ def evaluate_case(
     )
 
 
-def structure_figures(
-    pair: LabelMapPair,
-    labels: Region,
-    counts: OverlapCounts,
-    counted: np.ndarray,
-    metrics: MetricOptions,
-) -> Figures:
-    """Overlap, surface, volume, lesions and errors of one structure; what each is when empty stands in its module.
-
-    What neither truth nor prediction has follows one rule in all figures, whatever the modules say.
-    """
-    voxel_ml = voxel_volume_ml(pair.spacing_mm)
-    truth, prediction = (np.isin(values, labels) & counted for values in (pair.truth, pair.prediction))
-    spacing_mm = pair.spacing_mm
-    if len(truth) == 1:  # a 2D image: all voxels of a single slice would be surface
-        truth, prediction, spacing_mm = truth[0], prediction[0], spacing_mm[1:]  # (y, x)
-    if counts.tp + counts.fn and counts.tp + counts.fp:  # where one is empty, distances are the image's diagonal
-        box = bounding_box(truth | prediction)
-        truth, prediction = truth[box], prediction[box]
-    hd_mm, hd95_mm = hausdorff_distances_mm(prediction, truth, spacing_mm, percentiles=(None, 95))
-    lesions = detect_lesions(prediction, truth)
-    errors = error_parts(prediction, truth)
-    nsd = normalised_surface_dice(prediction, truth, spacing_mm, tolerance_mm=metrics.nsd_tolerance_mm)
-    figures: Figures = {
-        "dice": counts.dice,
-        "iou": counts.iou,
-        "hd95_mm": hd95_mm,
-        "hd_mm": hd_mm,
-        "nsd": nsd,
-        "volume_ml": (counts.tp + counts.fp) * voxel_ml,
-        "true_volume_ml": (counts.tp + counts.fn) * voxel_ml,
-        "volume_error_ml": volume_error_ml(prediction, truth, voxel_ml),
-        "relative_volume_error": relative_volume_error(prediction, truth),
-        "lesion_f1": lesions.f1,
-        "lesions": lesions.found + lesions.missed,
-        "lesions_missed": lesions.missed,
-        "lesions_spurious": lesions.spurious,
-        "missed_voxels": errors.missed,
-        "spurious_voxels": errors.spurious,
-        "boundary_voxels": errors.boundary,
-        "absent": int(counts.absent),
-    }
-    return figures | absent_figures(metrics.absent) if counts.absent else figures
-
-
-PERFECT = {
-    "dice": 1.0,
-    "iou": 1.0,
-    "hd95_mm": 0.0,
-    "hd_mm": 0.0,
-    "nsd": 1.0,
-    "volume_error_ml": 0.0,
-    "relative_volume_error": 0.0,
-    "lesion_f1": 1.0,
-}
-
-
-def absent_figures(rule: AbsentRule) -> Figures:
-    """Every figure that says how good a structure is, where neither truth nor prediction has it."""
-    return {name: value if rule == "perfect" else nan for name, value in PERFECT.items()}
-
-
 def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgement) -> Figures:
     """Dice of the end slices in both variants; nothing for a single slice, which has no ends."""
     axis = stack_axis_of(pair.spacing_mm) if judgement.stack_axis is None else judgement.stack_axis
@@ -185,21 +129,26 @@ def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgem
     }
 
 
+# Columns of `case_metrics.csv`: functions of probabilities (C, z, y, x), the truth and `mask`, which voxels count.
+ProbabilityMetrics = dict[str, Callable[..., float]]
+CLASS_METRICS: ProbabilityMetrics = {
+    "ece": calibration_error.expected_calibration_error,
+    "class_wise_ece": calibration_error.class_wise_ece,
+    "ace": calibration_error.average_calibration_error,
+    "brier": proper_scores.brier_score,
+    "nll": proper_scores.negative_log_likelihood,
+}
+REGION_METRICS: ProbabilityMetrics = {
+    "ece": calibration_error.region_expected_calibration_error,
+    "brier": proper_scores.region_brier_score,
+    "nll": proper_scores.region_negative_log_likelihood,
+}
+
+
 def calibration_figures(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> Figures:
     """Calibration in the box of the truth's foreground; NaN if there is none."""
-    if regions:
-        return {
-            "ece": calibration_error.region_expected_calibration_error(probabilities, truth, mask=mask),
-            "brier": proper_scores.region_brier_score(probabilities, truth, mask=mask),
-            "nll": proper_scores.region_negative_log_likelihood(probabilities, truth, mask=mask),
-        }
-    return {
-        "ece": calibration_error.expected_calibration_error(probabilities, truth, mask=mask),
-        "class_wise_ece": calibration_error.class_wise_ece(probabilities, truth, mask=mask),
-        "ace": calibration_error.average_calibration_error(probabilities, truth, mask=mask),
-        "brier": proper_scores.brier_score(probabilities, truth, mask=mask),
-        "nll": proper_scores.negative_log_likelihood(probabilities, truth, mask=mask),
-    }
+    metrics = REGION_METRICS if regions else CLASS_METRICS
+    return {name: metric(probabilities, truth, mask=mask) for name, metric in metrics.items()}
 
 
 def case_bins(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> ReliabilityBins:

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from nnunet_ext.evaluation.bootstrap import interval_of_mean, sums_by_group
-
-Better = Literal["higher", "lower", "closer to 0"]
+from nnunet_ext.evaluation.structure_metrics import STRUCTURE_METRICS, Better
 
 BETTER: dict[str, Better] = {
-    "dice": "higher",
-    "iou": "higher",
-    "nsd": "higher",
-    "lesion_f1": "higher",
+    **{metric.column: metric.better for metric in STRUCTURE_METRICS if metric.better},
     "mean_dice": "higher",
     "end_slice_dice_paper": "higher",
     "end_slice_dice_strict": "higher",
     "end_coefficient_paper": "higher",
     "end_coefficient_strict": "higher",
-    "hd95_mm": "lower",
-    "hd_mm": "lower",
-    "lesions_missed": "lower",
-    "lesions_spurious": "lower",
-    "missed_voxels": "lower",
-    "spurious_voxels": "lower",
-    "boundary_voxels": "lower",
     "ece": "lower",
     "class_wise_ece": "lower",
     "ace": "lower",
     "brier": "lower",
     "nll": "lower",
-    "volume_error_ml": "closer to 0",
-    "relative_volume_error": "closer to 0",
 }
 MAP_FIGURES = ("_error_auroc", "_error_ap", "_qu_brats", "_qu_brats_gain")  # of any map, all larger if better
 ROUNDING = 6  # significant digits of the tables; what agrees in them is a tie

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,10 +24,10 @@ from nnunet_ext.inference.memory_estimate import require_memory_for
 from nnunet_ext.inference.memory_fallback import where_it_fits
 from nnunet_ext.inference.passes import passes_of
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
-from nnunet_ext.inference.runtimes.choice import runtime_for
-from nnunet_ext.inference.runtimes.precision import Arithmetic, arithmetic_for
-from nnunet_ext.inference.runtimes.runtime import Runtime
+from nnunet_ext.inference.runtimes.choice import ChooseRuntime, runtime_for
+from nnunet_ext.inference.runtimes.precision import arithmetic_for
 from nnunet_ext.inference.sliding_window import Tile, tile_image
+from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
 from nnunet_ext.machine.devices import fastest_device, usable_device
@@ -48,8 +48,6 @@ from nnunet_ext.prediction_folder.writer import CaseWriter, RunRecord, output_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-ChooseRuntime = Callable[[Model, torch.device, Arithmetic], Runtime]
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +90,9 @@ class EnsembleEngine:
         self.structures = regions_of(self.models[0].dataset_json)
         arithmetic = arithmetic_for(options.precision, self.device)
         self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
+        transforms = TRANSFORM_SETS["flips" if options.use_mirroring else "none"]
         self.passes = passes_of(
-            self.models, options.model_weights, mirroring=options.use_mirroring, tta_members=options.tta_members
+            self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
         )
         if options.tta_members and self.passes_per_case == sum(len(model.members) for model in self.models):
             logger.warning(

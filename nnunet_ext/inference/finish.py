@@ -18,10 +18,11 @@ from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 def stages_for(options: OutputOptions, calibration: Calibration | None) -> list[Stage]:
     """What a decided case goes through, in this order."""
-    stages: list[Stage] = [Describe(options.maps)]
-    if calibration is not None:
-        stages.append(Calibrate(calibration, options.maps))
-    return stages
+    stages: list[Stage | None] = [
+        Describe(options.maps),
+        Calibrate(calibration, options.maps) if calibration is not None else None,
+    ]
+    return [stage for stage in stages if stage is not None]
 
 
 def finish(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
+from nnunet_ext.inference.transforms.sets import TransformSet
 from nnunet_ext.inference.transforms.transform import Transform
 from nnunet_ext.models.members import Member
 from nnunet_ext.models.model import Model
@@ -22,22 +22,22 @@ class Pass:
 
 
 def passes_of(
-    models: Sequence[Model], weights: Sequence[float] | None, *, mirroring: bool, tta_members: bool
+    models: Sequence[Model], weights: Sequence[float] | None, *, transforms: TransformSet, tta_members: bool
 ) -> list[list[Pass]]:
     """The runs of each model's network: one per member, or one per member and transform.
 
     Args:
         models: of the ensemble.
         weights: one a model, shared evenly by its runs; None gives every run the same weight.
-        mirroring: whether mirrored copies are looked at, as far as a model was trained with them.
-        tta_members: whether each of them counts as a member of its own.
+        transforms: gives what each model is looked at with, a row of `TRANSFORM_SETS`.
+        tta_members: whether each transform counts as a member of its own.
     """
     return [
         passes_of_model(
             model,
             name,
             weights[position] if weights is not None else None,
-            mirroring=mirroring,
+            transforms=transforms,
             tta_members=tta_members,
         )
         for position, (model, name) in enumerate(zip(models, distinct_names(models), strict=True))
@@ -45,11 +45,11 @@ def passes_of(
 
 
 def passes_of_model(
-    model: Model, model_name: str, weight: float | None, *, mirroring: bool, tta_members: bool
+    model: Model, model_name: str, weight: float | None, *, transforms: TransformSet, tta_members: bool
 ) -> list[Pass]:
     """The runs of one model's network; `model_name` begins their names."""
-    transforms = TRANSFORM_SETS["flips" if mirroring else "none"](model.mirror_axes)
-    groups = [[transform] for transform in transforms] if tta_members else [list(transforms)]
+    of_model = transforms(model)
+    groups = [[transform] for transform in of_model] if tta_members else [list(of_model)]
     share = weight / (len(model.members) * len(groups)) if weight is not None else 1.0
     return [
         Pass(

@@ -61,6 +61,7 @@ class Requirement(Enum):
         "choose plans of such a network",
     )
     LABELS = ("labels rather than regions", "train on a dataset of labels")
+    SEGMENTATION = ("a training that learns to segment", "start another training from its checkpoint")
     THREE_AXES = ("a 3D configuration", "train 3d_fullres or 3d_lowres")
 
     def __init__(self, words: str, remedy: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.trainers.base import ExtTrainer
+from nnunet_ext.trainers.own_steps import OwnStepsTrainer
 from nnunet_ext.trainers.part import Requirement
 
 UNETS = ("PlainConvUNet", "ResidualEncoderUNet", "ResidualUNet")
@@ -55,6 +56,11 @@ def found_regions(trainer: nnUNetTrainer) -> str:
     return f"the regions {', '.join(regions)}"
 
 
+def own_steps_of(trainer: nnUNetTrainer) -> str:
+    """What a training is that owns its steps, else ""."""
+    return "one that learns without labels" if isinstance(trainer, OwnStepsTrainer) else ""
+
+
 def plane_of(trainer: nnUNetTrainer) -> str:
     """The configuration if it is 2D, else ""."""
     axes = len(trainer.configuration_manager.patch_size)
@@ -65,5 +71,6 @@ def plane_of(trainer: nnUNetTrainer) -> str:
 INSTEAD: dict[Requirement, Callable[[nnUNetTrainer], str]] = {
     Requirement.UNET: another_network,
     Requirement.LABELS: found_regions,
+    Requirement.SEGMENTATION: own_steps_of,
     Requirement.THREE_AXES: plane_of,
 }

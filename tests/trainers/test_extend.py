@@ -1,12 +1,20 @@
-"""The examples of docs/extend.md: each is written to a module of its own, imported, and used as the page says."""
+"""The pages of docs/extend: their files are imported under the names that they give, their rows are added to the
+tables, and their tests are run.
+
+It stands here for the fixtures of tiny trainers.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
+import inspect
 import re
-from dataclasses import replace
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,131 +22,222 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ext.architectures.over_volumes import over_volumes
-from nnunet_ext.inference.case_result import CaseResult
-from nnunet_ext.inference.runtimes.precision import SINGLE
-from nnunet_ext.inference.runtimes.torch_runtime import TorchRuntime
+from nnunet_ext.architectures.deeplab import DeepLabV3Plus
+from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
+from nnunet_ext.evaluation.label_maps import LabelMapPair
+from nnunet_ext.evaluation.results import FolderEvaluation
+from nnunet_ext.evaluation.summary import own_summary, write_metrics_csv
+from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
+from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
+from nnunet_ext.inference.engine import EnsembleEngine, open_models
+from nnunet_ext.inference.finish import finish, stages_for
+from nnunet_ext.inference.passes import passes_of
+from nnunet_ext.inference.runtimes.batch_size import BatchSize
+from nnunet_ext.inference.runtimes.choice import RUNTIMES
+from nnunet_ext.inference.sliding_window import sliding_window_logits, tile_image
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
+from nnunet_ext.labels import regions_of
+from nnunet_ext.options import EnsembleOptions, MetricOptions, OutputOptions
 from nnunet_ext.trainers.compatibility import TrainerNameError
 from nnunet_ext.trainers.names import build_trainer_class
 from nnunet_ext.trainers.own_steps import CannotSegmentError
-from nnunet_ext.trainers.part import Part
 from nnunet_ext.trainers.parts import PARTS
 
-PAGE = Path(__file__).parents[2] / "docs" / "extend.md"
-CPU = torch.device("cpu")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {page.stem: page for page in sorted((DOCS / "extend").glob("*.md"))}
+OPTIONS = EnsembleOptions(device="cpu", allow_tqdm=False)
 
 
-def blocks(section: str) -> list[str]:
-    """The Python of a section of the page."""
-    text = PAGE.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """What the first line of each block of code says, and the block."""
+    for code in re.findall(
+        r"^```(?:python)?\n(# .*?)```$", PAGES[page].read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    ):
+        yield code.partition("\n")[0].removeprefix("# "), code
+
+
+def block(page: str, pattern: str) -> tuple[str, str]:
+    """The one block whose first line looks like this."""
+    (found,) = (pair for pair in blocks(page) if re.fullmatch(pattern, pair[0]))
+    return found
+
+
+def names_of_tests(page: str) -> list[str]:
+    """The names of the tests on a page."""
+    _, code = block(page, r"tests/.*\.py")
+    return [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef) and "test" in node.name]
+
+
+def parametrized(test: Any) -> list[dict[str, Any]]:
+    """What `pytest.mark.parametrize` would call a test with; once with nothing if it has no such mark."""
+    if not hasattr(test, "pytestmark"):
+        return [{}]
+    ((names, rows),) = (mark.args for mark in test.pytestmark)
+    return [{names: row} if isinstance(names, str) else dict(zip(names, row, strict=True)) for row in rows]
 
 
 @pytest.fixture
-def module_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`module_of(section)`: the section's file, imported."""
-    monkeypatch.syspath_prepend(tmp_path)
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`example(page)`: the page's new file, imported as the module that it is to be."""
 
-    def import_section(section: str) -> ModuleType:
-        name = "extend_" + re.sub(r"\W", "_", section.lower())
-        (tmp_path / f"{name}.py").write_text(blocks(section)[0], encoding="utf-8")
-        return importlib.import_module(name)
+    def imported(page: str) -> Any:
+        path, code = block(page, r"nnunet_ext/.*\.py")
+        name = path.removesuffix(".py").replace("/", ".")
+        file = tmp_path / Path(path).name
+        file.write_text(code, encoding="utf-8")
+        spec: Any = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
 
-    return import_section
-
-
-def table_with(section: str, module: ModuleType) -> tuple[Part, ...]:
-    """The table of parts with the section's row, whose class is found where the test has put it."""
-    found: dict[str, Any] = {}
-    exec(blocks(section)[1].replace("\nPart(", "\nrow = Part("), found)
-    row: Part = found["row"]
-    return (*PARTS, replace(row, mixin=f"{module.__name__}.{row.mixin.rpartition('.')[2]}"))
+    return imported
 
 
-def test_a_loss_term(module_of, make_trainer_of, random_batch):
-    module = module_of("A loss term")
-    # p(foreground) is 1/2 in both voxels, and one of them is foreground: right on average; with none it is 1/2 off
-    target = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
-    assert module.volume_error(torch.zeros(1, 2, 1, 2), target) == pytest.approx(0)
-    assert module.volume_error(torch.zeros(1, 2, 1, 2), 0 * target) == pytest.approx(0.5)
-    name = "nnUNetTrainerVolume"
-    trainer = make_trainer_of(build_trainer_class(name, table_with("A loss term", module)))
-    batch = random_batch(trainer, 0)
-    output = trainer.network(batch["data"])
-    loss, terms = trainer.loss, trainer.loss_with_terms
-    assert torch.equal(loss(output, batch["target"]), terms.base(output, batch["target"]))  # weight 0 at first
-    terms.set_epoch(600, 1000)
-    error = module.volume_error(output[0].float(), batch["target"][0])
-    expected = terms.base(output, batch["target"]) + 0.5 * error
-    torch.testing.assert_close(loss(output, batch["target"]), expected)
-    trainer.train_step(batch)
+def extended(page: str, module: Any, table: Any) -> Any:
+    """A table with the page's row at the place that the page says; the module's names are imported."""
+    header, code = block(page, r"nnunet_ext/.*\.py, (first|last)? ?in \w+")
+    path, _, place = header.partition(".py, ")
+    names = {**vars(importlib.import_module(path.replace("/", "."))), **vars(module)}
+    if isinstance(table, dict):
+        return {**table, **eval(f"{{{code}}}", names)}
+    rows = eval(f"(\n{code})", names)
+    return type(table)([*rows, *table] if place.startswith("first") else [*table, *rows])
 
 
-def test_a_network(module_of, make_trainer_of):
-    module = module_of("A network")
-    rows = table_with("A network", module)
-    trainer = make_trainer_of(build_trainer_class("nnUNetTrainerShallow", rows))
-    assert isinstance(trainer.plain_network, module.ShallowNetwork)
-    mixture = make_trainer_of(build_trainer_class("nnUNetTrainerStreaming_Shallow", rows))
-    assert [type(network) for network in mixture.plain_network.classifiers] == [module.ShallowNetwork] * 2
+def trainer_of(page: str, module: Any, name: str) -> Any:
+    return build_trainer_class(name, extended(page, module, PARTS))
+
+
+# --- what is on every page ---
+
+
+def test_the_index_has_all_pages():
+    linked = re.findall(r"\]\(extend/([\w-]+)\.md\)", (DOCS / "extend.md").read_text(encoding="utf-8"))
+    assert sorted(linked) == sorted(PAGES)
+
+
+@pytest.mark.parametrize(("page", "name"), [(page, name) for page in PAGES for name in names_of_tests(page)])
+def test_the_tests_of_a_page_pass(page, name, example, request):
+    example(page)
+    path, code = block(page, r"tests/.*\.py")
+    names: dict[str, Any] = {"__name__": path}
+    exec(compile(code, path, "exec"), names)
+    for given in parametrized(names[name]):
+        fixtures = inspect.signature(names[name]).parameters.keys() - given.keys()
+        names[name](**given, **{fixture: request.getfixturevalue(fixture) for fixture in fixtures})
+
+
+# --- the rows ---
+
+
+def test_a_loss_term_is_part_of_a_name(example, make_trainer_of, random_batch, run_epochs):
+    """Of five epochs the first two, up to 20 %, are without the term; from 40 % on it has its whole weight."""
+    module = example("loss-term")
+    trainer = make_trainer_of(trainer_of("loss-term", module, "nnUNetTrainerDiceFocal_Brier_5epochs"))
+    run_epochs(trainer, 3)
+    assert np.isnan(trainer.logger.get_value("loss term Brier", step=None)).tolist() == [True, True, False]
+    assert trainer.loss_with_terms.weights.tolist() == [1]
+
+
+def test_a_network_is_part_of_a_name(example, make_trainer_of):
+    module = example("network")
+    alone = make_trainer_of(trainer_of("network", module, "nnUNetTrainerDilated_NoDeepSupervision"))
+    assert isinstance(alone.plain_network, module.DilatedNetwork)
+    assert type(alone).network_parts == ("Dilated",)
+    mixture = make_trainer_of(trainer_of("network", module, "nnUNetTrainerStreaming_Dilated"))
+    assert [type(network) for network in mixture.plain_network.classifiers] == [module.DilatedNetwork] * 2
     with pytest.raises(TrainerNameError, match="DSD needs a U-Net"):
-        build_trainer_class("nnUNetTrainerDSD_Shallow", rows)
+        trainer_of("network", module, "nnUNetTrainerDSD_Dilated")
 
 
-def test_a_training_that_owns_its_steps(module_of, make_trainer_of):
-    module = module_of("A training that owns its steps")
-    trainer_class = build_trainer_class("nnUNetTrainerDenoise", table_with("A training that owns its steps", module))
-    trainer = make_trainer_of(trainer_class)
-    training, _ = trainer.get_dataloaders()
-    first = [trainer.train_step(next(training))["loss"] for _ in range(8)]
-    assert np.mean(first[-2:]) < np.mean(first[:2])
+def test_a_training_that_owns_its_steps_is_part_of_a_name(example, make_trainer_of):
+    """It trains the network of another part, and stands before it when a predictor asks."""
+    module = example("own-steps")
+    kind = trainer_of("own-steps", module, "nnUNetTrainerDenoise_DeepLab")
+    trainer = make_trainer_of(kind)
+    assert isinstance(trainer.plain_network, DeepLabV3Plus)
+    assert np.isfinite(trainer.train_step({"data": torch.randn(2, 1, 32, 32)})["loss"])
     with pytest.raises(CannotSegmentError):
-        trainer_class.build_network_architecture(None, None, 1, 2)
+        kind.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 3)
+    with pytest.raises(TrainerNameError, match="both set the loss"):
+        trainer_of("own-steps", module, "nnUNetTrainerDenoise_DiceFocal")
+    both = extended("loss-term", example("loss-term"), extended("own-steps", module, PARTS))
+    with pytest.raises(TrainerNameError, match="Brier needs a training that learns to segment, and Denoise brings"):
+        build_trainer_class("nnUNetTrainerDenoise_Brier", both)
 
 
-def test_a_test_time_transform(module_of):
-    shift = module_of("A test-time transform").Shift(2)
-    volume, logits = torch.arange(5.0).reshape(1, 1, 5), torch.randn(3, 1, 5)
-    assert shift.apply(volume).flatten().tolist() == [3, 4, 0, 1, 2]
-    assert torch.equal(shift.undo(shift.apply(logits), volume), logits)
-    assert shift.exact
-    for transforms in TRANSFORM_SETS.values():
-        assert transforms((0, 1))[0].name == "flip-none"
+def test_a_set_of_transforms_is_averaged(example):
+    """A network of single voxels says the same of an image that is transposed."""
+    sets = extended("transform", example("transform"), {})
+    configuration = SimpleNamespace(patch_size=[6, 6], spacing=[1.0, 1.0])
+    model: Any = SimpleNamespace(
+        folder=Path("model"), members=[SimpleNamespace(name="fold_0")], configuration=configuration
+    )
+    ((step,),) = passes_of([model], None, transforms=sets["transpose"], tta_members=False)
+    torch.manual_seed(0)
+    network, tiled = nn.Conv2d(1, 2, kernel_size=1), tile_image(torch.randn(1, 2, 8, 9), (6, 6))
+    once, both = (
+        sliding_window_logits(network, tiled, transforms, batch_size=BatchSize(8))
+        for transforms in (step.transforms[:1], step.transforms)
+    )
+    torch.testing.assert_close(both, once)
+    ((_, transposed),) = passes_of([model], None, transforms=sets["transpose"], tta_members=True)
+    assert transposed.name == "fold_0+transpose"
 
 
-def test_a_stage(module_of):
-    """Two voxels on the left, one on the right."""
-    stage = module_of("A stage").largest_component
-    segmentation = np.array([[[1, 1, 0, 2]]], dtype=np.uint8)
-    nothing: Any = None
-    result = CaseResult(nothing, {}, nothing, [], {}, nothing, segmentation)
-    assert stage(result).segmentation.tolist() == [[[1, 1, 0, 0]]]
-    empty = replace(result, segmentation=np.zeros_like(segmentation))
-    assert stage(empty) is empty
+@pytest.mark.parametrize(("organ", "expected"), [((1.0, -1.0, -1.0), 1), ((-1.0, 1.0, -1.0), 0)])
+def test_a_stage_changes_what_is_written(example, make_model_folder, organ, expected):
+    """Three slices of a voxel each; the organ's logit is above the background's, 0, in one of them."""
+    (model,) = open_models([make_model_folder(labels={"background": 0, "organ": 1})], OPTIONS)
+    shape = (3, 1, 1)
+    properties = {
+        "spacing": [4.0, 1.0, 1.0],
+        "shape_before_cropping": shape,
+        "bbox_used_for_cropping": [[0, size] for size in shape],
+        "shape_after_cropping_and_before_resampling": shape,
+    }
+    prepared = PreparedCase(tile_image(torch.zeros(1, *shape), (1, 1)), properties)
+    sums = CaseSums(CaseFrame([model], [prepared]), model.labels, SumOptions(), None)
+    logits = torch.stack([torch.zeros(3), torch.tensor(organ)]).reshape(2, *shape)
+    ((step,),) = passes_of([model], None, transforms=TRANSFORM_SETS["none"], tta_members=False)
+    sums.add(0, step, logits)
+    options = OutputOptions()
+    stages = extended("stage", example("stage"), stages_for(options, None))
+    prediction = finish("case", sums, regions_of(model.dataset_json), stages, options)
+    assert prediction.row["cut_off"] == expected
+    assert prediction.row["members"] == 1
 
 
-def test_a_runtime(module_of):
-    network = nn.Conv2d(1, 2, kernel_size=3, padding=1)
-    model: Any = SimpleNamespace(network=network, volumes=over_volumes(network))
-    patches = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = TorchRuntime(model, CPU, SINGLE).run(patches)
-    found = module_of("A runtime").OneByOneRuntime(model, CPU, SINGLE).run(patches)
-    torch.testing.assert_close(found, expected)
+def test_a_runtime_predicts_as_torch_does(example, make_model_folder, make_image, tmp_path):
+    runtimes = extended("runtime", example("runtime"), RUNTIMES)
+    models, images = (
+        open_models([make_model_folder()], OPTIONS),
+        make_image(tmp_path / "images", shape_zyx=(2, 16, 16)),
+    )
+    torch_case, double_case = (
+        EnsembleEngine(models, OPTIONS, choose_runtime=runtimes[name]).predict_from_files(images, None).predictions[0]
+        for name in ("torch", "double")
+    )
+    assert (double_case.segmentation == torch_case.segmentation).mean() > 0.99
+    np.testing.assert_allclose(double_case.maps["entropy"], torch_case.maps["entropy"], atol=1e-3)
 
 
-def test_a_metric(module_of):
-    """Centres at voxels 0 and 3 along x, of 2 mm each: 6 mm."""
-    distance = module_of("A metric").centroid_distance_mm
-    prediction, truth = np.zeros((1, 1, 4), bool), np.zeros((1, 1, 4), bool)
-    assert np.isnan(distance(prediction, truth, (5, 1, 2)))
-    prediction[..., 0] = truth[..., 3] = True
-    assert distance(prediction, truth, (5, 1, 2)) == pytest.approx(6)
-
-
-def test_every_section_of_the_table_is_there():
-    text = PAGE.read_text(encoding="utf-8")
-    anchors = re.findall(r"\]\(#([\w-]+)\)", text)
-    headings = {re.sub(r"\W", "-", heading.lower()) for heading in re.findall(r"^## (.+)$", text, flags=re.MULTILINE)}
-    assert len(anchors) == 7
-    assert headings >= set(anchors)
+def test_a_metric_is_a_column(example, tmp_path):
+    """The organ two voxels of 2 mm too far along x; the lesion is in neither map."""
+    metrics = extended("metric", example("metric"), Judgement({}).structure_metrics)
+    truth, prediction = np.zeros((2, 1, 4, 8), dtype=np.uint8)
+    truth[0, 1, 1], prediction[0, 1, 3] = 1, 1
+    columns = {}
+    for rule in ("leave-out", "perfect"):
+        judgement = Judgement(
+            {"organ": (1,), "lesion": (2,)}, metrics=MetricOptions(absent=rule), structure_metrics=metrics
+        )
+        case = evaluate_case("case", LabelMapPair(truth, prediction, (5.0, 1.0, 2.0)), judgement)
+        columns[rule] = [case.structures[name]["centre_distance_mm"] for name in ("organ", "lesion")]
+    assert columns == {"leave-out": [4, pytest.approx(np.nan, nan_ok=True)], "perfect": [4, 0]}
+    evaluation = FolderEvaluation(judgement.structures, [case])
+    write_metrics_csv(evaluation, tmp_path / "metrics.csv")
+    header, organ, _ = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    assert (header.split(",")[-1], organ.split(",")[-1]) == ("centre_distance_mm", "4")
+    assert own_summary(evaluation)["structures"]["organ"]["centre_distance_mm"]["mean"] == 4

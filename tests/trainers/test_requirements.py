@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
+from nnunet_ext.trainers.own_steps import OwnStepsTrainer
 from nnunet_ext.trainers.part import Requirement
 from nnunet_ext.trainers.requirements import INSTEAD, CheckedRequirements, RequirementError
 
@@ -116,3 +117,14 @@ def test_a_2d_configuration_is_refused_where_three_axes_are_needed(make_trainer)
     plans = {**trainer.my_init_kwargs["plans"], "continue_training": False}
     with pytest.raises(RequirementError, match=r"Volumes needs a 3D configuration; found the configuration 2d"):
         nnUNetTrainerOfVolumes(plans, "2d", 0, trainer.dataset_json, torch.device("cpu"))
+
+
+def test_a_training_that_owns_its_steps_is_refused_where_a_part_needs_a_segmentation(make_trainer):
+    trainer = make_trainer("nnUNetTrainer", initialize=False)
+
+    class nnUNetTrainerOwnSteps(CheckedRequirements, OwnStepsTrainer):
+        requirements = (("Boundary", Requirement.SEGMENTATION),)
+
+    plans = {**trainer.my_init_kwargs["plans"], "continue_training": False}
+    with pytest.raises(RequirementError, match=r"Boundary needs a training that learns to segment; found one that"):
+        nnUNetTrainerOwnSteps(plans, "2d", 0, trainer.dataset_json, torch.device("cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -12,9 +13,15 @@ from nnunet_ext.inference.runtimes.torch_runtime import CompiledTorchRuntime, To
 from nnunet_ext.models.model import Model
 
 COMPILE_VARIABLE = "nnUNet_compile"
+ChooseRuntime = Callable[[Model, torch.device, Arithmetic], Runtime]
+
+RUNTIMES: dict[str, ChooseRuntime] = {
+    "torch": TorchRuntime,
+    "torch-compiled": CompiledTorchRuntime,
+}
 
 
 def runtime_for(model: Model, device: torch.device, arithmetic: Arithmetic) -> Runtime:
     """torch, compiled where `nnUNet_compile` asks for it, as by stock's predictor."""
     compiled = os.environ.get(COMPILE_VARIABLE, "").lower() in ("true", "1", "t")
-    return (CompiledTorchRuntime if compiled else TorchRuntime)(model, device, arithmetic)
+    return RUNTIMES["torch-compiled" if compiled else "torch"](model, device, arithmetic)

@@ -1,4 +1,4 @@
-"""Which transforms a case is looked at with: one row per set."""
+"""Which transforms a member is averaged over: one row per set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from nnunet_ext.inference.transforms.flip import IDENTITY, flips
 from nnunet_ext.inference.transforms.transform import Transform
+from nnunet_ext.models.model import Model
 
-MirrorAxes = Sequence[int] | None  # as a checkpoint stores them
+TransformSet = Callable[[Model], Sequence[Transform]]
 
-# From the axes that training mirrored to the transforms, the identity first.
-TRANSFORM_SETS: dict[str, Callable[[MirrorAxes], Sequence[Transform]]] = {
-    "flips": flips,
-    "none": lambda mirror_axes: [IDENTITY],
+# From a model to its transforms, the identity first: what is allowed depends on its training, its patch, its spacing.
+TRANSFORM_SETS: dict[str, TransformSet] = {
+    "flips": lambda model: flips(model.mirror_axes),
+    "none": lambda model: [IDENTITY],
 }

@@ -1,0 +1,149 @@
+"""The figures of one structure in one case: a table with one row per column of `metrics.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import nan
+from typing import Literal
+
+import numpy as np
+
+from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.evaluation.error_parts import ErrorParts, error_parts
+from nnunet_ext.evaluation.label_maps import LabelMapPair
+from nnunet_ext.evaluation.lesions import LesionDetection, detect_lesions
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.results import Figures
+from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
+from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml, voxel_volume_ml
+from nnunet_ext.labels import Region
+from nnunet_ext.options import MetricOptions
+
+Better = Literal["higher", "lower", "closer to 0"]
+
+
+@dataclass(frozen=True)
+class StructurePair:
+    """One structure in the truth and in the prediction of a case. What several metrics share is computed once.
+
+    Attributes:
+        prediction: boolean, (D, H, W), of a 2D image (H, W); where both have the structure only the box around it.
+        truth: boolean, the same shape.
+        spacing_mm: along these axes.
+        voxel_ml: volume of a voxel.
+        counts: of all voxels of the image that count.
+        options: what decides on the figures.
+    """
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    spacing_mm: tuple[float, ...]
+    voxel_ml: float
+    counts: OverlapCounts
+    options: MetricOptions
+
+    @cached_property
+    def hausdorff_mm(self) -> tuple[float, float]:
+        """The largest distance and its 95th percentile."""
+        largest, percentile = hausdorff_distances_mm(
+            self.prediction, self.truth, self.spacing_mm, percentiles=(None, 95)
+        )
+        return largest, percentile
+
+    @cached_property
+    def lesions(self) -> LesionDetection:
+        """The connected components that were found, missed and made up."""
+        return detect_lesions(self.prediction, self.truth)
+
+    @cached_property
+    def errors(self) -> ErrorParts:
+        """What the wrong voxels are."""
+        return error_parts(self.prediction, self.truth)
+
+
+@dataclass(frozen=True)
+class StructureMetric:
+    """One column of `metrics.csv`.
+
+    Attributes:
+        column: its name.
+        figure: of a structure; it says itself what an empty mask gives.
+        better: which end of its range is good, for ranks; None if neither.
+        perfect: what it is with `--absent perfect` where neither truth nor prediction has the structure; it is NaN
+            there with `--absent leave-out`. None for a column that counts instead of judging.
+    """
+
+    column: str
+    figure: Callable[[StructurePair], float]
+    better: Better | None = None
+    perfect: float | None = None
+
+
+def surface_dice(pair: StructurePair) -> float:
+    """NSD at the tolerance of the options."""
+    tolerance_mm = pair.options.nsd_tolerance_mm
+    return normalised_surface_dice(pair.prediction, pair.truth, pair.spacing_mm, tolerance_mm=tolerance_mm)
+
+
+# fmt: off
+STRUCTURE_METRICS: tuple[StructureMetric, ...] = (
+    StructureMetric("dice", lambda pair: pair.counts.dice, "higher", perfect=1.0),
+    StructureMetric("iou", lambda pair: pair.counts.iou, "higher", perfect=1.0),
+    StructureMetric("hd95_mm", lambda pair: pair.hausdorff_mm[1], "lower", perfect=0.0),
+    StructureMetric("hd_mm", lambda pair: pair.hausdorff_mm[0], "lower", perfect=0.0),
+    StructureMetric("nsd", surface_dice, "higher", perfect=1.0),
+    StructureMetric("volume_ml", lambda pair: (pair.counts.tp + pair.counts.fp) * pair.voxel_ml),
+    StructureMetric("true_volume_ml", lambda pair: (pair.counts.tp + pair.counts.fn) * pair.voxel_ml),
+    StructureMetric("volume_error_ml", lambda pair: volume_error_ml(pair.prediction, pair.truth, pair.voxel_ml),
+                    "closer to 0", perfect=0.0),
+    StructureMetric("relative_volume_error", lambda pair: relative_volume_error(pair.prediction, pair.truth),
+                    "closer to 0", perfect=0.0),
+    StructureMetric("lesion_f1", lambda pair: pair.lesions.f1, "higher", perfect=1.0),
+    StructureMetric("lesions", lambda pair: pair.lesions.found + pair.lesions.missed),
+    StructureMetric("lesions_missed", lambda pair: pair.lesions.missed, "lower"),
+    StructureMetric("lesions_spurious", lambda pair: pair.lesions.spurious, "lower"),
+    StructureMetric("missed_voxels", lambda pair: pair.errors.missed, "lower"),
+    StructureMetric("spurious_voxels", lambda pair: pair.errors.spurious, "lower"),
+    StructureMetric("boundary_voxels", lambda pair: pair.errors.boundary, "lower"),
+    StructureMetric("absent", lambda pair: int(pair.counts.absent)),
+)
+# fmt: on
+
+
+def structure_figures(pair: StructurePair, metrics: Sequence[StructureMetric] = STRUCTURE_METRICS) -> Figures:
+    """The columns of a structure by name.
+
+    What neither truth nor prediction has follows one rule in all of them, whatever the metrics say.
+    """
+    return {metric.column: figure_of(pair, metric) for metric in metrics}
+
+
+def figure_of(pair: StructurePair, metric: StructureMetric) -> float:
+    """One column of a structure."""
+    if pair.counts.absent and metric.perfect is not None:
+        return metric.perfect if pair.options.absent == "perfect" else nan
+    return metric.figure(pair)
+
+
+def structure_pair(
+    pair: LabelMapPair, labels: Region, counts: OverlapCounts, counted: np.ndarray, options: MetricOptions
+) -> StructurePair:
+    """A class or region of two label maps.
+
+    Args:
+        pair: truth and prediction, (z, y, x).
+        labels: that make up the structure.
+        counts: its voxels.
+        counted: (z, y, x), boolean: which voxels count.
+        options: what decides on the figures.
+    """
+    truth, prediction = (np.isin(values, labels) & counted for values in (pair.truth, pair.prediction))
+    spacing_mm = pair.spacing_mm
+    if len(truth) == 1:  # a 2D image: all voxels of a single slice would be surface
+        truth, prediction, spacing_mm = truth[0], prediction[0], spacing_mm[1:]  # (y, x)
+    if counts.tp + counts.fn and counts.tp + counts.fp:  # where one is empty, distances are the image's diagonal
+        box = bounding_box(truth | prediction)
+        truth, prediction = truth[box], prediction[box]
+    return StructurePair(prediction, truth, spacing_mm, voxel_volume_ml(pair.spacing_mm), counts, options)
