@@ -166,7 +166,7 @@ def test_sums_that_do_not_fit_into_a_gpu_are_kept_in_main_memory(caplog):
 
     assert where_it_fits(predict_on, torch.device("cuda"), "liver", bar) == "summed up on the cpu"
     assert bar.n == 3, "members that are run again count once"
-    assert "liver does not fit into the memory of the GPU; summing up in main memory." in caplog.text
+    assert "liver does not fit into GPU memory" in caplog.text
 
 
 def test_other_errors_on_a_gpu_are_not_taken_for_memory_that_runs_out():

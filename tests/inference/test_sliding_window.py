@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(caplog):
     assert network.batches == [1] * 6
     assert size.patches == 1, "the next member must not try again what did not fit"
     torch.testing.assert_close(logits, image)
-    assert "A batch of 6 patches does not fit into memory; going on with 3." in caplog.text
+    assert "A batch of 6 patches does not fit into memory; continuing with 3." in caplog.text
 
 
 def test_a_patch_that_does_not_fit_alone_is_an_error():

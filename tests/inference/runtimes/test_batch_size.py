@@ -89,6 +89,6 @@ def test_halving_says_so_and_ends_at_one_patch(caplog):
             found.append(size.patches)
     assert found == [2, 1, 1, 1]
     assert caplog.messages[:2] == [
-        "A batch of 5 patches does not fit into memory; going on with 2.",
-        "A batch of 2 patches does not fit into memory; going on with 1.",
+        "A batch of 5 patches does not fit into memory; continuing with 2.",
+        "A batch of 2 patches does not fit into memory; continuing with 1.",
     ]

@@ -177,10 +177,8 @@ def test_the_cost_of_classes_by_hand(caplog):
     odds = math.log(3)
     single = [[[[0.0, 0.0, 0.0, 0.0, 0.0]], [[-odds, -odds, 0.0, 0.0, 0.0]]]]  # (1, 2, 1, 5)
     reduced = [[[[0.0, 0.0, 0.0, 0.0, 0.0]], [[-odds, odds, 0.0, 0.0, 0.0]]]]
-    assert message_of(caplog, single, reduced, regions=False) == (
-        "Reduced precision, in 1 patches: probabilities differ from single precision by 1.0e-01 on average and "
-        "5.0e-01 at most, labels in 20.000 % of the voxels."
-    )
+    message = message_of(caplog, single, reduced, regions=False)
+    assert "1.0e-01 on average and 5.0e-01 at most, labels in 20.000 % of the voxels" in message
 
 
 def test_the_cost_of_regions_by_hand(caplog):
