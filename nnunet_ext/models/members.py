@@ -124,7 +124,7 @@ class Member:
     facts: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights in fp32; memory-mapped from the file if they are stored in fp32, so that they take no memory."""
+        """The weights in fp32; memory-mapped, so that weights stored in fp32 take no memory of their own."""
         checkpoint = load_checkpoint(self.path, trust=self.trust, mmap=True)
         return cast_weights(checkpoint["network_weights"], torch.float32)
 
@@ -172,8 +172,8 @@ def find_members(
         files += found
     if any(path.name == POSTERIOR_FILE for path in files):
         logger.warning(
-            "%s is a whole ensemble in one network, made for stock nnUNetv2_predict; here it counts as one member, so "
-            "the disagreement of its samples is lost. Use --members samples to make each sample a member.",
+            "%s is a whole ensemble in one network, made for stock nnUNetv2_predict; here it counts as one member, "
+            "so the disagreement of its samples is lost. Use --members samples to make each sample a member.",
             POSTERIOR_FILE,
         )
     members = [read_member(path, trust=trust) for path in files]
@@ -284,8 +284,8 @@ def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
-            f"All weights must be finite; {path} has NaN or infinite values in {len(broken)} tensors, the first being "
-            f"{broken[0]}. Train again, or leave this member out with -f or --members."
+            f"All weights must be finite; {path} has NaN or infinite values in {len(broken)} tensors, the first of "
+            f"them {broken[0]}. Train again, or leave this member out with -f or --members."
         )
 
 
@@ -314,14 +314,14 @@ def require_same_model(members: Iterable[Member]) -> None:
         if unlike:
             raise MemberError(
                 f"All members of a model folder must be trained with the same plans and labels; {first.path} and "
-                f"{member.path} differ in {', '.join(unlike)}. Choose folds that were trained with the same plans with "
-                f"-f, or retrain the others."
+                f"{member.path} differ in {', '.join(unlike)}. Choose folds with -f that were trained with the same "
+                f"plans, or retrain the others."
             )
     seen: dict[str, Member] = {}
     for member in members:
         if member.sha256 in seen:
             logger.warning(
-                "%s and %s have the same content; it counts twice in the ensemble. Leave one out with -f or --members.",
+                "%s and %s are identical and count twice in the ensemble. Leave one out with -f or --members.",
                 *(seen[member.sha256].path, member.path),
             )
         seen[member.sha256] = member

@@ -245,8 +245,8 @@ def require_model_weights(weights: Sequence[float] | None, models: Sequence[Mode
     """Refuses weights that are not one positive number per model folder."""
     if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
         raise MemberError(
-            f"--weights must be one positive number per model folder; found {list(weights)} for {len(models)} folders. "
-            f"Write as many numbers as -m folders."
+            f"--weights must be one positive number per model folder; found {list(weights)} for {len(models)} "
+            f"folders. Write as many numbers as -m folders."
         )
 
 
@@ -256,6 +256,6 @@ def require_previous_stage(folder: str | Path | None, models: Sequence[Model]) -
     if cascaded is not None and folder is None:
         raise ValueError(
             f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
-            f"{cascaded.configuration.previous_stage_name}. Predict with that configuration first, and pass its output "
-            f"folder with -prev_stage_predictions."
+            f"{cascaded.configuration.previous_stage_name}. Predict with that configuration first, and pass its "
+            f"output folder with -prev_stage_predictions."
         )

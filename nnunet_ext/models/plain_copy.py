@@ -77,7 +77,7 @@ def plain_trainer_name(trainer_name: str) -> str:
 
 
 def plain_weights(weights: dict[str, torch.Tensor], classifier: int | None) -> dict[str, torch.Tensor]:
-    """The weights of one classifier of a mixture, named as in a plain network; all weights if `classifier` is None."""
+    """The weights of one classifier of a mixture, named as in a plain network; all weights if it is None."""
     if classifier is None:
         return weights
     prefix = f"classifiers.{classifier}."
@@ -93,6 +93,6 @@ def require_plain(model: Model, trainer: str, classifier: int | None) -> None:
         except RuntimeError as error:
             raise PlainCopyError(
                 f"A plain copy needs weights that fit the network of {trainer}; those of {member.path} "
-                f"({member.trainer_name}) are of another network. Predict with nnunet_ext instead, or, for a Streaming "
-                f"model, copy one of its U-Nets with --classifier."
+                f"({member.trainer_name}) belong to another network. Predict with nnunet_ext instead, or, for a "
+                f"Streaming model, copy one of its U-Nets with --classifier."
             ) from error

@@ -92,8 +92,8 @@ def warn_of_other_plans(
         changed = differing(own, facts)
         if changed:
             logger.warning(
-                "%s was trained with other plans than those in %s, which are used: %s differ. Unless they were changed "
-                "on purpose, restore plans.json and dataset.json from the training.",
+                "%s was trained with other plans than those in %s, which are used: %s differ. Unless they were "
+                "changed on purpose, restore plans.json and dataset.json from the training.",
                 *(path, folder, ", ".join(changed)),
             )
             return

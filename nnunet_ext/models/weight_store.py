@@ -86,7 +86,7 @@ def point_at(network: nn.Module, weights: Weights) -> None:
     wrong = [name for name in names if shape_in(own, name) != shape_in(weights, name)]
     if wrong:
         raise RuntimeError(
-            f"names or shapes of {len(wrong)} tensors differ, the first being {wrong[0]}: "
+            f"names or shapes of {len(wrong)} tensors differ, the first of them {wrong[0]}: "
             f"{shape_in(own, wrong[0])} in the network, {shape_in(weights, wrong[0])} in the file"
         )
     for name, tensor in own.items():

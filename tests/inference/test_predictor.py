@@ -859,8 +859,8 @@ def test_the_order_in_which_classes_are_listed_does_not_matter(make_model_folder
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, float("nan")]])
-def test_weights_must_be_one_positive_number_a_folder(make_model_folder, weights):
-    with pytest.raises(MemberError, match="one positive number for each model folder"):
+def test_weights_must_be_one_positive_number_per_folder(make_model_folder, weights):
+    with pytest.raises(MemberError, match="one positive number per model folder"):
         opened([make_model_folder("first"), make_model_folder("second")], model_weights=weights)
 
 

@@ -215,7 +215,7 @@ def test_the_same_file_twice_is_warned_about(make_model_folder, caplog):
         assert len(find_members(folder, None, FINAL)) == 2
     assert "fold_0" in caplog.text
     assert "fold_1" in caplog.text
-    assert "counts it twice" in caplog.text
+    assert "count twice in the ensemble" in caplog.text
 
 
 # --- members that are refused ---
@@ -291,12 +291,15 @@ def test_a_file_of_another_kind_is_refused_with_what_it_lacks(make_model_folder,
 @pytest.mark.parametrize(
     ("part", "rule"),
     [
-        ({"network_weights": [1, 2]}, "network_weights must be tensors by name"),
-        ({"network_weights": {"stem.weight": "heavy"}}, "network_weights must be tensors by name"),
+        ({"network_weights": [1, 2]}, "network_weights must map names to tensors"),
+        ({"network_weights": {"stem.weight": "heavy"}}, "network_weights must map names to tensors"),
         ({"init_args": "2d"}, "init_args must name the configuration"),
         ({"init_args": {"plans": {}}}, "init_args must name the configuration"),
         ({"trainer_name": 7}, "trainer_name must be a name"),
-        ({"inference_allowed_mirroring_axes": "xy"}, "inference_allowed_mirroring_axes must be numbers or None"),
+        (
+            {"inference_allowed_mirroring_axes": "xy"},
+            "inference_allowed_mirroring_axes must be a list of axes or None",
+        ),
     ],
 )
 def test_a_file_whose_parts_have_another_form_is_refused(make_model_folder, write_checkpoint, part, rule):
@@ -490,4 +493,4 @@ def test_the_posterior_as_a_member_is_said_to_be_one_network(make_model_folder, 
     find_members(folder, None, MemberRule.parse("final"))
     assert not caplog.records
     find_members(folder, None, MemberRule.parse("checkpoint_posterior.pth"))
-    assert "For each sample as a member: --members samples" in caplog.text
+    assert "--members samples" in caplog.text

@@ -197,7 +197,7 @@ def test_reading_the_moments_does_not_change_them():
 
 @pytest.mark.parametrize("weight", [0, -1.0])
 def test_a_weight_that_is_not_positive_is_refused(weight):
-    with pytest.raises(ValueError, match=r"must be positive; found (0|-1\.0)"):
+    with pytest.raises(ValueError, match=r"must be positive and finite; found (0|-1\.0)"):
         Moments().add(torch.ones(2, 1), weight)
 
 
@@ -323,7 +323,7 @@ def test_a_member_of_another_shape_is_refused_before_its_first_slab():
     moments = moments_of([torch.ones(2, 3, 4)])
     with pytest.raises(ValueError, match=r"\(2, 3, 4\); found \(2, 4, 3\)"):
         moments.begin_member((2, 4, 3))
-    with pytest.raises(ValueError, match="must be positive; found 0"):
+    with pytest.raises(ValueError, match="must be positive and finite; found 0"):
         moments.begin_member((2, 3, 4), 0)
     assert moments.members == 1
     assert moments.weight() == 1
