@@ -27,7 +27,7 @@ def test_two_parts_with_one_key_are_refused():
     class Twin(PartWithState):
         state_key = EMA.state_key
 
-    with pytest.raises(ValueError, match=r"found 'ema' in Twin and in EMA\. Give one another state_key"):
+    with pytest.raises(ValueError, match=r"its own state_key; found 'ema' in Twin and in EMA"):
         type("nnUNetTrainerTwins", (Twin, EMA), {}).parts_with_state()
 
 

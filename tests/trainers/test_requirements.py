@@ -16,7 +16,7 @@ from nnunet_ext.trainers.requirements import INSTEAD, CheckedRequirements, Requi
 
 @pytest.mark.parametrize("part", ["DSD", "SDD", "SDE", "DS", "MCDropout"])
 def test_what_needs_a_unet_is_refused_beside_a_deeplab(part):
-    with pytest.raises(TrainerNameError, match=rf"{part} needs a U-Net .*, and DeepLab brings none\. Leave one out"):
+    with pytest.raises(TrainerNameError, match=rf"{part} needs a U-Net .*, which DeepLab does not provide\. Leave"):
         trainer_class(f"nnUNetTrainer{part}_DeepLab")
 
 
@@ -126,5 +126,5 @@ def test_a_training_that_owns_its_steps_is_refused_where_a_part_needs_a_segmenta
         requirements = (("Boundary", Requirement.SEGMENTATION),)
 
     plans = {**trainer.my_init_kwargs["plans"], "continue_training": False}
-    with pytest.raises(RequirementError, match=r"Boundary needs a training that learns to segment; found one that"):
+    with pytest.raises(RequirementError, match=r"Boundary needs a training on labels; found a training without"):
         nnUNetTrainerOwnSteps(plans, "2d", 0, trainer.dataset_json, torch.device("cpu"))

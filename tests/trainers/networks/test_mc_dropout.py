@@ -153,7 +153,7 @@ def test_a_network_that_is_no_unet_is_refused():
 
 
 def test_deeplab_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"MCDropout needs a U-Net .*, and DeepLab brings none"):
+    with pytest.raises(ValueError, match=r"MCDropout needs a U-Net .*, which DeepLab does not provide"):
         trainer_class("nnUNetTrainerMCDropout_DeepLab")
 
 
