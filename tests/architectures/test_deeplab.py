@@ -333,7 +333,7 @@ def test_a_network_without_a_first_stage_at_full_resolution_is_refused(strides):
 
 
 def test_as_many_features_as_strides_are_needed():
-    with pytest.raises(ValueError, match="3 strides and 2 features"):
+    with pytest.raises(ValueError, match="3 strides and 2 numbers of features"):
         DeepLabV3Plus(1, 2, conv_op=nn.Conv2d, strides=[1, 2, 2], features_per_stage=[4, 4])
 
 

@@ -361,7 +361,7 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 
 def test_grids_that_do_not_divide_are_refused():
     # (6, 4) and (4, 2) meet on (4, 2), and 6 is no multiple of 4
-    message = r"differ by whole factors; found the grids \(6, 4\) and \(4, 2\). Give a patch size"
+    message = r"differ by integer factors; found \(6, 4\) and \(4, 2\)\. Use a patch size"
     with pytest.raises(ValueError, match=message):
         distillation_kl(random_logits(1, 2, 6, 4), random_logits(1, 2, 4, 2))
     with pytest.raises(ValueError, match=message):
