@@ -1,4 +1,4 @@
-"""A model folder with random weights, as a training would leave it: enough to measure time and memory."""
+"""Writes model folders with random weights and images of noise, to measure time and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 
 
 def write_model_folder(folder: Path, members: int, *, features: tuple[int, ...], patch: tuple[int, int]) -> int:
-    """Writes `fold_0/checkpoint_c0_e<k>.pth` for every member and returns the parameters of one network."""
+    """Writes `fold_0/checkpoint_c0_e<k>.pth` per member and returns the number of parameters of one network."""
     plans, dataset_json = random_plans(features, patch), random_dataset_json()
     (folder / "fold_0").mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
@@ -48,15 +48,15 @@ def write_folds(
     classes: int = 4,
     spacing_mm: tuple[float, ...] | None = None,
 ) -> None:
-    """Writes `fold_<k>/checkpoint_final.pth` for every fold, as a cross-validation leaves it.
+    """Writes `fold_<k>/checkpoint_final.pth` for every fold, as a cross-validation does.
 
     Args:
         folder: the model folder.
-        folds: how many.
-        features: of each stage.
-        patch: two or three axes, which decide between `2d` and `3d_fullres`.
-        classes: with background.
-        spacing_mm: that the network works at; 1 mm by default.
+        folds: number of folds.
+        features: number of features of each stage.
+        patch: patch size; two axes make it a `2d` configuration and three `3d_fullres`.
+        classes: number of classes including background.
+        spacing_mm: spacing of the network along (z, y, x) or (y, x); None is 1 mm.
     """
     axes, stages = len(patch), len(features)
     labels = {"background": 0, **{f"structure_{label}": label for label in range(1, classes)}}
@@ -99,7 +99,7 @@ def write_images(
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float] = (8.0, 1.0, 1.0),
 ) -> None:
-    """Writes noise images (z, y, x)."""
+    """Writes images of noise; shape and spacing are along (z, y, x)."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     affine = np.diag([*spacing_mm[::-1], 1.0])  # (x, y, z)
@@ -110,12 +110,12 @@ def write_images(
 
 
 def random_dataset_json() -> dict:
-    """A dataset of one channel and three structures."""
+    """The `dataset.json` of a dataset with one channel and three structures."""
     return {"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": 1, "file_ending": ".nii.gz"}
 
 
 def random_plans(features: tuple[int, ...], patch: tuple[int, ...], *, batch_size: int = 2) -> dict:
-    """Plans of a plain U-Net with isotropic strides; the patch's axes decide between `2d` and `3d_fullres`."""
+    """Plans of a plain U-Net with isotropic strides: `2d` for a patch with two axes, `3d_fullres` with three."""
     stages, axes = len(features), len(patch)
     configuration = "2d" if axes == 2 else "3d_fullres"
     resampling = "resample_data_or_seg_to_shape"

@@ -182,7 +182,7 @@ def test_terms_share_what_the_loader_computes():
     )
     assert with_terms(*terms).extras_of_target == {"distance": distance, "skeleton": skeleton}
     clash = AddedTerm("clash", MeanSquare(), ConstantRamp(1.0), {"distance": skeleton})
-    with pytest.raises(ValueError, match="two of the name 'distance', one of them of clash"):
+    with pytest.raises(ValueError, match="two functions named 'distance', one of them of clash"):
         _ = with_terms(*terms, clash).extras_of_target
 
 
