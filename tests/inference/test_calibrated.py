@@ -103,7 +103,7 @@ def entropy(p: float) -> float:
 # --- one case ---
 
 
-def test_probabilities_are_those_of_the_temperature_and_nothing_is_known_better_outside(two_members):
+def test_probabilities_are_calibrated_and_background_stays_certain_outside(two_members):
     """Means 0.2 and 0.8. With T = 2: √0.2/(√0.2 + √0.8) = 1/3 and 2/3. Outside of the crop is background."""
     ensemble = two_members([0.1, 0.9], [0.3, 0.7])
     plain, calibrated = (finished(ensemble, each) for each in (None, calibration_of(2.0, 2.0)))

@@ -30,7 +30,7 @@ def test_plans_whose_resampling_overshoots_are_refused(make_model_folder):
         opened(folder)
 
 
-def test_a_calibration_without_it_is_not_for_it(make_model_folder):
+def test_a_calibration_depends_on_fast_resampling(make_model_folder):
     folder = make_model_folder()
     plain = EnsembleEngine.from_model_folders(folder, device="cpu")
     assert "fast_resampling" not in plain.settings

@@ -15,7 +15,7 @@ def outcome_of(**rows):
     return outcome
 
 
-def test_nothing_more_is_said_where_nothing_was_predicted():
+def test_only_the_first_line_is_shown_if_nothing_was_predicted():
     outcome = RunOutcome(skipped=["a"], failed={"b": "is cut"})
     assert closing_lines(outcome, Path("out")) == ["0 predicted, 1 complete before, 1 failed: out"]
 

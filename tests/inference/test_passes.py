@@ -39,7 +39,7 @@ def test_flips_that_are_members_share_the_weight_of_their_model():
 
 
 @pytest.mark.parametrize(("transforms", "axes"), [("none", (0, 1)), ("flips", None)])
-def test_without_mirroring_the_image_is_seen_as_it_is(transforms, axes):
+def test_without_mirroring_the_only_transform_is_the_identity(transforms, axes):
     ((run,),) = passes_of(
         [model("m", "fold_0", mirror_axes=axes)], None, transforms=TRANSFORM_SETS[transforms], tta_members=False
     )

@@ -337,7 +337,7 @@ def test_a_students_probability_of_zero_in_a_whole_block_counts_as_the_smallest_
     assert distillation_kl(sure, -sure, temperature=1).item() == pytest.approx(2e4)
 
 
-def test_a_block_of_students_that_are_sure_and_wrong_still_learns():
+def test_a_block_of_students_that_are_confident_and_wrong_still_learns():
     # At T = 3 the right class has the probability e^-40 = 4e-18. The slope of KL by a logit is (s - t) / T, shared by
     # the four voxels of the block: times T^2 that is 3^2 (1 - 0) / 3 / 4 = 0.75.
     student = torch.tensor([60.0, -60.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 2).clone().requires_grad_()

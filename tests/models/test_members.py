@@ -313,7 +313,7 @@ def test_a_file_whose_parts_have_another_form_is_refused(make_model_folder, writ
 @pytest.mark.parametrize(
     "plans", [{}, {"configurations": {"2d": {"inherits_from": "2d"}}}, {"configurations": []}, 3]
 )
-def test_plans_of_a_checkpoint_that_nobody_understands_are_not_compared(make_model_folder, write_checkpoint, plans):
+def test_plans_of_a_checkpoint_that_nnunet_cannot_read_are_not_compared(make_model_folder, write_checkpoint, plans):
     folder = make_model_folder(folds=(0,))
     write_checkpoint(folder, 1, edit=lambda checkpoint: checkpoint["init_args"].update(plans=plans))
     assert len(find_members(folder, None, FINAL)) == 2
@@ -469,7 +469,7 @@ def test_a_model_of_another_number_of_classes_does_not_fit(make_model_folder):
 
 
 @pytest.mark.parametrize(("text", "draws"), [("mc-dropout", 10), ("mc-dropout:3", 3)])  # 10: arXiv 2212.06278
-def test_each_fold_is_drawn_that_often(make_model_folder, text, draws):
+def test_each_fold_has_as_many_dropout_draws(make_model_folder, text, draws):
     members = find_members(make_model_folder(folds=(0, 1)), None, MemberRule.parse(text))
     assert len(members) == 2 * draws
     assert [member.name for member in members[:2]] == ["fold_0/mc-dropout_00", "fold_0/mc-dropout_01"]
@@ -477,7 +477,7 @@ def test_each_fold_is_drawn_that_often(make_model_folder, text, draws):
     assert {member.path.name for member in members} == {"checkpoint_final.pth"}
 
 
-def test_a_stride_of_draws_means_nothing():
+def test_a_stride_of_dropout_draws_is_refused():
     with pytest.raises(MemberError, match=r"mc-dropout with an optional :COUNT; found 'mc-dropout:10:2'"):
         MemberRule.parse("mc-dropout:10:2")
 

@@ -149,7 +149,7 @@ def test_a_network_without_a_decoder_trains(make_fill_in):
     assert np.isfinite(trainer.logger.get_value("train_losses", step=-1))
 
 
-def test_it_goes_with_other_parts(make_fill_in):
+def test_it_combines_with_other_parts(make_fill_in):
     trainer = make_fill_in(
         type("nnUNetTrainerFillIn_Cyclical", (nnUNetTrainerFillIn, trainer_class("nnUNetTrainerCyclical")), {})
     )

@@ -31,7 +31,7 @@ def test_two_parts_with_one_key_are_refused():
         type("nnUNetTrainerTwins", (Twin, EMA), {}).parts_with_state()
 
 
-def test_a_part_whose_state_is_not_in_a_checkpoint_begins_anew(make_trainer, random_batch, tmp_path):
+def test_a_part_whose_state_is_not_in_a_checkpoint_starts_fresh(make_trainer, random_batch, tmp_path):
     without = make_trainer("nnUNetTrainerSWA")
     without.save_checkpoint(str(tmp_path / "swa.pth"))
     both = make_trainer("nnUNetTrainerSWA_EMA", initialize=False)

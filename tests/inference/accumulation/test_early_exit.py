@@ -484,7 +484,7 @@ def test_early_exit_with_members_of_their_own_is_refused(make_model_folder, make
     assert not (tmp_path / "out").exists()
 
 
-def test_early_exit_is_part_of_what_a_calibration_rests_on(make_model_folder):
+def test_a_calibration_depends_on_early_exit(make_model_folder):
     folder = make_model_folder()
     plain, early = (
         EnsemblePredictor.from_model_folders(folder, device="cpu", early_exit=word) for word in (None, "label")

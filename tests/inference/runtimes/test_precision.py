@@ -192,7 +192,7 @@ def test_the_cost_of_regions_by_hand(caplog):
     assert "by 5.0e-02 on average and 5.0e-01 at most, labels in 10.000 %" in message
 
 
-def test_the_cost_tells_of_how_many_patches_it_is(caplog):
+def test_the_cost_says_for_how_many_patches_it_is(caplog):
     assert "in 3 patches" in message_of(caplog, torch.zeros(3, 2, 4), torch.zeros(3, 2, 4), regions=False)
 
 

@@ -38,7 +38,7 @@ def test_maps_of_two_certain_members_that_contradict_each_other():
     }
 
 
-def test_maps_of_two_members_that_are_unsure_in_the_same_way():
+def test_maps_of_two_members_that_are_equally_uncertain():
     """All of H(1/2, 1/2, 0, 0) / ln 4 = 1/2 is the members' own; nothing varies."""
     maps = uncertainty_maps(moments_of([0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0]), list(MAPS))
     assert maps["entropy"].tolist() == maps["expected_entropy"].tolist() == [pytest.approx(0.5, abs=1e-6)]
@@ -59,7 +59,7 @@ def test_confidence_of_classes_and_of_regions():
 
 
 @pytest.mark.parametrize("classes", range(2, 40))
-def test_no_knowledge_at_all_is_one_to_the_last_bit(classes):
+def test_the_entropy_map_of_even_odds_is_exactly_one(classes):
     """Rounding would give 1.0000001 for some numbers of classes, which a colour scale from 0 to 1 does not know."""
     maps = uncertainty_maps(moments_of([1 / classes] * classes), ["entropy", "mutual_information"])
     assert maps["entropy"].dtype == np.float32
@@ -125,7 +125,7 @@ def test_foreground_entropy_of_an_empty_segmentation_is_that_of_the_whole_image(
     assert row["flags"] == ["empty_segmentation"]
 
 
-def test_members_that_are_all_empty_are_flagged_because_they_read_most_confident():
+def test_members_that_are_all_empty_are_flagged_because_their_dice_is_1():
     empty = np.zeros_like(SEGMENTATION)
     row = row_of(empty, empty, empty)
     assert row["pairwise_dice"] == 1

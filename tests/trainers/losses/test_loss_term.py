@@ -65,7 +65,7 @@ def inside(loss):
 
 
 @pytest.mark.parametrize("parts", list(itertools.permutations([Square, DiceFocal, DSD])))
-def test_terms_a_replaced_loss_and_self_distillation_go_together_in_any_order(make_trainer_of, random_batch, parts):
+def test_terms_a_replaced_loss_and_self_distillation_combine_in_any_order(make_trainer_of, random_batch, parts):
     trainer = make_trainer_of(trainer_of(*parts))
     kinds = [SelfDistillationLoss, LossWithTerms, DeepSupervisionWrapper, DiceFocalLoss]
     assert inside(trainer.loss)[: len(kinds)] == kinds

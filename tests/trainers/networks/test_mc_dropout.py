@@ -95,7 +95,7 @@ def test_whole_channels_are_dropped_between_convolution_and_norm(plans, axes, ki
 
 
 @pytest.mark.parametrize("options", [{}, {"residual": True}, {"axes": 3}])
-def test_in_evaluation_it_is_the_plain_network_with_the_same_first_weights(plans, options):
+def test_in_evaluation_it_is_the_plain_network_with_the_same_initial_weights(plans, options):
     ours, plain = build(variant(), plans(**options)), build(nnUNetTrainer, plans(**options))
     image = torch.randn(1, 1, *[32] * options.get("axes", 2))
     with torch.no_grad():
