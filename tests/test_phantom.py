@@ -1,4 +1,4 @@
-"""The phantoms are themselves test data: these tests say what other tests may rely on."""
+"""Phantoms are test data themselves: these tests define what other tests may rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepLabV3+: shapes against nnU-Net's own network, rates by impulses, and what instance norm must not undo."""
+"""DeepLabV3+: shapes against nnU-Net's own network, rates by impulses, and what instance norm must not cancel."""
 
 import pytest
 import torch

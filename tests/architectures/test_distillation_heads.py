@@ -1,4 +1,4 @@
-"""Heads: as many parameters as the paper reports, grids by hand, and the maps they are written out in torch."""
+"""Heads: as many parameters as the paper reports, grids by hand, and their maps written out in torch."""
 
 import pytest
 import torch

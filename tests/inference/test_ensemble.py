@@ -75,7 +75,7 @@ def ensemble_of(
 
 
 def finished(sums: CaseSums, **fields: Any) -> CasePrediction:
-    """What is written about the case, without a calibration."""
+    """What is written for the case, without a calibration."""
     options = OutputOptions(**fields)
     structures = regions_of(sums.frame.models[0].dataset_json)
     return finish("case", sums, structures, stages_for(options, None), options)
@@ -290,7 +290,7 @@ def test_closed_voxels_keep_their_mean_and_open_ones_accumulate_members(open_mod
 
 
 def test_where_a_member_did_not_run_its_segmentation_is_that_of_those_before(open_model):
-    """As above, but what the last member says of the closed third voxel, "organ", is not heard. The first member has
+    """As above, but what the last member says of the closed third voxel, "organ", is ignored. The first member has
     organ in voxels 1, 2 and 4, the others in 1 and 4."""
     model = open_model()
     ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
@@ -305,7 +305,7 @@ def test_where_a_member_did_not_run_its_segmentation_is_that_of_those_before(ope
 
 
 def test_a_member_that_need_not_run_at_all_counts_as_those_before_it(open_model):
-    """All voxels lead by 1.8 after two of three: the third is taken in without logits."""
+    """All voxels lead by 1.8 after two of three: the third is counted without logits."""
     model = open_model()
     ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
     for _ in range(2):
@@ -320,7 +320,7 @@ def test_a_member_that_need_not_run_at_all_counts_as_those_before_it(open_model)
 
 
 def test_a_voxel_that_is_closed_stays_closed(open_model):
-    """The rule of the mutual information looks at every voxel again and might change its mind."""
+    """The mutual-information rule checks every voxel again, and might reopen one."""
     model = open_model()
     ensemble = ensemble_of(
         [model], [prepared(slice(0, 4))], early_exit=InformationSettled(tolerance=0.01, least_members=2)

@@ -159,7 +159,7 @@ def test_a_case_without_a_row_is_predicted_again(opened, images_of, output):
 
 
 def test_a_case_that_fails_keeps_the_files_and_the_row_of_before(opened, images_of, output):
-    """They are of one run, and the command says that the case failed."""
+    """They belong to one run, and the command reports that the case failed."""
     before = content(output)
     images = images_of("a")
     (images / "a_0000.nii.gz").write_bytes(b"no image")

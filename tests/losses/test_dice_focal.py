@@ -18,7 +18,7 @@ def logits_of(probabilities):
 
 
 def certain(labels, classes, margin=100.0):
-    """Logits (B, C, *spatial) that are sure of labels (B, 1, *spatial)."""
+    """Logits (B, C, *spatial) that are confident of labels (B, 1, *spatial)."""
     return margin * torch.nn.functional.one_hot(labels[:, 0], classes).movedim(-1, 1).float()
 
 

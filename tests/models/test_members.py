@@ -62,7 +62,7 @@ def chosen(fold: Path, rule: str) -> list[str]:
     [
         ("samples", [7, 8, 9, 17, 18, 19]),
         ("samples:4", [8, 9, 18, 19]),
-        ("samples:3", [9, 18, 19]),  # one a cycle, the odd one goes to the latest
+        ("samples:3", [9, 18, 19]),  # one per cycle, the remainder goes to the latest
         ("samples:3:2", [9, 17, 19]),  # counted back from each cycle's end
         ("samples:1", [19]),
         ("last-cycle", [17, 18, 19]),

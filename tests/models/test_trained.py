@@ -1,4 +1,4 @@
-"""What the folders of a dataset's trainings show."""
+"""The trained models of a dataset, listed from their folders."""
 
 from __future__ import annotations
 

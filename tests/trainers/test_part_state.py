@@ -1,4 +1,4 @@
-"""What parts keep for a resume stays apart; checkpoints go to stock nnU-Net and come from it."""
+"""The state of parts is stored separately; checkpoints are exchanged with stock nnU-Net in both directions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What parts need of each other is refused by name, what they need of plans and datasets at construction."""
+"""Requirements of parts on each other are checked by name, those on plans and datasets at construction."""
 
 import subprocess
 import sys

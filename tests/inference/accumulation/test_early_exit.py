@@ -1,4 +1,4 @@
-"""Where members are left out the label stays what all of them would have made it: by hand and by brute force."""
+"""Where members are left out, the label is that of all members: by hand and by brute force."""
 
 import csv
 import math
@@ -71,7 +71,7 @@ def test_regions_are_settled_when_none_can_cross_one_half():
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_nothing_is_settled_before_half_of_the_weight_is_done(regions):
-    """However sure the members are: as many could say the opposite."""
+    """However confident the members are: as many could predict the opposite."""
     sure = [[[1.0], [0.0]]]
     assert LabelSettled().settled(moments_of(sure * 3, regions=regions), 4.0) is None
     assert LabelSettled().settled(moments_of(sure * 3, regions=regions), 3.0) is None

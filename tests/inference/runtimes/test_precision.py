@@ -1,4 +1,4 @@
-"""What a precision means on which device, and what is said about its cost."""
+"""The number types of each precision and device, and what is logged about its cost."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Dice plus focal loss in a trainer: numbers by hand, nnU-Net's deep supervision around it, other parts with it."""
+"""Dice plus focal loss in a trainer: values by hand, with nnU-Net's deep supervision and with other parts."""
 
 from copy import deepcopy
 

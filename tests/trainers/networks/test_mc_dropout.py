@@ -1,4 +1,4 @@
-"""Networks with dropout: where it lies, that it is off in evaluation, and that checkpoints fit the plain network."""
+"""Networks with dropout: its place, that it is off in evaluation, and that checkpoints fit the plain network."""
 
 from copy import deepcopy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Streaming mixes whichever networks the parts of a name bring."""
+"""Streaming mixes the networks of the parts in a name."""
 
 import pytest
 import torch
