@@ -30,11 +30,10 @@ from nnunet_ext.models.members import Member, MemberError, MemberRule, find_memb
 from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
 from nnunet_ext.models.weight_store import WeightStore, default_budget_bytes, point_at
 from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.trainers.part import PREFIX
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-PREFIX = "nnUNetTrainer"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nnunet_ext.files.checkpoints import load_checkpoint, save_checkpoint
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, build_network, find_trainer, load_model
 from nnunet_ext.options import PlainCopyOptions
-from nnunet_ext.trainers.names import PREFIX, stock_class
+from nnunet_ext.trainers.stock_variants import stock_variant
 
 PREDICTION_KEYS = ("network_weights", "init_args", "inference_allowed_mirroring_axes")
 DESCRIPTIONS = ("dataset.json", "plans.json", "dataset_fingerprint.json")
@@ -72,7 +72,7 @@ def plain_trainer_name(trainer_name: str) -> str:
     if trainer.__module__.startswith("nnunetv2."):
         return trainer_name
     words = getattr(trainer, "network_parts", ())
-    stock = [stock_class(f"{PREFIX}{word}") or stock_class(f"{PREFIX}_{word}") for word in words]
+    stock = [stock_variant(word) for word in words]
     return next((variant.__name__ for variant in stock if variant is not None), nnUNetTrainer.__name__)
 
 

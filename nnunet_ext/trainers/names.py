@@ -12,14 +12,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.trainers.compatibility import TrainerNameError, UsedPart, require_compatible
-from nnunet_ext.trainers.part import Claim, Part, load
+from nnunet_ext.trainers.part import PREFIX, Claim, Part, load
 from nnunet_ext.trainers.parts import PARTS, RENAMED
-from nnunet_ext.trainers.stock_variants import PREFIX, claims_of, loaded_stock_words, stock_class, stock_variant
+from nnunet_ext.trainers.stock_variants import claims_of, loaded_stock_words, stock_variant
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-__all__ = ["PREFIX", "TrainerNameError", "UnknownPartError", "known_spellings", "stock_class", "trainer_class"]
+__all__ = ["PREFIX", "TrainerNameError", "UnknownPartError", "known_spellings", "trainer_class"]
 
 
 REQUIREMENTS_CHECK = "nnunet_ext.trainers.requirements.CheckedRequirements"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
 
+PREFIX = "nnUNetTrainer"  # begins every trainer's name
 PLANNED = "planned"  # nnU-Net's planned network, used in place of the path of a network part
 
 

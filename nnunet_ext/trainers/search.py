@@ -8,10 +8,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from nnunet_ext.trainers.part import Part
+from nnunet_ext.trainers.part import PREFIX, Part
 from nnunet_ext.trainers.parts import PARTS
-
-PREFIX = "nnUNetTrainer"
 
 
 def matching_parts(word: str) -> list[Part]:

@@ -7,12 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.trainers.part import Claim
+from nnunet_ext.trainers.part import PREFIX, Claim
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-PREFIX = "nnUNetTrainer"
 
 # What a stock variant sets, by the hook that it overrides. Two parts may not set the same thing.
 CLAIMS_BY_HOOK = {

@@ -104,7 +104,7 @@ def test_padding_to_the_patch_does_not_enter_the_memory():
 
 
 def test_blank_slices_of_the_image_are_part_of_the_memory():
-    """Two blank slices after four others belong to the image, and all six share the weights (arXiv 2502.09269, Eq. 3)."""
+    """Two blank slices after four others belong to the image; all six share the weights (arXiv 2502.09269, Eq. 3)."""
     image, network = torch.cat([volume(4, 8, 8), torch.zeros(1, 2, 8, 8)], dim=1), mixture(nn.Conv3d)
     with torch.no_grad():
         logits = torch.stack([classifier(image[None]) for classifier in network.classifiers])  # (K, 1, C, D, H, W)
