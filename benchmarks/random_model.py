@@ -16,27 +16,11 @@ LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 def write_model_folder(folder: Path, members: int, *, features: tuple[int, ...], patch: tuple[int, int]) -> int:
     """Writes `fold_0/checkpoint_c0_e<k>.pth` per member and returns the number of parameters of one network."""
     plans, dataset_json = random_plans(features, patch), random_dataset_json()
-    (folder / "fold_0").mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset_json))
-    network = torch.nn.Module()
-    for index in range(members):
-        torch.manual_seed(index)
-        network = PlainConvUNet(
-            1, len(features), list(features), torch.nn.Conv2d, 3, [1] + [2] * (len(features) - 1), 2, len(LABELS),
-            [2] * (len(features) - 1), True, torch.nn.InstanceNorm2d, {"eps": 1e-5, "affine": True}, None, None,
-            torch.nn.LeakyReLU, {"inplace": True},
-        )  # fmt: skip
-        torch.save(
-            {
-                "network_weights": network.state_dict(),
-                "trainer_name": "nnUNetTrainer",
-                "init_args": {"configuration": "2d", "plans": plans, "fold": 0, "dataset_json": dataset_json},
-                "inference_allowed_mirroring_axes": (0, 1),
-            },
-            folder / "fold_0" / f"checkpoint_c0_e{index:04d}.pth",
-        )
-    return sum(parameter.numel() for parameter in network.parameters())
+    write_descriptions(folder, plans, dataset_json)
+    return [
+        write_checkpoint(folder / "fold_0" / f"checkpoint_c0_e{index:04d}.pth", plans, dataset_json, seed=index)
+        for index in range(members)
+    ][-1]
 
 
 def write_folds(
@@ -58,38 +42,52 @@ def write_folds(
         classes: number of classes including background.
         spacing_mm: spacing of the network along (z, y, x) or (y, x); None is 1 mm.
     """
-    axes, stages = len(patch), len(features)
     labels = {"background": 0, **{f"structure_{label}": label for label in range(1, classes)}}
     plans, dataset_json = random_plans(features, patch), random_dataset_json() | {"labels": labels}
-    configuration = "2d" if axes == 2 else "3d_fullres"
     if spacing_mm is not None:
-        plans["configurations"][configuration]["spacing"] = list(spacing_mm)
+        [configuration] = plans["configurations"].values()
+        configuration["spacing"] = list(spacing_mm)
+    write_descriptions(folder, plans, dataset_json)
+    for fold in range(folds):
+        write_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pth", plans, dataset_json, seed=fold)
+
+
+def write_descriptions(folder: Path, plans: dict, dataset_json: dict) -> None:
+    """Writes `plans.json` and `dataset.json` of a new model folder."""
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
+
+
+def write_checkpoint(path: Path, plans: dict, dataset_json: dict, *, seed: int) -> int:
+    """Writes a checkpoint of the planned network with random weights and returns its number of parameters."""
+    [(name, configuration)] = plans["configurations"].items()
+    features, axes = configuration["architecture"]["arch_kwargs"]["features_per_stage"], len(configuration["spacing"])
+    stages = len(features)
     convolution = torch.nn.Conv2d if axes == 2 else torch.nn.Conv3d
     normalisation = torch.nn.InstanceNorm2d if axes == 2 else torch.nn.InstanceNorm3d
-    for fold in range(folds):
-        torch.manual_seed(fold)
-        network = PlainConvUNet(
-            1, stages, list(features), convolution, 3, [1] + [2] * (stages - 1), 2, classes, [2] * (stages - 1),
-            True, normalisation, {"eps": 1e-5, "affine": True}, None, None, torch.nn.LeakyReLU, {"inplace": True},
-        )  # fmt: skip
-        (folder / f"fold_{fold}").mkdir()
-        torch.save(
-            {
-                "network_weights": network.state_dict(),
-                "trainer_name": "nnUNetTrainer",
-                "init_args": {
-                    "configuration": configuration,
-                    "plans": plans,
-                    "fold": fold,
-                    "dataset_json": dataset_json,
-                },
-                "inference_allowed_mirroring_axes": tuple(range(axes)),
+    torch.manual_seed(seed)
+    network = PlainConvUNet(
+        1, stages, features, convolution, 3, [1] + [2] * (stages - 1), 2, len(dataset_json["labels"]),
+        [2] * (stages - 1), True, normalisation, {"eps": 1e-5, "affine": True}, None, None, torch.nn.LeakyReLU,
+        {"inplace": True},
+    )  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    torch.save(
+        {
+            "network_weights": network.state_dict(),
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {
+                "configuration": name,
+                "plans": plans,
+                "fold": int(path.parent.name.removeprefix("fold_")),
+                "dataset_json": dataset_json,
             },
-            folder / f"fold_{fold}" / "checkpoint_final.pth",
-        )
+            "inference_allowed_mirroring_axes": tuple(range(axes)),
+        },
+        path,
+    )
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def write_images(

@@ -54,7 +54,7 @@ def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str)
     """
     if available_bytes is not None and needed_bytes > available_bytes:
         raise CaseTooLargeError(
-            f"A case must fit into the memory; {case} needs at least {needed_bytes / GIBIBYTE:.1f} GiB for the "
+            f"A case must fit into memory; {case} needs at least {needed_bytes / GIBIBYTE:.1f} GiB for the "
             f"probabilities of its classes, and {available_bytes / GIBIBYTE:.1f} GiB are available. Use a machine or "
             f"a job with more memory, leave out --maps variance, or crop the image. -num_parts and fewer members do "
             f"not help: only one case and one member are in memory at a time."
