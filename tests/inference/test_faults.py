@@ -319,7 +319,7 @@ def test_a_run_that_is_interrupted_frees_the_folder(predictor, images, tmp_path,
 
 
 @pytest.mark.parametrize(("parts", "left"), [(1, set()), (2, {".partial-x7k2"})])
-def test_leftovers_of_killed_runs_are_removed_by_a_run_that_has_the_folder_alone(
+def test_what_killed_runs_left_is_removed_by_a_run_that_has_the_folder_alone(
     predictor, images, tmp_path, parts, left
 ):
     # .partial-x7k2 is what a run leaves that is killed while it writes a table; another part may be writing just now

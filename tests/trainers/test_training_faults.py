@@ -167,7 +167,7 @@ def test_half_written_samples_do_not_outlive_a_new_training(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"samples": [{"file": "a"}]}', '{"samples": 3}', "[]"])
-def test_an_invalid_manifest_is_named(tmp_path, content):
+def test_a_manifest_that_is_none_is_named(tmp_path, content):
     (tmp_path / "samples.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"samples\.json must list samples as the training wrote them"):
         read_manifest(tmp_path)
