@@ -29,14 +29,19 @@ class Calibration:
     """What was fitted, and on what.
 
     Attributes:
-        temperature: for the ensemble's mean probabilities.
+        temperature: of the ensemble's mean probabilities: `values`, one per output, and whether these are `regions`.
         confidence: the column of `cases.csv` that quality and verdict rest on.
-        quality: confidence to predicted Dice.
-        threshold: of the verdict.
-        mask: of the covering mask; None if there were too few patients.
-        settings: of the ensemble, see `EnsembleEngine.settings`.
-        fitted_on: folds, numbers of cases and patients, files of the members.
-        figures: what the fit changes, measured on cases that were left out of it.
+        quality: knots of the map from confidence to predicted Dice, of which the first and the last are the range in
+            which there is an estimate, its interval, and numbers of cases and patients (`groups`).
+        threshold: of the verdict: `confidence_threshold` (of an uncertainty, with a minus; none if no case failed),
+            `failure_dice`, what it catches and what it costs in calibration.
+        mask: of the covering masks: `threshold`, `alpha`, the calibration patients' mean `risk`; None if there were
+            too few patients.
+        settings: how the ensemble is put together, see `EnsembleEngine.settings`; another one is refused.
+        fitted_on: `folds`, `members` (name and SHA-256), numbers of `cases` and `patients`, `flagged_cases`, and both
+            kinds of `temperatures`.
+        figures: what the fit is worth on cases that were left out of it: `temperature`, `quality`, and `confidences`,
+            how well each column finds the failures.
         cases: rows of `cases.csv` of the cases it was fitted on, with their `dice` and `patient`.
     """
 

@@ -51,4 +51,5 @@ COMMAND = Command(
                                     -> Copy or export the file again.
 
   9 good, 1 bad of 10 cases: images""",
+    status_1="a case is bad",
 )

@@ -7,6 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as shells have it
+EXIT_STATUSES = {
+    0: "all that was asked for was done",
+    1: "something was not; a message on the standard error says what",
+    2: "the command line could not be read: an unknown flag, a missing or impossible value",
+    INTERRUPTED: "Ctrl-C; one line says what is complete and how to go on",
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Command:
         run: what it does; returns the exit status.
         example: with its output.
         how_to_go_on: what to say after Ctrl-C: what is complete, and how to go on.
+        status_1: when the exit status is 1 although the command ran; "" if never.
     """
 
     name: str
@@ -28,6 +35,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     example: str
     how_to_go_on: Callable[[argparse.Namespace], str] = lambda _: "Run the command again."
+    status_1: str = ""
 
 
 def no_flags(parser: argparse.ArgumentParser) -> None:

@@ -26,4 +26,5 @@ COMMAND = Command(
   ok       nnunetv2      2.8.1
   problem  nnUNet_raw    is not set
                          -> export nnUNet_raw=FOLDER, the folder with your DatasetXXX_NAME folders""",
+    status_1="it found a problem",
 )

@@ -151,4 +151,5 @@ COMMAND = Command(
   structure           Dice      HD95 mm         HD mm            NSD  volume error ml      lesion F1  absent
   LV         0.912 ± 0.031  4.12 ± 2.20  9.84 ± 5.13  0.712 ± 0.102     -1.93 ± 4.41  0.950 ± 0.154       0
   ...""",
+    status_1="some cases could not be compared; the others are judged",
 )

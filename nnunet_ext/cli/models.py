@@ -32,4 +32,5 @@ COMMAND = Command(
   model                                                    folds  unfinished  samples  calibrated
   -tr nnUNetTrainerCyclical -p nnUNetPlans -c 2d           0 1    2           480      yes
   -tr nnUNetTrainer -p nnUNetPlans -c 3d_fullres           0      -           -        -""",
+    status_1="no model of the dataset is trained",
 )

@@ -131,4 +131,5 @@ COMMAND = Command(
   $ ls results
   cases.csv  dataset.json  heart_001.nii.gz  ...  maps  plans.json  predict_args.json""",
     how_to_go_on=how_to_go_on,
+    status_1="some cases failed; the others are predicted",
 )

@@ -57,4 +57,5 @@ COMMAND = Command(
   17 of 19 true Dice (89%) lie in the interval that was predicted for them.
   ...
   report.html""",
+    status_1="some cases could not be compared; the others are judged and shown",
 )

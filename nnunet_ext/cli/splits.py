@@ -69,4 +69,5 @@ COMMAND = Command(
      0              32        16               128        64
   ...
   Saved to nnUNet_preprocessed/Dataset027_ACDC/splits_final.json""",
+    status_1="with --check, a patient is on both sides of a fold",
 )

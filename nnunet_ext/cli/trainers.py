@@ -82,4 +82,5 @@ COMMAND = Command(
   nnU-Net's own variants:
     -tr nnUNetTrainerNoMirroring
     ...""",
+    status_1="no part or variant has WORD in it",
 )

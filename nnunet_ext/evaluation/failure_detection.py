@@ -64,7 +64,8 @@ def augrc(risk: Values, confidence: Values) -> float:
     The generalised risk is the sum of the accepted cases' risks divided by the number of *all* cases: of a failure,
     the probability that a case fails and is accepted. Its area is the mean risk that goes undetected (Traub et al.
     2024, "Overcoming Common Flaws in the Evaluation of Selective Classification Systems", arXiv 2407.01032). Unlike
-    in AURC, few confident failures do not dominate. A constant confidence gives half of the mean risk.
+    in AURC, few confident failures do not dominate. A constant confidence gives half of the mean risk. Where risks
+    are 0 or 1 and the share f of the cases fails, AUGRC = (1 - AUROC) f (1 - f) + f² / 2.
 
     Arguments and errors are those of `aurc`.
     """

@@ -1,4 +1,8 @@
-"""Which of several methods is best on most cases: ranks per case, and their mean with an interval."""
+"""Which of several methods is best on most cases: ranks per case, and their mean with an interval.
+
+Ranking each case and then taking the mean differs from ranking the means: it does not let a few cases decide
+(Maier-Hein et al. 2018, arXiv 1806.02051; bootstrap of rankings: Wiesenfarth et al. 2021, arXiv 1910.05121).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_ext.evaluation.bootstrap import interval_of_mean, sums_by_group
+from nnunet_ext.evaluation.case_columns import ANY_MAP, CASE_COLUMNS
 from nnunet_ext.evaluation.structure_metrics import STRUCTURE_METRICS, Better
 
 BETTER: dict[str, Better] = {
     **{metric.column: metric.better for metric in STRUCTURE_METRICS if metric.better},
-    "mean_dice": "higher",
-    "end_slice_dice_paper": "higher",
-    "end_slice_dice_strict": "higher",
+    **{row.column: row.better for row in CASE_COLUMNS if row.better},
     "end_coefficient_paper": "higher",
     "end_coefficient_strict": "higher",
-    "ece": "lower",
-    "class_wise_ece": "lower",
-    "ace": "lower",
-    "brier": "lower",
-    "nll": "lower",
 }
-MAP_FIGURES = ("_error_auroc", "_error_ap", "_qu_brats", "_qu_brats_gain")  # of any map, all larger if better
+MAP_FIGURES = {  # endings of the columns of any map
+    row.column.removeprefix(ANY_MAP): row.better for row in CASE_COLUMNS if row.column.startswith(ANY_MAP)
+}
 ROUNDING = 6  # significant digits of the tables; what agrees in them is a tie
 
 
@@ -43,7 +43,8 @@ def better_end(figure: str) -> Better | None:
         figure: a column of `case_metrics.csv`, or a structure and a column of `metrics.csv` such as "LV dice".
     """
     name = figure.rpartition(" ")[2]
-    return "higher" if name.endswith(MAP_FIGURES) else BETTER.get(name)
+    of_a_map = [better for ending, better in MAP_FIGURES.items() if name.endswith(ending)]
+    return of_a_map[0] if of_a_map else BETTER.get(name)
 
 
 def case_ranks(values: np.ndarray, better: Better) -> np.ndarray:

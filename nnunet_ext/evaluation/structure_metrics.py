@@ -1,4 +1,11 @@
-"""The figures of one structure in one case: a table with one row per column of `metrics.csv`."""
+"""The figures of one structure in one case: a table with one row per column of `metrics.csv`.
+
+A structure that neither truth nor prediction has is judged by one rule in all of its figures, that of `--absent`. The
+metrics by themselves have no single rule, nor has the literature: Dice is usually not defined there, a distance is 0,
+a surface Dice is 1. A structure that one of the two has is always judged: Dice 0, and the image's diagonal as
+distance. A case without any structure has no mean Dice with "leave-out" and counts as the largest risk in failure
+detection; with "perfect" it counts as none.
+"""
 
 from __future__ import annotations
 
@@ -73,12 +80,16 @@ class StructureMetric:
         better: which end of its range is good, for ranks; None if neither.
         perfect: what it is with `--absent perfect` where neither truth nor prediction has the structure; it is NaN
             there with `--absent leave-out`. None for a column that counts instead of judging.
+        values: what it can be, with its unit; for the reference.
+        meaning: what it is, for the reference.
     """
 
     column: str
     figure: Callable[[StructurePair], float]
     better: Better | None = None
     perfect: float | None = None
+    values: str = ""
+    meaning: str = ""
 
 
 def surface_dice(pair: StructurePair) -> float:
@@ -89,25 +100,42 @@ def surface_dice(pair: StructurePair) -> float:
 
 # fmt: off
 STRUCTURE_METRICS: tuple[StructureMetric, ...] = (
-    StructureMetric("dice", lambda pair: pair.counts.dice, "higher", perfect=1.0),
-    StructureMetric("iou", lambda pair: pair.counts.iou, "higher", perfect=1.0),
-    StructureMetric("hd95_mm", lambda pair: pair.hausdorff_mm[1], "lower", perfect=0.0),
-    StructureMetric("hd_mm", lambda pair: pair.hausdorff_mm[0], "lower", perfect=0.0),
-    StructureMetric("nsd", surface_dice, "higher", perfect=1.0),
-    StructureMetric("volume_ml", lambda pair: (pair.counts.tp + pair.counts.fp) * pair.voxel_ml),
-    StructureMetric("true_volume_ml", lambda pair: (pair.counts.tp + pair.counts.fn) * pair.voxel_ml),
+    StructureMetric("dice", lambda pair: pair.counts.dice, "higher", perfect=1.0,
+                    values="0 to 1", meaning="2TP/(2TP + FP + FN), as nnU-Net has it"),
+    StructureMetric("iou", lambda pair: pair.counts.iou, "higher", perfect=1.0,
+                    values="0 to 1", meaning="TP/(TP + FP + FN), as nnU-Net has it"),
+    StructureMetric("hd95_mm", lambda pair: pair.hausdorff_mm[1], "lower", perfect=0.0,
+                    values="0 to the image's diagonal, mm", meaning="95th percentile of the surface distances"),
+    StructureMetric("hd_mm", lambda pair: pair.hausdorff_mm[0], "lower", perfect=0.0,
+                    values="0 to the image's diagonal, mm", meaning="largest surface distance"),
+    StructureMetric("nsd", surface_dice, "higher", perfect=1.0,
+                    values="0 to 1", meaning="surface Dice at `--nsd-tolerance`"),
+    StructureMetric("volume_ml", lambda pair: (pair.counts.tp + pair.counts.fp) * pair.voxel_ml,
+                    values="from 0, ml", meaning="volume of the prediction"),
+    StructureMetric("true_volume_ml", lambda pair: (pair.counts.tp + pair.counts.fn) * pair.voxel_ml,
+                    values="from 0, ml", meaning="volume of the truth"),
     StructureMetric("volume_error_ml", lambda pair: volume_error_ml(pair.prediction, pair.truth, pair.voxel_ml),
-                    "closer to 0", perfect=0.0),
+                    "closer to 0", perfect=0.0,
+                    values="ml", meaning="volume of the prediction less that of the truth"),
     StructureMetric("relative_volume_error", lambda pair: relative_volume_error(pair.prediction, pair.truth),
-                    "closer to 0", perfect=0.0),
-    StructureMetric("lesion_f1", lambda pair: pair.lesions.f1, "higher", perfect=1.0),
-    StructureMetric("lesions", lambda pair: pair.lesions.found + pair.lesions.missed),
-    StructureMetric("lesions_missed", lambda pair: pair.lesions.missed, "lower"),
-    StructureMetric("lesions_spurious", lambda pair: pair.lesions.spurious, "lower"),
-    StructureMetric("missed_voxels", lambda pair: pair.errors.missed, "lower"),
-    StructureMetric("spurious_voxels", lambda pair: pair.errors.spurious, "lower"),
-    StructureMetric("boundary_voxels", lambda pair: pair.errors.boundary, "lower"),
-    StructureMetric("absent", lambda pair: int(pair.counts.absent)),
+                    "closer to 0", perfect=0.0,
+                    values="from -1", meaning="the same by the truth's volume; not defined if that is 0"),
+    StructureMetric("lesion_f1", lambda pair: pair.lesions.f1, "higher", perfect=1.0,
+                    values="0 to 1", meaning="F1 of connected components"),
+    StructureMetric("lesions", lambda pair: pair.lesions.found + pair.lesions.missed,
+                    values="from 0", meaning="connected components of the truth"),
+    StructureMetric("lesions_missed", lambda pair: pair.lesions.missed, "lower",
+                    values="from 0", meaning="those without a voxel in common with the prediction"),
+    StructureMetric("lesions_spurious", lambda pair: pair.lesions.spurious, "lower",
+                    values="from 0", meaning="predicted ones without a voxel in common with the truth"),
+    StructureMetric("missed_voxels", lambda pair: pair.errors.missed, "lower",
+                    values="from 0", meaning="voxels of true components that the prediction does not touch"),
+    StructureMetric("spurious_voxels", lambda pair: pair.errors.spurious, "lower",
+                    values="from 0", meaning="voxels of predicted components that do not touch the truth"),
+    StructureMetric("boundary_voxels", lambda pair: pair.errors.boundary, "lower",
+                    values="from 0", meaning="the other wrong voxels, where prediction and truth meet and differ"),
+    StructureMetric("absent", lambda pair: int(pair.counts.absent),
+                    values="0 or 1", meaning="1 if neither truth nor prediction has the structure"),
 )
 # fmt: on
 

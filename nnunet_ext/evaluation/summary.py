@@ -1,4 +1,7 @@
-"""An evaluation as files: `metrics.csv`, `case_metrics.csv` and `summary.json`."""
+"""An evaluation as files: `metrics.csv`, `case_metrics.csv` and `summary.json`.
+
+A standard deviation over cases says how much cases differ; one over the means of folds says how much trainings do.
+"""
 
 from __future__ import annotations
 
