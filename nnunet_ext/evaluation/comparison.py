@@ -47,9 +47,10 @@ def paired_comparison(
     """Compares two methods' values of the same cases.
 
     Interval: the percentiles of a bootstrap by groups (Efron and Tibshirani 1993, "An Introduction to the Bootstrap";
-    SciPy). Groups, as patients, are drawn with replacement, as many as there are; all cases of a group go along with it each time, and the mean is over the cases drawn. Cases
-    drawn by themselves would give an interval that is too narrow, because those of a patient resemble each other.
-    With few groups, below 20 or so, percentile intervals are too narrow as well.
+    SciPy). Groups, as patients, are drawn with replacement, as many as there are; all cases of a group go along with
+    it each time, and the mean is over the cases drawn. Cases drawn by themselves would give an interval that is too
+    narrow, because those of a patient resemble each other. With few groups, below 20 or so, percentile intervals are
+    too narrow as well.
 
     Test: Wilcoxon's signed-rank test (Wilcoxon 1945; SciPy), two-sided, over the groups' mean differences, since it
     takes its pairs for independent. Groups without a difference are left out, as Wilcoxon did.

@@ -37,8 +37,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("mutual_information", "0 to 1", "mean of the map `mutual_information` over all voxels of the image",
            "with one member"),
     Column("pairwise_dice", "0 to 1",
-           "mean over all pairs of members of the mean Dice over the labels (or regions); a label that both of a pair "
-           "leave out does not count for that pair, and a pair without any label has Dice 1",
+           "mean over all pairs of members of the mean Dice over the labels (or regions); a label that both of a "
+           "pair leave out does not count for that pair, and a pair without any label has Dice 1",
            "with one member"),
     Column("volume_ml_<label>", "from 0, ml",
            "volume of the label (of the whole region) in the segmentation; a 2D image counts as 1 mm thick, and "

@@ -1,0 +1,75 @@
+"""What the site needs of Sphinx beyond its own extensions.
+
+`{generated} NAME` stands on a page where a part of the reference goes: Markdown that a function of `reference` makes
+from the package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from docutils import nodes
+from reference import commands, faults, metrics, outputs, site_contents, trainers
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+GENERATED: dict[str, Callable[..., str]] = {
+    "front-page": site_contents.front_page,
+    "commands": commands.overview,
+    "exit-statuses": commands.exit_statuses,
+    "command": commands.command_section,
+    "parts": trainers.parts,
+    "claims": trainers.claims,
+    "conditions": trainers.conditions,
+    "structure-columns": metrics.structure_columns,
+    "case-columns": metrics.case_columns,
+    "absent-structures": metrics.absent_structures,
+    "maps": outputs.maps,
+    "case-table": outputs.case_table,
+    "case-flags": outputs.case_flags,
+    "ensemble-record": outputs.ensemble_record,
+    "calibration-keys": outputs.calibration_keys,
+    "sample-keys": outputs.sample_keys,
+    "faults": faults.faults_of,
+}
+
+
+class Generated(SphinxDirective):
+    """`{generated} NAME [WORD ...]`: what the function of this name returns for these words."""
+
+    required_arguments = 1
+    optional_arguments = 9
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes of the generated Markdown."""
+        name, *words = self.arguments
+        if name not in GENERATED:
+            raise self.error(f"Nothing is generated as {name!r}; there are {', '.join(GENERATED)}.")
+        return self.parse_text_to_nodes(GENERATED[name](*words))
+
+
+def add_pages_below(app: Sphinx, page: str, source: list[str]) -> None:
+    """Navigation from a page to those in the folder of its name, such as extend.md and extend/."""
+    source[0] += site_contents.pages_below(page)
+
+
+def escape_docstring(app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text with single backquotes: what reStructuredText would read as markup is escaped."""
+    lines[:] = [
+        "".join(part if part.startswith("`") else escaped(part) for part in re.split(r"(`[^`]*`)", line))
+        for line in lines
+    ]
+
+
+def escaped(text: str) -> str:
+    """Without emphasis, substitutions and references: `(C, *spatial)`, `|a - b|`, `n_`."""
+    return re.sub(r"[*|]|(?<=\w)_(?!\w)", lambda found: f"\\{found[0]}", text)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_directive("generated", Generated)
+    app.connect("source-read", add_pages_below)
+    app.connect("autodoc-process-docstring", escape_docstring, priority=400)  # before napoleon's
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
