@@ -13,6 +13,9 @@ project = "nnunet_ext"
 release = nnunet_ext.__version__
 html_title = f"{project} {release}"
 html_theme = "furo"
+html_show_copyright = False  # the licence is Apache's
+html_show_sourcelink = False
+html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 
@@ -24,7 +27,7 @@ extensions = [
     "site_extension",
 ]
 exclude_patterns = ["_build", "README.md"]  # index.md is README.md with the navigation
-smartquotes = False  # two hyphens are the beginning of a flag
+smartquotes_action = "D"  # dashes only: quotes stay as they are typed
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # links name headings as on GitHub

@@ -26,6 +26,8 @@ GENERATED: dict[str, Callable[..., str]] = {
     "case-columns": metrics.case_columns,
     "absent-structures": metrics.absent_structures,
     "maps": outputs.maps,
+    "folder-files": outputs.folder_files,
+    "compare-columns": outputs.compare_columns,
     "case-table": outputs.case_table,
     "case-flags": outputs.case_flags,
     "ensemble-record": outputs.ensemble_record,
@@ -46,7 +48,7 @@ class Generated(SphinxDirective):
         name, *words = self.arguments
         if name not in GENERATED:
             raise self.error(f"Nothing is generated as {name!r}; there are {', '.join(GENERATED)}.")
-        return self.parse_text_to_nodes(GENERATED[name](*words))
+        return [nodes.container("", *self.parse_text_to_nodes(GENERATED[name](*words)), classes=["generated"])]
 
 
 def add_pages_below(app: Sphinx, page: str, source: list[str]) -> None:

@@ -98,6 +98,27 @@ def figure_json(found: FigureComparison) -> dict[str, Any]:
     }
 
 
+COLUMNS = {  # of compare.csv, for the reference
+    "figure": "a column of `case_metrics.csv`, or structure and column of `metrics.csv`",
+    "method": "its name",
+    "runs": "how many runs of the method have the figure",
+    "cases": "those for which every method has a value; all other numbers are over them",
+    "patients": "that these cases belong to",
+    "left_out": "common cases for which a method has no value",
+    "mean": "over the cases",
+    "std_runs": "standard deviation of the runs' means",
+    "std_cases": "standard deviation of the cases' values",
+    "rank": "mean rank over the cases, 1 the best; empty for figures without a better end",
+    "rank_low": "lower end of its interval",
+    "rank_high": "upper end",
+    "less": "the first method, with which this one is compared; empty for the first itself, as are the next four",
+    "difference": "mean difference from the first method",
+    "low": "lower end of its interval",
+    "high": "upper end",
+    "p_value": "of Wilcoxon's test",
+}
+
+
 def rows_of(found: FigureComparison) -> list[dict[str, Any]]:
     """A row for each method, with its difference from the first one."""
     first = next(iter(found.methods))

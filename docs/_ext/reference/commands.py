@@ -82,7 +82,8 @@ def meaning(action: argparse.Action) -> tuple[str, str]:
     text, _, said = (action.help or "").partition(" (default: ")
     after = said.partition(")")[2]
     if said and not after.strip():
-        return as_markdown(said.removesuffix(")")), as_markdown(text)
+        default = said.removesuffix(")")
+        return as_markdown(default) if " " in default else code(default), as_markdown(text)
     return default_of(action), as_markdown(action.help or "")
 
 

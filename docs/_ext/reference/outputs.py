@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.commands.compare import COLUMNS as COMPARE_COLUMNS
 from nnunet_ext.inference.accumulation.maps import MAP_FACTS
 from nnunet_ext.options import EnsembleOptions
-from nnunet_ext.prediction_folder.columns import COLUMNS, FLAGS
+from nnunet_ext.prediction_folder.contents import COLUMNS, FILES, FLAGS
 from nnunet_ext.prediction_folder.provenance import SETTINGS
 from nnunet_ext.samples import Sample
 from reference.docstrings import attributes_of
 from reference.markdown import as_markdown, code, table
+
+
+def folder_files() -> str:
+    """The files of a prediction folder."""
+    rows = [[code(file.name), as_markdown(file.when), as_markdown(file.content)] for file in FILES]
+    return table(["file", "when", "content"], rows)
+
+
+def compare_columns() -> str:
+    """The columns of `compare.csv`."""
+    rows = [[code(column), as_markdown(meaning)] for column, meaning in COMPARE_COLUMNS.items()]
+    return table(["column", "meaning"], rows)
 
 
 def case_table() -> str:

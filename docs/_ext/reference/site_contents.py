@@ -1,4 +1,4 @@
-"""The front page of the site, made from docs/README.md, the front page on GitHub."""
+"""The front page of the site, made from the front pages on GitHub: the beginning of README.md and docs/README.md."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ BESIDE = "../SECURITY"  # lies beside docs/; security.md includes it
 
 
 def front_page() -> str:
-    """The list of pages without its title, followed by the same pages as navigation."""
+    """What the package does, the list of pages, and the same pages as navigation."""
     text = (DOCS / "README.md").read_text(encoding="utf-8").replace(BESIDE, "security")
-    _title, _, listed = text.partition("\n")
-    return "\n\n".join([listed, *map(toctree, sections_of(text))])
+    listed = text.partition("\n")[2]  # below the title
+    return "\n\n".join([introduction(), listed, *map(toctree, sections_of(text))])
+
+
+def introduction() -> str:
+    """README.md from its title to its first section."""
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    return text.partition("\n")[2].replace("](docs/", "](")
 
 
 def sections_of(text: str) -> list[tuple[str, list[str]]]:

@@ -16,17 +16,18 @@ TRAINABLE = [part for part in PARTS if not part.internal]
 def parts() -> str:
     """A row per part, by kind as `nnunet_ext trainers` prints them."""
     rows = [
-        [code(part.spelling), part.kind.value, as_markdown(part.summary), code(part.example), source_of(part)]
+        [code(part.spelling), part.kind.value, f"{as_markdown(part.summary)}{source_of(part)}: {code(part.example)}"]
         for kind in Kind
         for part in TRAINABLE
         if part.kind is kind
     ]
-    return table(["part", "kind", "what it does", "example", "from"], rows)
+    return table(["part", "kind", "what it does, and an example"], rows)
 
 
 def source_of(part: Part) -> str:
-    """Where a part comes from, papers of arXiv with a link."""
-    return re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", part.paper)
+    """Where a part comes from, in parentheses, papers of arXiv with a link; "" if nowhere."""
+    linked = re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", part.paper)
+    return f" ({linked})" if linked else ""
 
 
 def claims() -> str:

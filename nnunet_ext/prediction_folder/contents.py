@@ -1,4 +1,4 @@
-"""The columns of `cases.csv` and the words of its column `flags`, for the reference."""
+"""What a prediction folder holds, for the reference: its files, the columns of `cases.csv`, the words of `flags`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,46 @@ class Column:
     calibrated: bool = False
 
 
+@dataclass(frozen=True)
+class FolderFile:
+    """One file of a prediction folder, or one for each case, map or member.
+
+    Attributes:
+        name: with `<ending>`, that of the dataset's images, and CASE and NAME.
+        when: it is written.
+        content: what it holds.
+    """
+
+    name: str
+    when: str
+    content: str
+
+
 # fmt: off
+FILES: tuple[FolderFile, ...] = (
+    FolderFile("CASE<ending>", "always", "segmentation, in the dataset's format, as stock writes it"),
+    FolderFile("maps/NAME/CASE<ending>", "`--maps NAME`; `entropy` by default",
+               "one map, float32 (or what `--map-dtype` says), in the geometry of the image; PNG and BMP hold no "
+               "floats: those datasets get `.tif`; 3D TIFF datasets get `CASE.json` with the spacing beside it, as "
+               "in nnU-Net"),
+    FolderFile("cases.csv", "always", "one row per case; written anew after every case"),
+    FolderFile("cases_part<id>of<n>.csv", "`-num_parts` above 1",
+               "rows of one part; merged into `cases.csv` when the part ends"),
+    FolderFile("CASE.npz", "`--save_probabilities`",
+               "stock's format: the array `probabilities` (C, z, y, x), float32, in the axes of nnU-Net's reader; C "
+               "counts the network's outputs: classes with background, or regions"),
+    FolderFile("CASE.pkl", "`--save_probabilities`", "what nnU-Net recorded about the image, as stock writes it"),
+    FolderFile("members/NAME/CASE<ending>", "`--save_members`", "the segmentation of one member alone"),
+    FolderFile("covering_masks/CASE<ending>", "`--calibrated`, if the calibration has a threshold for them",
+               "1 where foreground of any label may be, else 0"),
+    FolderFile("report.html", "`nnunet_ext report`", "one page about the folder, with nothing to load"),
+    FolderFile("predict_args.json", "always",
+               "all arguments; versions of nnunet_ext, nnunetv2, torch, numpy and Python; each member's name, file, "
+               "SHA-256, trainer and configuration; and under `ensemble` how they are put together"),
+    FolderFile("dataset.json", "always", "that of the (first) model, as stock"),
+    FolderFile("plans.json", "always", "that of the (first) model, as stock"),
+)
+
 COLUMNS: tuple[Column, ...] = (
     Column("case", "", "name of the case"),
     Column("members", "from 1", "members that were averaged; with `--tta-members` each flip is one"),
