@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint docs docs-links clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -25,5 +25,15 @@ test: install      ## the whole test-suite, CPU only
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
+docs: .venv/docs-installed  ## the site, in docs/_build/html; a warning or a broken link within it is an error
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
+
+docs-links: .venv/docs-installed  ## whether links to other sites still lead somewhere; needs the network
+	$(BIN)/python -m sphinx -b linkcheck -q -W --keep-going docs docs/_build/linkcheck
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build

@@ -142,7 +142,7 @@ class CyclePlan:
 
     @property
     def used_cycles(self) -> int:
-        """Cycles that fit: never more than there are epochs."""
+        """The cycles that fit, never more than there are epochs."""
         return min(self.cycles, max(self.total_epochs, 1))
 
     @property

@@ -7,34 +7,13 @@ from the package.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 
 from docutils import nodes
-from reference import commands, faults, metrics, outputs, site_contents, trainers
+from reference import site_contents
+from reference.generated import GENERATED
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-
-GENERATED: dict[str, Callable[..., str]] = {
-    "front-page": site_contents.front_page,
-    "commands": commands.overview,
-    "exit-statuses": commands.exit_statuses,
-    "command": commands.command_section,
-    "parts": trainers.parts,
-    "claims": trainers.claims,
-    "conditions": trainers.conditions,
-    "structure-columns": metrics.structure_columns,
-    "case-columns": metrics.case_columns,
-    "absent-structures": metrics.absent_structures,
-    "maps": outputs.maps,
-    "folder-files": outputs.folder_files,
-    "compare-columns": outputs.compare_columns,
-    "case-table": outputs.case_table,
-    "case-flags": outputs.case_flags,
-    "ensemble-record": outputs.ensemble_record,
-    "calibration-keys": outputs.calibration_keys,
-    "sample-keys": outputs.sample_keys,
-    "faults": faults.faults_of,
-}
 
 
 class Generated(SphinxDirective):
@@ -56,12 +35,12 @@ def add_pages_below(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] += site_contents.pages_below(page)
 
 
-def escape_docstring(app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+def read_docstring(app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text with single backquotes: what reStructuredText would read as markup is escaped."""
-    lines[:] = [
+    lines[:] = returns_as_field(
         "".join(part if part.startswith("`") else escaped(part) for part in re.split(r"(`[^`]*`)", line))
         for line in lines
-    ]
+    )
 
 
 def escaped(text: str) -> str:
@@ -69,9 +48,29 @@ def escaped(text: str) -> str:
     return re.sub(r"[*|]|(?<=\w)_(?!\w)", lambda found: f"\\{found[0]}", text)
 
 
+def returns_as_field(lines: Iterable[str]) -> list[str]:
+    """The section "Returns" as a field of its own, since napoleon takes what is before a colon for a type.
+
+    Several arrays, "coverages: (K)", become a list.
+    """
+    result, inside = [], False
+    for line in lines:
+        if line == "Returns:":
+            result, inside = [*result, ":returns:"], True
+        elif inside and line and not line.startswith(" "):
+            result, inside = [*result, line], False
+        elif inside and re.match(r"    [a-z]+( [a-z]+)?: ", line):
+            result += ["", f"    * {line.strip()}"]
+        elif inside and line.startswith(" " * 8):
+            result.append(line.removeprefix("  "))
+        else:
+            result.append(line)
+    return result
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive("generated", Generated)
     app.connect("source-read", add_pages_below)
-    app.connect("autodoc-process-docstring", escape_docstring, priority=400)  # before napoleon's
+    app.connect("autodoc-process-docstring", read_docstring, priority=400)  # before napoleon's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -67,12 +67,12 @@ class ReliabilityBins:
 
     @property
     def mean_confidence(self) -> np.ndarray:
-        """(bins): NaN in empty ones."""
+        """(bins), NaN in empty ones."""
         return _mean(self.confidence_sums, self.counts)
 
     @property
     def accuracy(self) -> np.ndarray:
-        """(bins): share of the voxels that are correct; NaN in empty ones."""
+        """(bins), share of the voxels that are correct; NaN in empty ones."""
         return _mean(self.correct, self.counts)
 
     @property

@@ -12,6 +12,7 @@ import pytest
 
 from nnunet_ext.cli import main
 from nnunet_ext.cli.compare import methods_of
+from nnunet_ext.commands.compare import COLUMNS
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
 
@@ -77,6 +78,7 @@ def test_seeds_are_grouped_and_compared_by_patient(runs, tmp_path, capsys):
     assert [(row["figure"], row["method"], row["less"]) for row in rows[:2]] == [
         ("mean_dice", "old", ""), ("mean_dice", "new", "old")
     ]  # fmt: skip
+    assert list(rows[1]) == list(COLUMNS)
     assert float(rows[1]["difference"]) == pytest.approx(0.1)
     printed = capsys.readouterr().out
     assert printed.startswith("2 methods on 4 cases of 2 patients\n")

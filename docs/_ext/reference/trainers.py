@@ -16,7 +16,7 @@ TRAINABLE = [part for part in PARTS if not part.internal]
 def parts() -> str:
     """A row per part, by kind as `nnunet_ext trainers` prints them."""
     rows = [
-        [code(part.spelling), part.kind.value, f"{as_markdown(part.summary)}{source_of(part)}: {code(part.example)}"]
+        [code(part.spelling), part.kind.value, f"{as_markdown(part.summary)}{source_of(part)}. {code(part.example)}"]
         for kind in Kind
         for part in TRAINABLE
         if part.kind is kind
