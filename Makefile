@@ -25,8 +25,9 @@ test: install      ## the whole test-suite, CPU only
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
+# -E: Sphinx does not see that the code has changed that pages are generated from.
 docs: .venv/docs-installed  ## the site, in docs/_build/html; a warning or a broken link within it is an error
-	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	$(BIN)/python -m sphinx -b html -q -E -W --keep-going docs docs/_build/html
 
 docs-links: .venv/docs-installed  ## whether links to other sites still lead somewhere; needs the network
 	$(BIN)/python -m sphinx -b linkcheck -q -W --keep-going docs docs/_build/linkcheck

@@ -27,7 +27,7 @@ class Generated(SphinxDirective):
         name, *words = self.arguments
         if name not in GENERATED:
             raise self.error(f"Nothing is generated as {name!r}; there are {', '.join(GENERATED)}.")
-        return [nodes.container("", *self.parse_text_to_nodes(GENERATED[name](*words)), classes=["generated"])]
+        return [nodes.container("", *self.parse_text_to_nodes(GENERATED[name](*words)), classes=["generated", name])]
 
 
 def add_pages_below(app: Sphinx, page: str, source: list[str]) -> None:

@@ -13,7 +13,7 @@ CODE = re.compile(
     r"|[\w<>*/]+\.(?:json|csv|pth|html|npz|pkl|png)\b"  # a file
     r"|\w+_\w*(?:<\w+>)*(?:\*)?"  # a name
     r"|(?:\w*<\w+>\w*)+"  # a word with a number in it
-    r"|[\w]*:[A-Z](?::[A-Z])?\b"  # :N
+    r"|[\w-]*:[A-Z](?::[A-Z])?\b"  # :N, mc-dropout:N
     r")"
 )
 
