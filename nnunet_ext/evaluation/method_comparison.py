@@ -62,8 +62,8 @@ class FigureComparison:
     methods: dict[str, MethodFigures]
     differences: dict[tuple[str, str], PairedComparison]
 
-    def less(self, method: str, other: str) -> PairedComparison | None:
-        """A method less another one; None for a method less itself, or without a case."""
+    def difference(self, method: str, other: str) -> PairedComparison | None:
+        """A method minus another one; None for a method and itself, or without a case."""
         return self.differences.get((method, other))
 
 

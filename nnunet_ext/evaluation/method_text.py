@@ -54,7 +54,7 @@ def figure_lines(found: FigureComparison) -> list[str]:
             shown(rank.mean, 2),
             f"{shown(rank.low, 2)} to {shown(rank.high, 2)}",
         ]
-        difference = found.less(name, first)
+        difference = found.difference(name, first)
         row += (
             [
                 signed(difference.mean_difference),
