@@ -44,7 +44,7 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
         The calibration, and the file that it was saved to.
 
     Raises:
-        TrainedOnError: if members would be tested on a case that they were trained on, or on a patient of such a case.
+        TrainedOnError: if members would be tested on a case, or on a patient, that they were trained on.
         CalibrationFailedError: if a case could not be predicted.
         ValueError: if options contradict each other, there are too few cases, or the folder of a cascade's first
             stage contradicts itself.
@@ -159,7 +159,7 @@ class TrainingData:
         """
         if name not in self.files:
             raise ValueError(
-                f"The splits must name cases of the dataset; it has no {name}. Give the splits of the training with --splits."
+                f"The splits must name cases of the dataset; it has no {name}. Give the right splits with --splits."
             )
         previous = previous_stage_folder / f"{name}{self.ending}" if previous_stage_folder else None
         return Case(name, tuple(Path(file) for file in self.files[name]["images"]), previous)

@@ -74,8 +74,8 @@ def chosen_figures(runs: list[Run], asked_for: tuple[str, ...]) -> list[str]:
     missing = [figure for figure in asked_for if figure not in available]
     if missing:
         raise ValueError(
-            f"A figure to compare must be in every evaluation; {', '.join(missing)} is not in all of them. Choose from "
-            f"{', '.join(available)}."
+            f"A figure to compare must be in every evaluation; {', '.join(missing)} is not in all of them. Choose "
+            f"from {', '.join(available)}."
         )
     usual = [figure for figure in USUAL_CASE_FIGURES if figure in available]
     return list(asked_for) or usual + [figure for figure in available if figure.endswith(USUAL_OF_STRUCTURES)]

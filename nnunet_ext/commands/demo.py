@@ -95,7 +95,7 @@ def run_demo(folder: Path, *, say: Say) -> None:
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         Path(environment[variable]).mkdir(parents=True, exist_ok=True)
     say(f"Synthetic hearts: {TRAINING_CASES - VALIDATION_CASES} to train on, {VALIDATION_CASES} to calibrate on,")
-    say(f"{2 * TEST_CASES_PER_VENDOR} to predict, half of them from a scanner that is not in the training set (vendor_b).")
+    say(f"{2 * TEST_CASES_PER_VENDOR} to predict, half of them from a scanner without training data (vendor_b).")
     dataset = write_cardiac_dataset(
         environment["nnUNet_raw"],
         dataset_id=DATASET_ID,

@@ -95,7 +95,7 @@ def left_out_lines(evaluation: FolderEvaluation) -> list[str]:
     if not left_out:
         return []
     all_cases = left_out + len(evaluation.cases) + len(evaluation.problems)
-    return [f"Only predicted cases are evaluated; {left_out} of {all_cases} with ground truth have no prediction.", ""]
+    return [f"Only predicted cases are evaluated; {left_out} of {all_cases} with ground truth are left out.", ""]
 
 
 def recorded_settings(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[
         )
     plans_file = described_by.plans or first_file(predictions, "plans.json")
     if plans_file is not None and not plans_file.is_file():
-        raise FileNotFoundError(f"-pfile names the plans of the model; {plans_file} does not exist. Correct the path.")
+        raise FileNotFoundError(f"-pfile must be the model's plans.json; {plans_file} does not exist. Correct it.")
     return read_json(dataset_file), read_json(plans_file) if plans_file else {}
 
 

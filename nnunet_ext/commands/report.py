@@ -80,8 +80,8 @@ def applied_calibration(predictions: Path) -> Calibration | None:
     applied = recorded_provenance(run).settings.get("calibration")
     if calibration is not None and applied is not None and applied != calibration.sha256:
         logger.warning(
-            "%s is not the calibration that %s was predicted with: the page leaves out calibration cases and operating "
-            "point. Predict into another folder to use it.",
+            "%s is not the calibration that %s was predicted with: the page leaves out calibration cases and "
+            "operating point. Predict into another folder to use it.",
             file,
             predictions,
         )

@@ -34,7 +34,7 @@ CHECKS = (
     Check("size", "less or more voxel data than the header specifies", "file", file_checks.wrong_size),
     Check("empty", "an axis of length zero", "file", file_checks.empty_axis),
     Check("dimensions", "a number of axes that the reader does not support", "file", file_checks.wrong_dimensions),
-    Check("components", "colour, vector or complex voxels in a volume", "file", file_checks.several_numbers_per_voxel),
+    Check("components", "colour, vector or complex voxels in a file", "file", file_checks.several_numbers_per_voxel),
     Check("spacing", "a spacing that is zero, negative, NaN or infinite", "file", file_checks.impossible_spacing),
     Check("position", "an origin or a direction that is NaN or infinite", "file", file_checks.position_not_finite),
     Check("direction", "axes that lie in one plane or have no length", "file", file_checks.singular_direction),

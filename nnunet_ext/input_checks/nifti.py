@@ -1,8 +1,8 @@
 """NIfTI files, checked without the repairs that nibabel and SimpleITK make while reading.
 
-Both readers set a spacing of zero to 1. SimpleITK also turns NaN and Inf into 0, fills the missing part of a truncated
-file with zeros, and treats an axis of length zero as one of length 1. Therefore header and voxels are read from the
-bytes.
+Both readers set a spacing of zero to 1. SimpleITK also turns NaN and Inf into 0, fills the missing part of a
+truncated file with zeros, and treats an axis of length zero as one of length 1. Therefore header and voxels are read
+from the bytes.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _take_geometry_of_itk(image: StoredImage, header: nibabel.Nifti1Header) -> N
     itk_header = read_itk_header(image.path)
     if itk_header.is_vector and image.components == 1:
         # the array gets one more axis, and SimpleITKIO treats z as channels
-        found = f"intent_code {int(header['intent_code'])} in the header, for which SimpleITK turns voxels into vectors"
+        found = f"intent_code {int(header['intent_code'])} in the header, which makes SimpleITK read vectors"
         raise UnreadableFile(found, "the intent code of an image of numbers, such as 0", _REPAIR_HEADER)
     itk_header.give_geometry_to(image)
 

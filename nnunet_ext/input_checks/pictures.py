@@ -121,7 +121,7 @@ def _verify_tiff_pages(path: Path) -> None:
 
 
 def _spacing_beside(image: StoredImage) -> tuple[float, ...]:
-    """The spacing in the .json file that nnU-Net's `Tiff3DIO` looks for; (1, 1, 1) without that file, as in nnU-Net."""
+    """The spacing in the .json file that nnU-Net's `Tiff3DIO` reads; (1, 1, 1) without that file, as in nnU-Net."""
     stem = image.path.name[: -len(image.path.suffix)]
     stem = stem if image.is_segmentation else stem[:-_CHANNEL_NUMBER_LENGTH]
     file = image.path.with_name(f"{stem}.json")

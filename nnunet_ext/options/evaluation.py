@@ -121,8 +121,8 @@ class EvaluationOptions:
             raise ValueError("An evaluation needs at least one folder of predictions; found none.")
         if len(self.predictions) > 1 and self.output is None:
             raise ValueError(
-                f"Only the tables of a single folder go beside its predictions; found {len(self.predictions)} folders. "
-                f"Give a folder for the tables with -o."
+                f"Only the tables of a single folder go beside its predictions; found {len(self.predictions)} "
+                f"folders. Give a folder for the tables with -o."
             )
         require_choice("end_variant", self.end_variant, END_VARIANTS)
         if not 0 <= self.end_threshold <= 1:
