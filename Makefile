@@ -18,7 +18,7 @@ demo: install      ## phantom data, training, calibration, prediction, report: u
 	$(BIN)/nnunet_ext demo -o demo
 
 # Two workers with a thread each: tiny networks gain nothing from more. Each file goes to one of them, because tests of a
-# file share trained models. (pytest-xdist 3.8 drops the groups of loadgroup under pytest 9.2, without a word.)
+# file share trained models. (pytest-xdist 3.8 silently drops the groups of loadgroup under pytest 9.2.)
 test: install      ## the whole test-suite, CPU only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -47,7 +47,7 @@ COMMAND = Command(
     """example:
   $ nnunet_ext check images -d 123
   case       file                   found, and what to do
-  heart_007  heart_007_0000.nii.gz  a compressed stream that is cut short after 1048576 bytes; expected a stream ...
+  heart_007  heart_007_0000.nii.gz  a compressed stream that is truncated after 1048576 bytes; expected a stream ...
                                     -> Copy or export the file again.
 
   9 good, 1 bad of 10 cases: images""",

@@ -36,12 +36,12 @@ class StructurePair:
     """One structure in the truth and in the prediction of a case. What several metrics share is computed once.
 
     Attributes:
-        prediction: boolean, (D, H, W), of a 2D image (H, W); where both have the structure only the box around it.
+        prediction: boolean, (D, H, W), for a 2D image (H, W); only the bounding box where both have the structure.
         truth: boolean, the same shape.
-        spacing_mm: along these axes.
-        voxel_ml: volume of a voxel.
-        counts: of all voxels of the image that count.
-        options: what decides on the figures.
+        spacing_mm: voxel spacing along these axes in mm.
+        voxel_ml: volume of a voxel in ml.
+        counts: counts over all voxels of the image that count.
+        options: settings of the metrics.
     """
 
     prediction: np.ndarray
@@ -61,12 +61,12 @@ class StructurePair:
 
     @cached_property
     def lesions(self) -> LesionDetection:
-        """The connected components that were found, missed and made up."""
+        """The connected components that were found, missed or spurious."""
         return detect_lesions(self.prediction, self.truth)
 
     @cached_property
     def errors(self) -> ErrorParts:
-        """What the wrong voxels are."""
+        """The wrong voxels by part of the error."""
         return error_parts(self.prediction, self.truth)
 
 
@@ -76,10 +76,10 @@ class StructureMetric:
 
     Attributes:
         column: its name.
-        figure: of a structure; it says itself what an empty mask gives.
-        better: which end of its range is good, for ranks; None if neither.
-        perfect: what it is with `--absent perfect` where neither truth nor prediction has the structure; it is NaN
-            there with `--absent leave-out`. None for a column that counts instead of judging.
+        figure: computes it for a structure, and defines its value for an empty mask.
+        better: which direction is better, for ranks; None if neither.
+        perfect: its value with `--absent perfect` where neither truth nor prediction has the structure; it is NaN
+            there with `--absent leave-out`. None for a column that is a count.
         values: what it can be, with its unit; for the reference.
         meaning: what it is, for the reference.
     """
@@ -143,7 +143,7 @@ STRUCTURE_METRICS: tuple[StructureMetric, ...] = (
 def structure_figures(pair: StructurePair, metrics: Sequence[StructureMetric] = STRUCTURE_METRICS) -> Figures:
     """The columns of a structure by name.
 
-    What neither truth nor prediction has follows one rule in all of them, whatever the metrics say.
+    A structure that neither truth nor prediction has follows one rule in all columns, whatever the metrics define.
     """
     return {metric.column: figure_of(pair, metric) for metric in metrics}
 
@@ -162,10 +162,10 @@ def structure_pair(
 
     Args:
         pair: truth and prediction, (z, y, x).
-        labels: that make up the structure.
-        counts: its voxels.
+        labels: labels that make up the structure.
+        counts: its voxel counts.
         counted: (z, y, x), boolean: which voxels count.
-        options: what decides on the figures.
+        options: settings of the metrics.
     """
     truth, prediction = (np.isin(values, labels) & counted for values in (pair.truth, pair.prediction))
     spacing_mm = pair.spacing_mm

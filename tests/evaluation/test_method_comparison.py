@@ -51,7 +51,7 @@ def test_every_pair_is_compared_by_patient():
     assert len(found.differences) == 6
     for (one, other), difference in found.differences.items():
         assert difference == paired_comparison(values[one], values[other], groups=list(PATIENTS.values()))
-    assert found.less("a", "a") is None
+    assert found.difference("a", "a") is None
 
 
 def test_a_case_without_a_value_of_one_method_counts_for_none():
