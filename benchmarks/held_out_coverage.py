@@ -1,0 +1,135 @@
+"""How many true Dice of held-out patients lie in the intervals that a calibration predicts, on real data.
+
+    python benchmarks/held_out_coverage.py DATA/Dataset027_ACDC 2d WORK --patients '(patient[0-9]+)_'
+    python benchmarks/held_out_coverage.py DATA/Dataset004_Hippocampus 3d_fullres WORK --fit 45 --held-out 60
+
+Every other patient is held out. The rest is planned and trained by stock nnU-Net in folds of patients (small
+networks, few iterations), calibrated on the folds, and `nnunet_ext report --gt` judges the held-out cases. What WORK
+has already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext import discovery
+
+PLANS = "nnUNetPlansCoverage"
+SMALL: dict[int, dict[str, Any]] = {  # of a configuration with that many axes
+    2: {"patch_size": [160, 160], "batch_size": 6, "features": [16, 32, 64, 96, 128]},
+    3: {"patch_size": [40, 56, 40], "batch_size": 2, "features": [16, 32, 64, 96]},
+}
+
+
+def main() -> None:
+    """Prepares, trains, calibrates, predicts, judges."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="a raw dataset")
+    parser.add_argument("configuration")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--patients", metavar="REGEX", default="(.*)")
+    parser.add_argument("--fit", type=int, default=40, help="patients to train and calibrate with")
+    parser.add_argument("--held-out", type=int, default=40, help="patients")
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("-tr", default="nnUNetTrainerCyclical2_10epochs_60iters")
+    parser.add_argument("--members", default="samples:4")
+    parser.add_argument("-device", default="cpu")
+    options = parser.parse_args()
+    variables = {
+        name: str(options.work.resolve() / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    }
+    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
+    name = options.dataset.name
+    number = name[7:10]
+    raw, preprocessed = (Path(variables[key]) / name for key in ("nnUNet_raw", "nnUNet_preprocessed"))
+    if not (raw / "dataset.json").is_file():
+        copy_cases(options.dataset, raw, options.patients, options.fit, options.held_out)
+    if not (preprocessed / "splits_final.json").is_file():
+        run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", options.configuration, "-np", 1, "-npfp", 1,
+            "--no_pbar", "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
+        make_small(preprocessed / f"{PLANS}.json", options.configuration)
+        run("nnunet_ext", "splits", "-d", number, "--patients", options.patients, "--folds", options.folds)
+    model = ["-d", number, "-c", options.configuration, "-p", PLANS, "-tr", options.tr]
+    folder = Path(variables["nnUNet_results"]) / name / f"{options.tr}__{PLANS}__{options.configuration}"
+    for fold in range(options.folds):
+        if not (folder / f"fold_{fold}" / "validation" / "summary.json").is_file():
+            run("nnUNetv2_train", number, options.configuration, fold, "-tr", options.tr, "-p", PLANS,
+                "-device", options.device)  # fmt: skip
+    ensemble = [*model, "--members", options.members, "-device", options.device, "--disable_progress_bar"]
+    if not (folder / "calibration.json").is_file():
+        run("nnunet_ext", "calibrate", *ensemble, "--patients", options.patients)
+    predictions = options.work / "predictions"
+    run("nnunet_ext", "predict", "-i", raw / "imagesTs", "-o", predictions, *ensemble, "--calibrated",
+        "--continue_prediction")  # fmt: skip
+    run("nnunet_ext", "report", predictions, "--gt", raw / "labelsTs", "--disable_progress_bar")
+
+
+def copy_cases(source: Path, raw: Path, patients: str, fit: int, held_out: int) -> None:
+    """A raw dataset with every other patient's cases in `imagesTs` and `labelsTs`."""
+    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    ending = description["file_ending"]
+    patient_of = {}
+    for path in sorted((source / "labelsTr").iterdir()):
+        case = path.name.removesuffix(ending)
+        found = re.search(patients, case)
+        patient_of[case] = found[1] if found else case
+    names = list(dict.fromkeys(patient_of.values()))
+    copy_part(source, raw, "Tr", ending, cases_of(patient_of.items(), names[::2][:fit]))
+    copy_part(source, raw, "Ts", ending, cases_of(patient_of.items(), names[1::2][:held_out]))
+    count = len(list((raw / "labelsTr").iterdir()))
+    (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": count}), encoding="utf-8")
+
+
+def cases_of(patient_of: Iterable[tuple[str, str]], patients: Sequence[str]) -> list[str]:
+    """The cases of some patients."""
+    return [case for case, patient in patient_of if patient in patients]
+
+
+def copy_part(source: Path, raw: Path, part: str, ending: str, cases: Sequence[str]) -> None:
+    """Images and labels of some cases into `imagesPART` and `labelsPART`."""
+    for kind in ("images", "labels"):
+        (raw / f"{kind}{part}").mkdir(parents=True)
+    for case in cases:
+        shutil.copy(source / "labelsTr" / f"{case}{ending}", raw / f"labels{part}")
+        for image in (source / "imagesTr").glob(f"{case}_????{ending}"):
+            shutil.copy(image, raw / f"images{part}")
+
+
+def make_small(file: Path, configuration: str) -> None:
+    """Rewrites the planned network of a configuration as one that a CPU trains in minutes."""
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    planned = plans["configurations"][configuration]
+    axes = len(planned["patch_size"])
+    small = SMALL[axes]
+    stages = len(small["features"])
+    planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
+    planned["architecture"]["arch_kwargs"] |= {
+        "n_stages": stages,
+        "features_per_stage": small["features"],
+        "kernel_sizes": [[3] * axes] * stages,
+        "strides": [[1] * axes] + [[2] * axes] * (stages - 1),
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+    }
+    file.write_text(json.dumps(plans), encoding="utf-8")
+
+
+def run(*words: object, **variables: str) -> None:
+    """A command; what it prints goes where this script prints."""
+    command = [str(word) for word in words]
+    print("$", *command, flush=True)
+    if subprocess.run(command, env=os.environ | variables).returncode:
+        sys.exit(f"Failed: {' '.join(command)}")
+
+
+if __name__ == "__main__":
+    main()
