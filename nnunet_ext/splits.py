@@ -35,7 +35,10 @@ def read_splits(file: Path) -> list[Split]:
     if not isinstance(content, list) or not all(
         isinstance(fold, dict) and {"train", "val"} <= fold.keys() for fold in content
     ):
-        raise ValueError(f'Splits must be a list of folds with "train" and "val"; {file} is not. Replace it.')
+        raise ValueError(
+            f'Splits must be a list of folds with "train" and "val"; {file} has another form. Give the '
+            f"right file with --splits."
+        )
     return content
 
 

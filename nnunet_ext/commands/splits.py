@@ -129,6 +129,6 @@ def _what_is_there(file: Path, pattern: str) -> str:
         return "In it no patient is on both sides of a fold."
     first, count = shared[0], len({one.patient for one in shared})
     return (
-        f"In it {count} patients are on both sides of a fold, such as {first.patient} ({first.trained[0]} is trained "
+        f"Patients on both sides of a fold in it: {count}, such as {first.patient} ({first.trained[0]} is trained "
         f"on while {first.held_out[0]} is held out); --check shows all."
     )

@@ -245,7 +245,7 @@ def test_small_and_nearly_perfect_samples_have_temperatures(seed):
 def test_a_search_that_does_not_arrive_is_told(monkeypatch):
     monkeypatch.setattr(temperature_module, "LARGEST_SLOPE", 0)
     probabilities = random_probabilities(voxels=50)
-    with pytest.raises(RuntimeError, match=r"No temperature of the smallest .* was found \(.*\)\. Take more voxels"):
+    with pytest.raises(RuntimeError, match=r"search for the temperatures failed \(.*\)\. Use more voxels"):
         fit_temperature(probabilities, drawn(probabilities), per_class=False, regions=False)
 
 
@@ -291,7 +291,7 @@ def test_temperatures_are_positive(values):
 
 
 def test_another_models_probabilities_are_refused():
-    with pytest.raises(ValueError, match=r"one output for each of the 3 temperatures; found 2\. Calibrate the model"):
+    with pytest.raises(ValueError, match=r"one output for each of the 3 temperatures; found 2"):
         Temperature((1.0,) * 3, False).apply(torch.ones(2, 4))
 
 

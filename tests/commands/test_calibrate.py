@@ -215,7 +215,7 @@ def test_names_that_look_like_cases_of_one_patient_are_warned_about(calibrate, t
 def test_the_fold_that_is_predicted_is_named(calibrate, caplog):
     assert calibrate() == 0
     messages = [record.getMessage() for record in caplog.records if record.name == "nnunet_ext.progress"]
-    assert messages == [f"fold {fold}: 10 cases that its members have not seen" for fold in (0, 1)]
+    assert messages == [f"fold {fold}: 10 held-out cases" for fold in (0, 1)]
 
 
 def test_named_patients_are_not_warned_about(calibrate, caplog):
@@ -277,10 +277,10 @@ def test_a_first_stage_of_ours_that_contradicts_itself_is_refused(calibrate, sta
     ("flags", "message"),
     [
         (["-f", "5"], "folds 0 to 1; found fold 5"),
-        (["-f", "one"], "-f takes numbers of folds"),
+        (["-f", "one"], "-f takes fold numbers"),
         (["--splits", "missing.json"], "missing.json does not exist"),
         (["--miss-rate", "0.01"], "alpha must be at least 1/(n + 1)"),
-        (["-m", "another"], "needs a file of its own"),
+        (["-m", "another"], "needs a file name"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags, message, calibrate, model, capsys):
