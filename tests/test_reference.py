@@ -17,7 +17,6 @@ from reference.generated import GENERATED
 from nnunet_ext.cli.command import EXIT_STATUSES
 from nnunet_ext.evaluation.case_columns import CASE_COLUMNS
 from nnunet_ext.evaluation.structure_metrics import STRUCTURE_METRICS
-from nnunet_ext.options import EnsembleOptions
 from nnunet_ext.prediction_folder.contents import COLUMNS, FLAGS
 from nnunet_ext.trainers.part import Claim
 from nnunet_ext.trainers.parts import PARTS
@@ -153,10 +152,22 @@ def test_the_table_of_cases():
 
 
 def test_attributes_are_read_off_a_docstring():
-    texts = docstrings.attributes_of(EnsembleOptions)
-    assert texts["tile_step_size"] == "distance of tiles as a share of the patch."
-    assert texts["folds"] == "of every model folder, one or several; None takes those that have members."
-    assert "Raises" not in texts
+    class Documented:
+        """A class.
+
+        Attributes:
+            size: of the box.
+            rule: how it is filled; a text that
+                goes on in the next line.
+
+        Raises:
+            ValueError: if it is empty.
+        """
+
+    assert docstrings.attributes_of(Documented) == {
+        "size": "of the box.",
+        "rule": "how it is filled; a text that goes on in the next line.",
+    }
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         choices=TEMPERATURES,
         default=default.temperature,
-        help=f"which to apply (default: {default.temperature})",
+        help="which to apply: one for all classes, or one for each; both are fitted and measured, and regions have "
+        f"one each (default: {default.temperature})",
     )
     fit.add_argument(
         "--confidence",
@@ -56,10 +57,13 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
         "--miss-rate",
         type=float,
         metavar="ALPHA",
-        help="share of a patient's foreground that covering masks may miss (default: 0.1, with enough patients)",
+        help="share of a patient's foreground that covering masks may miss (default: 0.1; none with fewer than 9 "
+        "patients that have foreground)",
     )
     parser.add_argument(
-        "-o", metavar="FILE", help="where it is saved (default: calibration.json in the model folder)"
+        "-o",
+        metavar="FILE",
+        help="where it is saved; required with several -m (default: calibration.json in the model folder)",
     )
 
 

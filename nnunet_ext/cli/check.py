@@ -11,7 +11,7 @@ from nnunet_ext.options import CheckOptions
 
 
 def check_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("FOLDER", help="images, named CASE_0000<ending>")
+    parser.add_argument("FOLDER", help="images, named CASE_0000<ending>, one file for each channel")
     model = add_model_flags(parser)
     model.description = (
         "The model needs no checkpoints. If there is none yet, -d alone takes dataset.json from nnUNet_raw or "

@@ -9,7 +9,12 @@ from nnunet_ext.cli.command import Command
 
 
 def demo_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", default="demo", metavar="FOLDER", help="where everything goes (default: demo)")
+    parser.add_argument(
+        "-o",
+        default="demo",
+        metavar="FOLDER",
+        help="where everything goes; an earlier demo there is overwritten (default: demo)",
+    )
 
 
 def demo(arguments: argparse.Namespace) -> int:

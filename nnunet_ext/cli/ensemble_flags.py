@@ -24,7 +24,8 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help="which checkpoints of each fold: final (default), best, samples, last-cycle, or a file pattern such as "
         "'checkpoint_c2_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th; "
-        "or mc-dropout:N, N draws of the final one with dropout on",
+        "or mc-dropout:N, N draws of the final one with dropout on (10 without N), of an MCDropout or Streaming "
+        "trainer. A pattern never takes checkpoint_posterior.pth, which is an ensemble already",
     )
     ensemble.add_argument("-chk", metavar="FILE", help="stock's way to say --members FILE")
     ensemble.add_argument(
@@ -45,13 +46,14 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         const="label",
         choices=EARLY_EXITS,
         help="leave out members where they cannot change the label (label), or where the mutual information has "
-        "settled (information); without a word: label",
+        "settled (information); without a word: label. Saves time where images are much larger than patches; not "
+        "with --average logits or --save_members",
     )
     ensemble.add_argument(
         "--fast-resampling",
         action="store_true",
         help="take the softmax before resampling to the image, not after it as stock does; changes the entropy at "
-        "borders",
+        "borders. Needs nnU-Net's default resampling; not with --average logits",
     )
     ensemble.add_argument("--tta-members", action="store_true", help="count every mirrored copy as a member")
     ensemble.add_argument("--disable_tta", action="store_true", help="do not mirror")
@@ -68,11 +70,17 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
     )
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("-device", choices=DEVICES, default="cuda", help="where the networks run (default: cuda)")
+    machine.add_argument(
+        "-device",
+        choices=DEVICES,
+        default="cuda",
+        help="where the networks run; CUDA_VISIBLE_DEVICES chooses the GPU (default: cuda)",
+    )
     machine.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="fp32, bf16, or auto: bf16 where a CPU has units for it (default: as stock, fp32 on CPUs and "
+        help="fp32, bf16, or auto: bf16 where a CPU has units for it; with bf16 on a CPU the command says what that "
+        "changes in a patch of the first case (default: as stock, fp32 on CPUs and "
         "half-precision autocast on CUDA)",
     )
     machine.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")

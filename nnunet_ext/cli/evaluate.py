@@ -22,9 +22,21 @@ from nnunet_ext.options import (
 def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of everything that compares predictions with their truth."""
     data = parser.add_argument_group("dataset")
-    data.add_argument("-djfile", metavar="FILE", type=Path, help="dataset.json (default: the one in PRED)")
-    data.add_argument("-pfile", metavar="FILE", type=Path, help="plans.json (default: the one in PRED, if any)")
-    data.add_argument("--chill", action="store_true", help="cases that only one of the folders has are no problem")
+    data.add_argument(
+        "-djfile", metavar="FILE", type=Path, help="dataset.json (default: the one in PRED, or two folders above)"
+    )
+    data.add_argument(
+        "-pfile",
+        metavar="FILE",
+        type=Path,
+        help="plans.json; their first axis is the one of the end slices, without plans the axis of the largest "
+        "spacing (default: as for -djfile, if any)",
+    )
+    data.add_argument(
+        "--chill",
+        action="store_true",
+        help="cases that only one of the folders has are no problem; not needed for fold_X/validation",
+    )
     how = parser.add_argument_group("how to judge")
     how.add_argument(
         "--nsd-tolerance", type=float, default=1.0, metavar="MM", help="of the surface Dice (default: 1 mm)"
@@ -43,7 +55,12 @@ def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
         help="end slices are those of the volume or of the true foreground (default: volume)",
     )
     how.add_argument("--failure-dice", type=float, default=0.75, help="a case fails below it (default: 0.75)")
-    how.add_argument("-np", type=int, metavar="N", help="cases at a time (default: nnU-Net's nnUNet_def_n_proc)")
+    how.add_argument(
+        "-np",
+        type=int,
+        metavar="N",
+        help="cases at a time (default: nnU-Net's nnUNet_def_n_proc, at most the usable cores)",
+    )
     parser.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
 
 
@@ -73,7 +90,12 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         help="folder with predictions, ours or stock's; its probabilities and maps count, too. Several are the folds "
         "of a cross-validation, such as MODEL/fold_*/validation",
     )
-    parser.add_argument("-o", metavar="FOLDER", type=Path, help="where the tables go (default: PRED)")
+    parser.add_argument(
+        "-o",
+        metavar="FOLDER",
+        type=Path,
+        help="where the tables go; required with several PRED (default: PRED)",
+    )
     add_dataset_flags(parser)
     parser.add_argument(
         "--map-labels",
@@ -81,7 +103,8 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="TRUTH:PRED",
         help="labels of the truth and what the predictions call them, numbers or names, if the truth is of a dataset "
-        "with other labels: 1:3 2:2 3:1",
+        "with other labels: 1:3 2:2 3:1. Several may become one, and 4:0 makes one background; a label of the truth "
+        "that is not named is an error of its case",
     )
     ends = parser.add_argument_group("end coefficient")
     ends.add_argument(
@@ -104,7 +127,10 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_patients_flag(more)
     more.add_argument(
-        "--groups", metavar="CSV", type=Path, help="a table with a column case; errors are told for its other columns"
+        "--groups",
+        metavar="CSV",
+        type=Path,
+        help="a table (UTF-8, commas) with a column case; errors are told for its other columns",
     )
     more.add_argument(
         "--worst", type=int, default=5, metavar="K", help="how many of the worst cases to name (default: 5)"

@@ -13,7 +13,12 @@ from nnunet_ext.options import PlainCopyOptions
 def export_flags(parser: argparse.ArgumentParser) -> None:
     model = add_model_flags(parser)
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="a results folder, as nnUNet_results is one")
+    parser.add_argument(
+        "-o",
+        required=True,
+        metavar="FOLDER",
+        help="a results folder, as nnUNet_results is one; the copy's folder in it must not exist",
+    )
     parser.add_argument(
         "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint (default: checkpoint_final.pth)"
     )

@@ -12,5 +12,6 @@ def add_patients_flag(parser: argparse._ActionsContainer, *, required: bool = Fa
         "--patients",
         required=required,
         metavar="REGEX",
-        help=f"what part of a case's name is the patient, as a group: '(patient[0-9]+)_'{default}",
+        help="what part of a case's name is the patient, as a group, searched for anywhere in it: "
+        f"'(patient[0-9]+)_'{default}",
     )

@@ -17,7 +17,9 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("images and results")
     files.add_argument("-i", required=True, metavar="FOLDER", help="images, named CASE_0000<ending>")
     files.add_argument("-o", required=True, metavar="FOLDER", help="where the results go; made if it is missing")
-    files.add_argument("--continue_prediction", "--c", action="store_true", help="skip cases that are complete")
+    files.add_argument(
+        "--continue_prediction", "--c", action="store_true", help="skip cases of which all files are there"
+    )
     files.add_argument("-num_parts", type=int, default=1, metavar="N", help="divide the cases into N runs")
     files.add_argument("-part_id", type=int, default=0, metavar="K", help="which of them this run is, from 0")
 
@@ -29,7 +31,8 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="FILE",
         help="apply what nnunet_ext calibrate fitted: calibrated probabilities, predicted Dice, a verdict for each "
-        "case (default FILE: calibration.json in the model folder)",
+        "case; the segmentation stays. Refused if it was fitted for an ensemble that is put together in another way, "
+        "but folds may differ (default FILE: calibration.json in the model folder; to be named with several -m)",
     )
 
     results = parser.add_argument_group("what to write")
@@ -45,7 +48,8 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         "--map-dtype",
         choices=MAP_TYPES,
         default="float32",
-        help="of the maps' files: float32 (default), float16 or uint8, which are smaller and faster to write",
+        help="of the maps' files; float16 rounds to half precision and is stored as float32, uint8 rounds to "
+        "multiples of 1/255 and is for NIfTI only; both are smaller and faster to write (default: float32)",
     )
     results.add_argument("--save_probabilities", action="store_true", help="CASE.npz and CASE.pkl, as stock")
     results.add_argument("--save_members", action="store_true", help="each member's own segmentation")

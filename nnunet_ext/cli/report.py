@@ -19,7 +19,9 @@ def report_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", metavar="FOLDER", type=Path, help="images (default: those that were predicted, if they are there)"
     )
-    parser.add_argument("-o", metavar="FILE", type=Path, help="the page (default: PRED/report.html)")
+    parser.add_argument(
+        "-o", metavar="FILE", type=Path, help="the page; its folder must exist (default: PRED/report.html)"
+    )
     parser.add_argument("--cases", type=int, default=12, metavar="N", help="cases with pictures (default: 12)")
     add_dataset_flags(parser)
 

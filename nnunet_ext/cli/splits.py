@@ -38,7 +38,9 @@ def splits_flags(parser: argparse.ArgumentParser) -> None:
         help="a table (CSV) with a column case; folds get equal shares of each value of COLUMN, such as a diagnosis",
     )
     how.add_argument(
-        "--overwrite", action="store_true", help="replace the splits that are there; trained folds no longer fit them"
+        "--overwrite",
+        action="store_true",
+        help="replace the splits that are there; folds that were trained have to be trained again",
     )
 
 

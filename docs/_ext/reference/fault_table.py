@@ -24,6 +24,24 @@ class Fault:
 
 
 FAULTS: dict[str, tuple[Fault, ...]] = {
+    "Images": (
+        Fault(
+            "a `.nii.gz` is damaged at random, 1,000 times",
+            "something is found, or both readers give the intact image",
+            ("test_a_damaged_nii_gz_is_found_or_read_as_the_intact_file",),
+        ),
+        Fault(
+            "a `.nii` is damaged at random, 1,000 times",
+            "something is found, or both readers give what the standard says that the file holds",
+            ("test_a_damaged_nii_is_found_or_read_as_the_standard_says",),
+        ),
+        Fault(
+            "a voxel is changed in a file without a checksum (`.nii`, uncompressed `.mha` and `.nrrd`, TIFF), or a "
+            "header is wrong but possible",
+            "cannot be found",
+            ("test_a_damaged_nii_is_found_or_read_as_the_standard_says",),
+        ),
+    ),
     "Disks": (
         Fault(
             "the disk is full while a segmentation, a member, a map, probabilities or the row of the table "
