@@ -32,8 +32,12 @@ docs: .venv/docs-installed  ## the site, in docs/_build/html; a warning or a bro
 docs-links: .venv/docs-installed  ## whether links to other sites still lead somewhere; needs the network
 	$(BIN)/python -m sphinx -b linkcheck -q -W --keep-going docs docs/_build/linkcheck
 
+# The extra's packages by themselves: `pip install -e ".[docs]"` would replace the torchvision that was chosen above.
+DOCS_EXTRA = from importlib.metadata import requires; \
+	print(*(line.partition(";")[0] for line in requires("nnunet-ext") if "docs" in line.partition(";")[2]))
+
 .venv/docs-installed: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c '$(DOCS_EXTRA)')
 	touch $@
 
 clean:
