@@ -20,7 +20,7 @@ def check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage, checked as well"
     )
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for logs of batch jobs")
+    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def compare_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="FIGURE",
-        help="what to compare, columns of case_metrics.csv or structure and column of metrics.csv: mean_dice 'LV hd95_mm' "
+        help="columns of case_metrics.csv, or structure and column of metrics.csv, to compare: mean_dice 'LV nsd' "
         "(default: Dice, HD95, NSD, end coefficient and calibration)",
     )
     add_patients_flag(parser)

@@ -31,7 +31,7 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "--average",
         choices=AVERAGES,
         default="probabilities",
-        help="probabilities (default) is the Bayesian model average; logits is what stock nnU-Net averages over folds",
+        help="probabilities (default) is the Bayesian model average; logits is what stock averages over folds",
     )
     ensemble.add_argument(
         "--weights",
@@ -75,7 +75,7 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         help="fp32, bf16, or auto: bf16 on a CPU that computes faster in it (default: as stock, fp32 on CPUs and "
         "half-precision autocast on CUDA)",
     )
-    machine.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for logs of batch jobs")
+    machine.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
 
 
 def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
@@ -123,7 +123,9 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
         if isinstance(content, dict):
             missing = [folder for folder in map(str, folders) if folder not in content]
             if missing:
-                raise ValueError(f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}. Add it.")
+                raise ValueError(
+                    f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}. Add it."
+                )
             content = [content[folder] for folder in map(str, folders)]
         texts = content
     try:

@@ -33,8 +33,8 @@ def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
         "--absent",
         choices=ABSENT_RULES,
         default="leave-out",
-        help="how to score a structure that neither ground truth nor prediction has: leave it out, or count every metric "
-        "as perfect (default: leave-out)",
+        help="how to score a structure that neither ground truth nor prediction has: leave it out, or count every "
+        "metric as perfect (default: leave-out)",
     )
     how.add_argument(
         "--end-stack",
@@ -42,9 +42,11 @@ def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
         default="volume",
         help="take the end slices of the volume or of the true foreground (default: volume)",
     )
-    how.add_argument("--failure-dice", type=float, default=0.75, help="a case with a lower Dice is a failure (default: 0.75)")
+    how.add_argument(
+        "--failure-dice", type=float, default=0.75, help="a case with a lower Dice is a failure (default: 0.75)"
+    )
     how.add_argument("-np", type=int, metavar="N", help="cases in parallel (default: nnU-Net's nnUNet_def_n_proc)")
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for logs of batch jobs")
+    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
 
 
 def described_by(arguments: argparse.Namespace) -> DatasetFiles:
@@ -70,8 +72,8 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         "PRED",
         type=Path,
         nargs="+",
-        help="folder of predictions by nnunet_ext or stock nnU-Net; probabilities and maps in it are evaluated, too. Give "
-        "several for the folds of a cross-validation, such as MODEL/fold_*/validation",
+        help="folder of predictions by nnunet_ext or stock nnU-Net; probabilities and maps in it are evaluated, too. "
+        "Give several for the folds of a cross-validation, such as MODEL/fold_*/validation",
     )
     parser.add_argument("-o", metavar="FOLDER", type=Path, help="folder for the tables (default: PRED)")
     add_dataset_flags(parser)
@@ -80,8 +82,8 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="TRUTH:PRED",
-        help="labels of the ground truth and the matching labels of the predictions, as numbers or names, if the ground "
-        "truth is from a dataset with other labels: 1:3 2:2 3:1",
+        help="labels of the ground truth and the matching labels of the predictions, as numbers or names, if the "
+        "ground truth is from a dataset with other labels: 1:3 2:2 3:1",
     )
     ends = parser.add_argument_group("end coefficient")
     ends.add_argument(
@@ -91,7 +93,11 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
         help="variant that is listed first and compared; both are reported (default: paper)",
     )
     ends.add_argument(
-        "--end-threshold", type=float, default=0.8, metavar="D", help="a case counts if its Dice is above this (default: 0.8)"
+        "--end-threshold",
+        type=float,
+        default=0.8,
+        metavar="D",
+        help="a case counts if its Dice is above this (default: 0.8)",
     )
     more = parser.add_argument_group("comparisons")
     more.add_argument(
@@ -104,11 +110,12 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_patients_flag(more)
     more.add_argument(
-        "--groups", metavar="CSV", type=Path, help="table with a column case; errors are reported by each other column"
+        "--groups",
+        metavar="CSV",
+        type=Path,
+        help="table with a column case; errors are also reported by its other columns",
     )
-    more.add_argument(
-        "--worst", type=int, default=5, metavar="K", help="number of worst cases to list (default: 5)"
-    )
+    more.add_argument("--worst", type=int, default=5, metavar="K", help="number of worst cases to list (default: 5)")
 
 
 def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:

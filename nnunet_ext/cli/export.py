@@ -13,14 +13,18 @@ from nnunet_ext.options import PlainCopyOptions
 def export_flags(parser: argparse.ArgumentParser) -> None:
     model = add_model_flags(parser)
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all folds with the checkpoint)")
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="results folder for the copy, laid out like nnUNet_results")
+    parser.add_argument(
+        "-o", required=True, metavar="FOLDER", help="results folder for the copy, laid out like nnUNet_results"
+    )
     parser.add_argument(
         "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint (default: checkpoint_final.pth)"
     )
     parser.add_argument(
         "--classifier", type=int, metavar="K", help="which classifier of a Streaming model to copy, from 0"
     )
-    parser.add_argument("--trust-checkpoints", action="store_true", help="load checkpoints that contain more than plain data")
+    parser.add_argument(
+        "--trust-checkpoints", action="store_true", help="load checkpoints that contain more than plain data"
+    )
 
 
 def export(arguments: argparse.Namespace) -> int:

@@ -28,8 +28,8 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=None,
         metavar="FILE",
-        help="apply the calibration of nnunet_ext calibrate: calibrated probabilities, predicted Dice and a verdict per "
-        "case (default FILE: calibration.json in the model folder)",
+        help="apply the calibration of nnunet_ext calibrate: calibrated probabilities, predicted Dice and a verdict "
+        "per case (default FILE: calibration.json in the model folder)",
     )
 
     results = parser.add_argument_group("output")
@@ -47,11 +47,13 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="data type of the maps: float32 (default), or float16 or uint8, which are smaller and faster to write",
     )
-    results.add_argument("--save_probabilities", action="store_true", help="write CASE.npz and CASE.pkl, as stock does")
+    results.add_argument(
+        "--save_probabilities", action="store_true", help="write CASE.npz and CASE.pkl, as stock does"
+    )
     results.add_argument("--save_members", action="store_true", help="write each member's own segmentation")
 
     machine = parser.add_argument_group("background work")
-    machine.add_argument("-npp", type=int, default=1, help="0: do not preprocess the next case meanwhile (default: 1)")
+    machine.add_argument("-npp", type=int, default=1, help="0: do not preprocess the next case ahead (default: 1)")
     machine.add_argument("-nps", type=int, default=1, help="0: do not write while the next case runs (default: 1)")
     machine.add_argument("--verbose", action="store_true", help="more messages while running")
 
@@ -112,7 +114,9 @@ def requested_maps(names: Sequence[str]) -> list[str]:
         ValueError: if "none" is combined with a map.
     """
     if "none" in names and len(names) > 1:
-        raise ValueError(f"--maps none cannot be combined with maps; found {' '.join(names)}. Leave out none or the maps.")
+        raise ValueError(
+            f"--maps none cannot be combined with maps; found {' '.join(names)}. Leave out none or the maps."
+        )
     return [name for name in dict.fromkeys(names) if name != "none"]
 
 

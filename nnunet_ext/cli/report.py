@@ -17,10 +17,15 @@ def report_flags(parser: argparse.ArgumentParser) -> None:
         "--gt", metavar="FOLDER", type=Path, help="folder of the ground-truth label maps, to evaluate the predictions"
     )
     parser.add_argument(
-        "-i", metavar="FOLDER", type=Path, help="folder of the images (default: those that were predicted, if they still exist)"
+        "-i",
+        metavar="FOLDER",
+        type=Path,
+        help="folder of the images (default: those that were predicted, if they still exist)",
     )
     parser.add_argument("-o", metavar="FILE", type=Path, help="the HTML file (default: PRED/report.html)")
-    parser.add_argument("--cases", type=int, default=12, metavar="N", help="number of cases shown with images (default: 12)")
+    parser.add_argument(
+        "--cases", type=int, default=12, metavar="N", help="number of cases shown with images (default: 12)"
+    )
     add_dataset_flags(parser)
 
 

@@ -23,7 +23,11 @@ def splits_flags(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how to split")
     how.add_argument(
-        "--folds", type=int, default=SplitOptions.folds, metavar="N", help=f"number of folds (default: {SplitOptions.folds})"
+        "--folds",
+        type=int,
+        default=SplitOptions.folds,
+        metavar="N",
+        help=f"number of folds (default: {SplitOptions.folds})",
     )
     how.add_argument(
         "--seed",
@@ -35,10 +39,12 @@ def splits_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--balance",
         metavar="FILE:COLUMN",
-        help="CSV table with a column case; each value of COLUMN, such as a diagnosis, is spread evenly over the folds",
+        help="CSV table with a column case; each value of COLUMN, such as a diagnosis, is spread evenly over folds",
     )
     how.add_argument(
-        "--overwrite", action="store_true", help="replace existing splits; folds that were trained with them must be retrained"
+        "--overwrite",
+        action="store_true",
+        help="replace existing splits; folds that were trained with them must be retrained",
     )
 
 

@@ -302,7 +302,7 @@ def test_another_models_probabilities_are_refused():
         (np.ones(4), np.ones(4, int), None, r"\(C, N\) with at least one voxel; found \(4,\)"),
         (np.full((2, 2), np.nan), np.ones(2, int), None, r"in \[0, 1\]; found nan to nan. Apply softmax"),
         (np.full((2, 2), 7.0), np.ones(2, int), None, r"in \[0, 1\]; found 7.0 to 7.0. Apply softmax"),
-        (np.full((2, 2), 0.5), np.ones(3, int), None, r"Labels must be one a voxel, \(2,\); found the shape \(3,\)"),
+        (np.full((2, 2), 0.5), np.ones(3, int), None, r"Labels must be one per voxel, \(2,\); found the shape \(3,\)"),
         (np.full((2, 2), 0.5), np.array([0, 2]), None, "2 classes are 0 to 1; found 0 to 2. Leave out the voxels"),
         (np.full((2, 2), 0.5), np.array([0, -1]), None, "2 classes are 0 to 1; found -1 to 0"),
         (np.full((2, 2), 0.5), np.array([0, 1]), np.ones(3), r"one a voxel, \(2,\); found the shape \(3,\)"),
