@@ -27,7 +27,7 @@ def compare_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="FIGURE",
-        help="columns of case_metrics.csv, or structure and column of metrics.csv, to compare: mean_dice 'LV nsd' "
+        help="columns of case_metrics.csv or structures and columns of metrics.csv: mean_dice 'LV hd95_mm' "
         "(default: Dice, HD95, NSD, end coefficient and calibration)",
     )
     add_patients_flag(parser)

@@ -316,7 +316,7 @@ def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
         (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
         (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
-        (["--patients", "(q[0-9]+)_"], 'finds none in "p05_ed"'),
+        (["--patients", "(q[0-9]+)_"], 'finds no patient in "p05_ed"'),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_predicted(flags, message, calibrate, stand_in, capsys):

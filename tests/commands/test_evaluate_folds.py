@@ -85,7 +85,7 @@ def test_of_a_validation_folder_the_cases_that_are_there_are_judged(model, tmp_p
     assert printed.out.count("2 of 4 with ground truth are left out") == 1
     assert not printed.err
     assert evaluate(tmp_path / "labels", *folds_of(model), "-o", tmp_path / "tables") == 0
-    assert "1 of 4 with a truth are not" in capsys.readouterr().out
+    assert "1 of 4 with ground truth are left out" in capsys.readouterr().out
 
 
 def test_a_case_of_a_validation_folder_without_a_truth_is_a_problem(model, tmp_path, capsys):
