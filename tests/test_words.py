@@ -47,7 +47,7 @@ PHRASES = {
     r"\bwhat (?:[\w']+ ){1,4}(?:is|are|was|were) worth\b": "how well it does",
     r"\ban own\b": "your own, its own",
     r"\bcalibration (?:saw|has seen)\b": "the range of the calibration cases",
-    r"\bpromises? (?:nothing|too much)\b": "says nothing; is over-confident",
+    r"\bpromises? too much\b": "is over-confident",
     r"\btells? the Dice\b": "predicts the Dice",
     r"\bof the house\b": "of the package",
     r"\bunits for it\b": "hardware support",
