@@ -33,14 +33,14 @@ class Calibration:
         confidence: the column of `cases.csv` that quality and verdict are based on.
         quality: knots of the map from confidence to predicted Dice, of which the first and the last are the range in
             which there is an estimate, its interval, and numbers of cases and patients (`groups`).
-        threshold: of the verdict: `confidence_threshold` (of an uncertainty, with a minus; none if no case failed),
+        threshold: of the verdict: `confidence_threshold` (negated for an uncertainty; None if no case failed),
             `failure_dice`, what it catches and what it costs in calibration.
         mask: of the covering masks: `threshold`, `alpha`, the calibration patients' mean `risk`; None if there were
             too few patients.
         settings: how the ensemble is put together, see `EnsembleEngine.settings`; another one is refused.
         fitted_on: `folds`, `members` (name and SHA-256), numbers of `cases` and `patients`, `flagged_cases`, and both
             kinds of `temperatures`.
-        figures: what the fit is worth on cases that were left out of it: `temperature`, `quality`, and `confidences`,
+        figures: how well the fit does on cases that were left out of it: `temperature`, `quality`, and `confidences`,
             how well each column finds the failures.
         cases: rows of `cases.csv` of the cases it was fitted on, with their `dice` and `patient`.
     """

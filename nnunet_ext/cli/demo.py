@@ -13,7 +13,7 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
         "-o",
         default="demo",
         metavar="FOLDER",
-        help="where everything goes; an earlier demo there is overwritten (default: demo)",
+        help="output folder; an earlier demo in it is overwritten (default: demo)",
     )
 
 
@@ -32,6 +32,6 @@ COMMAND = Command(
     """example:
   $ nnunet_ext demo -o demo
   ...
-  Look at
-    demo/report.html            the page: verdicts, worst cases first, what the figures say""",
+  Results:
+    demo/report.html            the report: verdicts, worst cases first, metrics""",
 )

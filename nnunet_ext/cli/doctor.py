@@ -18,7 +18,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "doctor",
-    "check versions, folders, devices and trainers, and say what to do",
+    "check versions, folders, devices and trainers, and say how to fix what is wrong",
     no_flags,
     doctor,
     """example:

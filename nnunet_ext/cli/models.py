@@ -16,7 +16,7 @@ def models(arguments: argparse.Namespace) -> int:
 
     folder, found = models_of_dataset(arguments.d)
     if not found:
-        print(f"No model is trained in {folder}.")
+        print(f"No trained model in {folder}.")
         return 1
     print(*model_lines(found), sep="\n")
     return 0

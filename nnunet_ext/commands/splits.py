@@ -126,7 +126,7 @@ def groups_of(cases: Collection[str], table_and_column: str) -> dict[str, str]:
 def _what_is_there(file: Path, pattern: str) -> str:
     shared = [one for patients in shared_by_fold(read_splits(file), pattern) for one in patients]
     if not shared:
-        return "In it no patient is on both sides of a fold."
+        return "No patient is on both sides of a fold in it."
     first, count = shared[0], len({one.patient for one in shared})
     return (
         f"Patients on both sides of a fold in it: {count}, such as {first.patient} ({first.trained[0]} is trained "

@@ -44,8 +44,8 @@ CASE_COLUMNS: tuple[CaseColumn, ...] = (
     CaseColumn("end_slice_dice_strict", "higher", "0 to 1", STACKS,
                "mean Dice of the end slices over the foreground that is there"),
     CaseColumn("ece", "lower", "0 to 1", PROBABILITIES,
-               "expected calibration error, in the box of the truth's foreground; this and the next four are not "
-               "defined if the truth has none"),
+               "expected calibration error, in the bounding box of the true foreground; this and the next four are "
+               "not defined if the truth has none"),
     CaseColumn("class_wise_ece", "lower", "0 to 1", CLASS_PROBABILITIES, "class-wise calibration error"),
     CaseColumn("ace", "lower", "0 to 1", CLASS_PROBABILITIES, "average calibration error"),
     CaseColumn("brier", "lower", "0 to 2", PROBABILITIES, "Brier score"),
@@ -57,6 +57,6 @@ CASE_COLUMNS: tuple[CaseColumn, ...] = (
                "average precision of the wrong voxels"),
     CaseColumn("MAP_qu_brats", "higher", "0 to 1", MAPS, "QU-BraTS score, mean over the structures"),
     CaseColumn("MAP_qu_brats_gain", "higher", "-1 to 1/3", MAPS,
-               "that score less the one of an all-zero map; below 0 the map does harm"),
+               "that score minus that of an all-zero map; below 0 the map does harm"),
 )
 # fmt: on

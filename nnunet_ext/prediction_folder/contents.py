@@ -48,7 +48,7 @@ FILES: tuple[FolderFile, ...] = (
                "one map, float32 (or what `--map-dtype` says), in the geometry of the image; PNG and BMP hold no "
                "floats: those datasets get `.tif`; 3D TIFF datasets get `CASE.json` with the spacing beside it, as "
                "in nnU-Net"),
-    FolderFile("cases.csv", "always", "one row per case; written anew after every case"),
+    FolderFile("cases.csv", "always", "one row per case; rewritten after every case"),
     FolderFile("cases_part<id>of<n>.csv", "`-num_parts` above 1",
                "rows of one part; merged into `cases.csv` when the part ends"),
     FolderFile("CASE.npz", "`--save_probabilities`",
@@ -83,7 +83,7 @@ COLUMNS: tuple[Column, ...] = (
            "volume of the label (of the whole region) in the segmentation; a 2D image counts as 1 mm thick, and "
            "without a spacing in mm, as with PNG, the number counts in thousands of pixels"),
     Column("volume_cv_<label>", "from 0",
-           "standard deviation of the members' volumes (by M, not M - 1) by their mean",
+           "standard deviation of the members' volumes (with M, not M - 1, in the denominator) divided by their mean",
            "with one member, or if no member has the label"),
     Column("predicted_dice", "0 to 1", "mean foreground Dice that is predicted for a case of this confidence",
            "there is no estimate: the confidence is outside the range of the calibration cases, or not defined",

@@ -81,7 +81,7 @@ def test_a_validation_folder_that_contradicts_the_splits(fold_folder, file):
 
 def test_a_validation_folder_that_contradicts_the_splits_with_dots_in_names(fold_folder):
     splits = [{"train": ["p.2"], "val": ["p.1"]}]
-    with pytest.raises(TrainedOnError, match=r"among them p\.2"):
+    with pytest.raises(TrainedOnError, match=r"such as p\.2"):
         held_out_cases(0, splits, [fold_folder("p.2.nii.gz")])
 
 
@@ -117,7 +117,7 @@ def test_a_validation_case_of_a_patient_who_was_trained_on_is_refused():
         held_out_cases(0, [FRAMES], [], PATIENT)
     message = str(refused.value)
     assert "2 of 3 validation cases are from patients with training cases" in message
-    assert "p1_ed of p1, of whom there is p1_es, which the splits count to the training of fold 0" in message
+    assert "p1_ed of p1, who has the case p1_es, which the splits list for training fold 0" in message
     assert "nnunet_ext splits -d ID --patients '(p[0-9])_' --overwrite" in message
 
 

@@ -17,12 +17,12 @@ def quality_of(patients: int) -> QualityMap:
 @pytest.mark.parametrize(
     ("without", "words"),
     [
-        (0, ["off by 0.066 on average", "interval of 90% held 95% of 40 "]),
+        (0, ["off by 0.066 on average", "90% interval held for 95% of 40 "]),
         (
             3,
             [
                 "off by 0.066 on average",
-                "interval of 90% held 95% of 37 ",
+                "90% interval held for 95% of 37 ",
                 "No estimate for 3 of 40 cases left out, which are for review",
             ],
         ),

@@ -198,7 +198,7 @@ def torn(tmp_path: Path) -> str:
 def test_patients_who_were_trained_on_cannot_judge(calibrate, torn, model, stand_in, capsys):
     assert calibrate("--splits", torn, "--patients", "(p[0-9]+)_") == 1
     error = capsys.readouterr().err
-    assert "p00_ed of p00, of whom there is p00_es" in error
+    assert "p00_ed of p00, who has the case p00_es" in error
     assert "nnunet_ext splits" in error
     assert stand_in.opened == []
     assert not (model / "calibration.json").exists()
@@ -239,7 +239,7 @@ def test_members_that_saw_a_case_never_run(calibrate, model, stand_in, capsys):
     """Fold 1 is refused before fold 0 is predicted."""
     write(model / "fold_1" / "validation" / "p00_ed.nii.gz", truth_of("p00_ed"))
     assert calibrate() == 1
-    assert "among them p00_ed" in capsys.readouterr().err
+    assert "such as p00_ed" in capsys.readouterr().err
     assert stand_in.opened == []
 
 
@@ -316,7 +316,7 @@ def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
         (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
         (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
-        (["--patients", "(q[0-9]+)_"], 'finds none in "p05_ed"'),
+        (["--patients", "(q[0-9]+)_"], 'finds no patient in "p05_ed"'),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_predicted(flags, message, calibrate, stand_in, capsys):

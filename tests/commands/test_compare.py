@@ -115,7 +115,7 @@ def test_folders_of_the_same_name_keep_their_paths():
         (["old_0", "--group", "old_0", "new_0"], "found old_0 twice"),
         (["old_0", "no_such_folder"], "of nnunet_ext evaluate; "),
         (["old_0", "new_0", "--figures", "LV nsd"], "LV nsd is not in all of them"),
-        (["old_0", "new_0", "--patients", "(q[0-9])_"], '"(q[0-9])_" finds none in'),
+        (["old_0", "new_0", "--patients", "(q[0-9])_"], '"(q[0-9])_" finds no patient in'),
         (["old_0", "perfect"], "absent is leave-out in"),
         (["old_0", "elsewhere"], "all of them have; found none"),
     ],

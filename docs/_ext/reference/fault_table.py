@@ -223,11 +223,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         ),
         Fault(
             "a training is killed within a sample, or between sample and manifest",
-            "it continues from its last checkpoint and makes the sample anew",
+            "it continues from its last checkpoint and makes the sample again",
             ("test_a_training_killed_while_it_samples_continues",),
         ),
         Fault(
-            "a training starts anew in the folder of a killed one",
+            "a training starts again in the folder of a killed one",
             "half-written samples are removed",
             ("test_half_written_samples_do_not_outlive_a_new_training",),
         ),
@@ -325,7 +325,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ("test_model_folders_that_do_not_belong_together_are_refused",),
         ),
         Fault(
-            "a member was trained anew since the calibration",
+            "a member was retrained since the calibration",
             "refused",
             ("test_a_member_that_was_trained_again_is_refused",),
         ),
