@@ -23,7 +23,7 @@ def quality_of(patients: int) -> QualityMap:
             [
                 "off by 0.066 on average",
                 "90% interval held for 95% of 37 ",
-                "No estimate for 3 of 40 cases left out, which are for review",
+                "No estimate for 3 of 40 cases left out",
             ],
         ),
         (40, ["No estimate for 40 of 40 cases left out"]),
