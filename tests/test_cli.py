@@ -272,7 +272,7 @@ def test_the_options_are_recorded_on_one_level_under_the_names_of_their_flags():
 
 @pytest.mark.parametrize("flag", ["--early-exit", "--fast-resampling"])
 def test_what_needs_the_mean_of_probabilities_is_refused_with_averaged_logits(flag):
-    with pytest.raises(ValueError, match=f"found it with averaged logits. Leave out {flag} or --average logits"):
+    with pytest.raises(ValueError, match=f"averaged logits. Leave out {flag} or --average logits"):
         options_of("-m", "a", "--average", "logits", flag)
 
 

@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What came of a report.
+    """The result of a report.
 
     Attributes:
-        page: the file.
-        lines: what intervals and verdicts were worth, for a person; empty without a truth or without verdicts.
-        problems: name of a case that could not be compared with its truth to what is wrong with it.
+        page: the HTML file.
+        lines: how well intervals and verdicts did, for the terminal; empty without ground truth or verdicts.
+        problems: name of a case that could not be compared with its ground truth to what is wrong with it.
     """
 
     page: Path
@@ -68,7 +68,7 @@ def report_folder(options: ReportOptions) -> ReportResult:
 
 
 def applied_calibration(predictions: Path) -> Calibration | None:
-    """The calibration that a folder was predicted with; None if it was without, or the file is not here any more."""
+    """The calibration that a folder was predicted with; None if there was none, or its file no longer exists."""
     description = predictions / RECORD_NAME
     run: dict[str, Any] = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
     chosen = run.get("arguments", {}).get("calibrated")
@@ -80,8 +80,8 @@ def applied_calibration(predictions: Path) -> Calibration | None:
     applied = recorded_provenance(run).settings.get("calibration")
     if calibration is not None and applied is not None and applied != calibration.sha256:
         logger.warning(
-            "%s is another calibration than the one that %s was predicted with: the page is without calibration "
-            "cases and operating point. Predict into another folder to use it.",
+            "%s is not the calibration that %s was predicted with: the page leaves out calibration cases and "
+            "operating point. Predict into another folder to use it.",
             file,
             predictions,
         )
@@ -90,7 +90,7 @@ def applied_calibration(predictions: Path) -> Calibration | None:
 
 
 def operating_point(calibration: Calibration | None) -> OperatingPoint | None:
-    """From which confidence on the verdict accepts; None without a calibration, or if it saw no failure."""
+    """The confidence above which a verdict can be accept; None without a calibration or without a failure in it."""
     if calibration is None or calibration.threshold.confidence_threshold is None:
         return None
     return OperatingPoint(calibration.confidence, calibration.threshold.confidence_threshold)

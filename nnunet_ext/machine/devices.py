@@ -28,14 +28,14 @@ def usable_device(device: torch.device) -> torch.device:
 
 
 def prepare_process_for(device: torch.device) -> None:
-    """All cores and kept memory for a CPU; one core for a GPU, where threads do not help, as stock sets it."""
+    """Sets the threads: all cores on a CPU, one for a GPU, as stock does. On a CPU freed memory is kept."""
     torch.set_num_threads(usable_cores() if device.type == "cpu" else 1)
     if device.type == "cpu":
         keep_freed_memory()
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which a batch system may have made fewer than the machine has."""
+    """Number of cores that this process may run on; a batch system may allow fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
