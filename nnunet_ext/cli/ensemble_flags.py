@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
     )
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("-device", choices=DEVICES, default="cuda", help="where the networks run (default: cuda)")
+    machine.add_argument(
+        "-device", choices=DEVICES, help="where the networks run (default: the first of them that is there)"
+    )
     machine.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -128,6 +131,18 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
         return [float(text) for text in texts]
     except (TypeError, ValueError) as error:
         raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
+
+
+def say_where(options: EnsembleOptions) -> None:
+    """Prints where the networks run, beside the results: on stderr.
+
+    Raises:
+        ValueError: if the device that the options name is not there.
+    """
+    from nnunet_ext.inference.engine import device_of
+    from nnunet_ext.machine.devices import words_for
+
+    print(words_for(device_of(options)), file=sys.stderr)
 
 
 def log_progress() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
 
@@ -62,7 +62,9 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.disable_progress_bar:
         log_progress()
-    outcome = predict_folder(predict_options(arguments))
+    options = predict_options(arguments)
+    say_where(options.ensemble)
+    outcome = predict_folder(options)
     print(*closing_lines(outcome, Path(arguments.o)), sep="\n")
     for name, message in outcome.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
