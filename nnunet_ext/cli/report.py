@@ -57,6 +57,7 @@ COMMAND = Command(
   open first  pairwise Dice  foreground entropy  mean entropy
   heart_011   0.607          0.319               0.036
   heart_010   0.820          0.241               0.029
-  ...
+  and 2 more in cases.csv
+
   page: results/report.html""",
 )

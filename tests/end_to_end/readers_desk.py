@@ -29,6 +29,9 @@ def make_heart(
     preprocessed = Path(variables["nnUNet_preprocessed"]) / raw.name
     write_splits(raw, preprocessed)
     plans = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8")) | {"plans_name": "nnUNetPlans"}
+    for configuration in ("2d", "3d_fullres"):  # narrower still: nobody asks what these networks find
+        sizes = plans["configurations"][configuration]["architecture"]["arch_kwargs"]
+        sizes |= {"features_per_stage": [4, 4, 4], "n_conv_per_stage": [1, 1, 1]}
     (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans), encoding="utf-8")
     dataset = Dataset("123", raw, Path(variables["nnUNet_results"]) / raw.name, plans="nnUNetPlans")
     for configuration in ("2d", "3d_fullres"):

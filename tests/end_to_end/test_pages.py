@@ -36,6 +36,7 @@ LENGTHS = {"Cyclical": "_3epochs_1iters", "": "_1epochs_1iters"}  # of trainers 
 OTHER_WORDS = {
     "990": "123",
     "-f 0 1 2 3 4": "-f 0 1",
+    "-p nnUNetPlansSmall": "-p nnUNetPlans",
     "1:3 2:2 3:1": "1:2 2:1",  # the phantom has two labels
 }
 OTHER_TEXT = {"Dataset990_PhantomHeart": "Dataset123_Heart"}
@@ -153,11 +154,8 @@ def standing_in(folder: Path) -> Iterator[None]:
 
 
 def run_own(arguments: list[str], _script: str) -> int:
-    """`nnunet_ext`; a prediction begins with an empty folder, unless it continues one."""
     if arguments[0] == "train":
         return run_train(arguments[1:], "")
-    if arguments[0] == "predict" and "--continue_prediction" not in arguments:
-        shutil.rmtree(arguments[arguments.index("-o") + 1], ignore_errors=True)
     if arguments[0] == "splits" and "--check" not in arguments:
         return before_training(lambda: cli.main(arguments))
     in_line = ["-np", "1"] if arguments[0] in ("evaluate", "report") else []
