@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import PredictOptions, recorded
+
+logger = logging.getLogger(__name__)
 
 
 def predict_folder(options: PredictOptions) -> RunOutcome:
@@ -24,7 +28,7 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
     folders = chosen_model_folders(options.model)
     calibration = None
     if options.calibration is not None:
-        calibration = Calibration.load(calibration_file(options.calibration, folders))
+        calibration = opened_calibration(calibration_file(options.calibration, folders))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
     arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
     return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)
@@ -44,3 +48,15 @@ def calibration_file(chosen: Path | Literal[True] | None, folders: Sequence[Path
             f"folders and no file. Give one: calibrate -o FILE.json, then predict --calibrated FILE.json."
         )
     return folders[0] / FILE_NAME
+
+
+def opened_calibration(file: Path) -> Calibration:
+    """A calibration, with a warning for each reason not to rely on it, as `calibrate` gave.
+
+    Raises:
+        CalibrationError: if there is no such file, or it holds something else.
+    """
+    calibration = Calibration.load(file)
+    for doubt in doubts(calibration):
+        logger.warning("%s: %s", file, doubt)
+    return calibration

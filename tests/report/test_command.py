@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,17 @@ def test_a_calibration_that_was_fitted_again_is_not_that_of_the_folder(predictio
     assert f"{file} is another calibration" in caplog.text
     record(prediction, arguments={"calibrated": str(file)})  # of an earlier version, which did not say which
     assert applied_calibration(prediction) == calibration()
+
+
+def test_the_page_says_what_speaks_against_the_calibration(prediction, tmp_path):
+    file = tmp_path / "calibration.json"
+    off = {"mean_absolute_error": 0.25, "mean_absolute_error_of_mean": 0.125}
+    replace(calibration(), figures={"quality": off}).save(file)
+    record(prediction, arguments={"calibrated": str(file)})
+    table = prediction / "cases.csv"
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join([f"{header},verdict", *(f"{row},review" for row in rows)]), encoding="utf-8")
+    page = report_folder(ReportOptions(predictions=prediction)).page.read_text(encoding="utf-8")
+    assert "Calibration: " in page
+    assert "0.250" in page
+    assert "0.125" in page
