@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -134,7 +133,7 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
 
 
 def say_where(options: EnsembleOptions) -> None:
-    """Prints where the networks run, beside the results: on stderr.
+    """Prints where the networks run.
 
     Raises:
         ValueError: if the device that the options name is not there.
@@ -142,7 +141,7 @@ def say_where(options: EnsembleOptions) -> None:
     from nnunet_ext.inference.engine import device_of
     from nnunet_ext.machine.devices import words_for
 
-    print(words_for(device_of(options)), file=sys.stderr)
+    print(words_for(device_of(options)))
 
 
 def log_progress() -> None:
