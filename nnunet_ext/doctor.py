@@ -105,7 +105,7 @@ def devices() -> Iterator[Diagnosis]:
     elif torch.backends.mps.is_available():
         yield Diagnosis("mps", "available")
     else:
-        yield Diagnosis("cpu", f"{os.cpu_count()} cores, no GPU: use -device cpu")
+        yield Diagnosis("cpu", f"{os.cpu_count()} cores, no GPU: give nnU-Net's own commands -device cpu")
 
 
 def trainer_search() -> Iterator[Diagnosis]:

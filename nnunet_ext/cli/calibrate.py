@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
@@ -72,7 +72,9 @@ def calibrate(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.calibrate import calibrate_model
 
     log_progress()
-    calibration, file = calibrate_model(calibrate_options(arguments))
+    options = calibrate_options(arguments)
+    say_where(options.ensemble)
+    calibration, file = calibrate_model(options)
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")
     return 0
 

@@ -73,8 +73,7 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "-device",
         choices=DEVICES,
-        default="cuda",
-        help="where the networks run; CUDA_VISIBLE_DEVICES chooses the GPU (default: cuda)",
+        help="where the networks run; CUDA_VISIBLE_DEVICES chooses the GPU (default: the first one available)",
     )
     machine.add_argument(
         "--precision",
@@ -140,6 +139,18 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
         return [float(text) for text in texts]
     except (TypeError, ValueError) as error:
         raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
+
+
+def say_where(options: EnsembleOptions) -> None:
+    """Prints where the networks run.
+
+    Raises:
+        ValueError: if the device that the options name is not there.
+    """
+    from nnunet_ext.inference.engine import device_of
+    from nnunet_ext.machine.devices import words_for
+
+    print(words_for(device_of(options)))
 
 
 def log_progress() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
 
@@ -68,7 +68,9 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.disable_progress_bar:
         log_progress()
-    outcome = predict_folder(predict_options(arguments))
+    options = predict_options(arguments)
+    say_where(options.ensemble)
+    outcome = predict_folder(options)
     print(*closing_lines(outcome, Path(arguments.o)), sep="\n")
     for name, message in outcome.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
@@ -131,6 +133,7 @@ COMMAND = Command(
     predict,
     """example:
   $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d
+  on the CPU: PyTorch finds no GPU
   case 10 of 10: heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
   10 predicted, 0 failed: results
     members: 5 per case

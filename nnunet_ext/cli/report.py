@@ -48,7 +48,7 @@ def report(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.report import report_folder
 
     result = report_folder(report_options(arguments))
-    print(*result.lines, result.page, sep="\n")
+    print(*result.first_cases, "", *result.lines, f"page: {result.page}", sep="\n")
     for name, problem in result.problems.items():
         print(f"  {name}: {problem}", file=sys.stderr)
     return 1 if result.problems else 0
@@ -60,9 +60,12 @@ COMMAND = Command(
     report_flags,
     report,
     """example:
-  $ nnunet_ext report results --gt labels -o report.html
-  The interval around the predicted Dice holds the true Dice of 17 of 19 cases (89%).
-  ...
-  report.html""",
+  $ nnunet_ext report results
+  open first  pairwise Dice  foreground entropy  mean entropy
+  heart_011   0.607          0.319               0.036
+  heart_010   0.820          0.241               0.029
+  and 2 more in cases.csv
+
+  page: results/report.html""",
     status_1="some cases could not be compared; the others are judged and shown",
 )

@@ -30,7 +30,8 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
     if options.calibration is not None:
         calibration = opened_calibration(calibration_file(options.calibration, folders))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
-    return engine.predict_from_files(options.images, options.results, options.output, arguments=recorded(options))
+    arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
+    return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)
 
 
 def calibration_file(chosen: Path | Literal[True] | None, folders: Sequence[Path]) -> Path:

@@ -16,6 +16,7 @@ from nnunet_ext.options import ReportOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, recorded_provenance
 from nnunet_ext.report.data import OperatingPoint, gather
+from nnunet_ext.report.first_cases import first_case_lines
 from nnunet_ext.report.page import write_report
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,13 @@ class ReportResult:
 
     Attributes:
         page: the HTML file.
+        first_cases: a table of the cases to open first, as lines of text.
         lines: how well intervals and verdicts did, for the terminal; empty without ground truth or verdicts.
         problems: name of a case that could not be compared with its ground truth to what is wrong with it.
     """
 
     page: Path
+    first_cases: list[str]
     lines: list[str]
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -64,7 +67,7 @@ def report_folder(options: ReportOptions) -> ReportResult:
     file = options.page or predictions / "report.html"
     write_report(data, file, shown_cases=options.cases)
     lines = verdict_check_lines(data.verdict_check) if data.verdict_check else []
-    return ReportResult(file, lines, evaluation.problems if evaluation else {})
+    return ReportResult(file, first_case_lines(data), lines, evaluation.problems if evaluation else {})
 
 
 def applied_calibration(predictions: Path) -> Calibration | None:

@@ -20,11 +20,22 @@ def usable_device(device: torch.device) -> torch.device:
     """The device itself.
 
     Raises:
-        ValueError: if it is a CUDA device and torch finds none.
+        ValueError: if it is a CUDA device or Apple's GPU, and torch finds none.
     """
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("-device cuda needs a CUDA device, and torch finds none. Use -device cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("-device mps needs Apple's GPU, and torch finds none. Use -device cpu.")
     return device
+
+
+def words_for(device: torch.device) -> str:
+    """Where networks run, for a person: "on the CPU: PyTorch finds no GPU"."""
+    if device.type == "cuda":
+        return f"on the GPU: {torch.cuda.get_device_name(device)}"
+    if device.type == "mps":
+        return "on Apple's GPU (mps)"
+    return "on the CPU: PyTorch finds no GPU" if fastest_device().type == "cpu" else "on the CPU"
 
 
 def prepare_process_for(device: torch.device) -> None:

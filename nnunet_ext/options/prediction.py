@@ -21,7 +21,7 @@ EARLY_EXITS: tuple[EarlyExit, ...] = get_args(EarlyExit)
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 MAP_TYPES: tuple[MapType, ...] = get_args(MapType)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-DEVICES = ("cuda", "cpu", "mps")
+DEVICES = ("cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)

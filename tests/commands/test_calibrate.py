@@ -152,7 +152,7 @@ def test_every_fold_judges_its_own_validation_cases(calibrate, model, stand_in, 
     # in the box of the truth 1, 3/4, 2/4 and 1/4 are right, 5/8 on the whole: ln(0.9/0.1)/T = ln(0.625/0.375)
     assert calibration.temperature.values == pytest.approx([np.log(9) / np.log(5 / 3)] * 2, rel=1e-3)
     output = capsys.readouterr().out
-    assert output.startswith("Fitted on 20 cases of 10 patients, folds 0 1.\n")
+    assert "\nFitted on 20 cases of 10 patients, folds 0 1.\n" in output
     # accepted a quarter of the cases at a time: mean risks 0, 0.125, 0.25 and 0.375
     assert "\npairwise_dice         0.1406   1.000    -1.000  <- chosen\n" in output
     assert "10 of 20 cases fail (Dice below 0.75)." in output
