@@ -25,7 +25,7 @@ from nnunet_ext import discovery
 
 PLANS = "nnUNetPlansCoverage"
 SMALL: dict[int, dict[str, Any]] = {  # of a configuration with that many axes
-    2: {"patch_size": [160, 160], "batch_size": 6, "features": [16, 32, 64, 96, 128]},
+    2: {"patch_size": [128, 128], "batch_size": 6, "features": [8, 16, 32, 64, 64]},
     3: {"patch_size": [40, 56, 40], "batch_size": 2, "features": [16, 32, 64, 96]},
 }
 
