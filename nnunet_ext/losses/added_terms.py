@@ -10,13 +10,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from nnunet_ext.losses.ramps import Ramp, require_weight
+from nnunet_ext.losses.ramps import NOTHING_YET, Means, Ramp, require_weight
 
 ExtraOfTarget = Callable[[Tensor], Tensor]
 
 
 class LossTerm(Protocol):
-    """A function of one output. It is called in fp32 outside of autocast, and only where its weight is not 0."""
+    """A function of one output. It is called in fp32 outside of autocast, and only where its weight is not 0.
+
+    A term that is measured is called whatever its weight is.
+    """
 
     def __call__(self, logits: Tensor, target: Tensor, *, epoch: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
         """A scalar.
@@ -37,11 +40,12 @@ class AddedTerm:
     Attributes:
         name: what the log calls it.
         term: a function or a module.
-        ramp: (epoch, total epochs) to the weight.
+        ramp: (epoch, total epochs, means of the epoch before) to the weight.
         extras: what the loader has to compute, by name: each a function of the target of one patch after augmentation
             and at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's
             processes, so it must pickle. Terms that use the same name share what it gives.
         replaces_base: the weight w is taken from the rest of the loss, (1 - w) L + w term, instead of added to it.
+        measured: it is computed, without a gradient, where its weight is 0 as well, for ramps that compare terms.
     """
 
     name: str
@@ -49,13 +53,14 @@ class AddedTerm:
     ramp: Ramp
     extras: Mapping[str, ExtraOfTarget] = field(default_factory=dict)
     replaces_base: bool = False
+    measured: bool = False
 
 
 class LossWithTerms(nn.Module):
     """A loss L plus terms of the output at full resolution: (1 - sum of w_i that replace) L + sum_i w_i term_i.
 
     Weights lie in a tensor, so that a loss that was compiled sees new ones without being compiled again. A term whose
-    weight is 0 is not computed, and without any the loss is L itself.
+    weight is 0 is not computed unless it is measured, and without any the loss is L itself.
 
     Args:
         base: called with what the network returns and nnU-Net's target, with or without deep supervision.
@@ -85,13 +90,18 @@ class LossWithTerms(nn.Module):
         self.register_buffer("base_weight", torch.ones(()), persistent=False)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    def set_epoch(self, epoch: int, total_epochs: int) -> None:
+    def set_epoch(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> None:
         """Gives every term the weight of an epoch.
+
+        Args:
+            epoch: its index.
+            total_epochs: of the training.
+            means: of the terms in the epoch before, by name.
 
         Raises:
             ValueError: if a ramp gives a weight that no term can have, or those that replace the loss exceed 1.
         """
-        weights = [added.ramp(epoch, total_epochs) for added in self.terms]
+        weights = [added.ramp(epoch, total_epochs, means) for added in self.terms]
         for weight in weights:
             require_weight(weight)
         replaced = sum(weight for weight, added in zip(weights, self.terms, strict=True) if added.replaces_base)
@@ -117,10 +127,13 @@ class LossWithTerms(nn.Module):
             loss = self.base_weight * loss
         logits, truth = finest(output).float(), finest(target)
         for position, added in enumerate(self.terms):
+            if not (self.active[position] or added.measured):
+                continue
+            gradient = nullcontext() if self.active[position] else torch.no_grad()
+            with without_autocast(logits.device.type), gradient:
+                value = added.term(logits, truth, epoch=self.epoch, extras=self.extras)
+            self.values[position] = value.detach()
             if self.active[position]:
-                with without_autocast(logits.device.type):
-                    value = added.term(logits, truth, epoch=self.epoch, extras=self.extras)
-                self.values[position] = value.detach()
                 loss = loss + self.weights[position] * value
         return loss
 

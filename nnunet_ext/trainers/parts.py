@@ -21,6 +21,8 @@ SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
 TRAINING_OUTPUT = frozenset({Claim.TRAINING_OUTPUT})
 NETWORK = frozenset({Claim.NETWORK, Claim.PLANNED_NETWORK})  # of a network part: the planned network is not built
 UNET = frozenset({Requirement.UNET})
+SEGMENTATION = frozenset({Requirement.SEGMENTATION})
+BOUNDARY = frozenset({Claim.BOUNDARY_TERM})
 
 DISTILLING = ("DSD", "SDD", "SDE")  # have a teacher
 SUPERVISING = (*DISTILLING, "DS")  # supervise the decoder's levels
@@ -129,6 +131,38 @@ PARTS: tuple[Part, ...] = (
     Part("DiceFocalPaper", Kind.LOSS, "nnunet_ext.trainers.losses.dice_focal.DiceFocalPaper",
          "the same as in the released code: Dice without the factor 2", STREAMING_PAPER,
          "nnUNetTrainerStreaming_DiceFocalPaper", claims=frozenset({Claim.LOSS})),
+    Part("RegionFocal", Kind.LOSS, "nnunet_ext.trainers.losses.region_focal.RegionFocal",
+         "region-related focal loss: structures of which little is found count more", "Li et al. 2023",
+         "nnUNetTrainerRegionFocal", claims=frozenset({Claim.LOSS})),
+    Part("Focal", Kind.LOSS, "nnunet_ext.trainers.losses.focal.Focal",
+         "focal loss alone", "arXiv 1708.02002", "nnUNetTrainerFocal", claims=frozenset({Claim.LOSS})),
+    Part("Boundary", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.Boundary",
+         "boundary loss, which takes up to half of the loss from 30 to 60 % of the training", "arXiv 1812.07032",
+         "nnUNetTrainerBoundary", claims=BOUNDARY, requires=SEGMENTATION),
+    Part("BoundaryRebalance", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.BoundaryRebalance",
+         "the same, 1 % more of the loss in each epoch", "arXiv 1812.07032", "nnUNetTrainerBoundaryRebalance",
+         claims=BOUNDARY, requires=SEGMENTATION),
+    Part("HausdorffDT", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_distance.HausdorffDT",
+         "adds a Hausdorff loss by distance transforms", "arXiv 1904.10030", "nnUNetTrainerHausdorffDT",
+         requires=SEGMENTATION),
+    Part("HausdorffErosion", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_erosion.HausdorffErosion",
+         "adds a Hausdorff loss by erosion", "arXiv 1904.10030", "nnUNetTrainerHausdorffErosion",
+         requires=SEGMENTATION),
+    Part("HausdorffConv", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_convolution.HausdorffConv",
+         "adds a Hausdorff loss by convolutions with balls", "arXiv 1904.10030", "nnUNetTrainerHausdorffConv",
+         requires=SEGMENTATION),
+    Part("ClDice", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.cldice.ClDice",
+         "overlap of centre lines takes up to half of the loss, for tubes", "arXiv 2003.07311", "nnUNetTrainerClDice",
+         requires=SEGMENTATION),
+    Part("SkeletonRecall", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.skeleton_recall.SkeletonRecall",
+         "adds the recall of centre lines, for tubes", "arXiv 2404.03010", "nnUNetTrainerSkeletonRecall",
+         requires=SEGMENTATION),
+    Part("Euler", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.euler.Euler",
+         "adds the error of the Euler characteristic late in training", "", "nnUNetTrainerEuler",
+         requires=SEGMENTATION),
+    Part("ACE", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.marginal_calibration.ACE",
+         "adds the marginal calibration error", "arXiv 2403.06759", "nnUNetTrainerACE",
+         requires=SEGMENTATION),
 )
 # fmt: on
 
