@@ -1,12 +1,13 @@
-"""What comes after the network, for one member: resampling, uncertainty and files, ours against nnU-Net's.
+"""Compares everything after the network, for one member, with nnU-Net: resampling, uncertainty and writing.
 
     python benchmarks/export.py [--classes 25] [--shape 160 256 256] [--repeats 3] [-o export.json]
 
 - resampling alone, isotropic and with thick slices: torch in slabs against nnU-Net's function
-- the whole export of one member's logits: segmentation, entropy map and row of the table, with maps in float32, in
-  uint8 and with fast resampling, against nnU-Net's export of the segmentation (A) and of that with probabilities (B)
+- the complete export of one member's logits: segmentation, entropy map and row of the table, with maps in float32, in
+  uint8 and with fast resampling, against nnU-Net's export of the segmentation without (A) and with probabilities (B)
 
-All in one process and in turn; medians. The logits are smooth noise at half the image's resolution.
+All variants run alternately in one process; medians are reported. The logits are smooth noise at half the image's
+resolution.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ from nnunet_ext.prediction_folder.case_files import ImageFormat, write_case
 from nnunet_ext.prediction_folder.case_table import CaseTable
 from nnunet_ext.prediction_folder.cases import find_cases
 
-PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}  # by nnU-Net's planner
+PLANNED = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}  # what nnU-Net's planner writes
 ISOTROPIC, THICK_SLICES = (1.0, 1.0, 1.0), (8.0, 1.0, 1.0)
 
 Ways = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    """Measures, prints two tables, writes JSON."""
+    """Runs both measurements, prints two tables and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=25)
     parser.add_argument("--shape", nargs=3, type=int, default=[160, 256, 256])
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def resampling(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str, Any]:
-    """Resampling alone."""
+    """Times the resampling of logits (C, *spatial) to an image of this shape."""
     results = {}
     coarse_axis = coarse_axis_of(partial(resample_data_or_seg_to_shape, **PLANNED))
     print(f"{'resampling':24}{'nnU-Net, s':>12}{'ours, s':>10}{'ratio':>8}{'difference':>12}")
@@ -94,7 +95,7 @@ def resampling(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict
 
 
 def export(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str, float]:
-    """From one member's logits to files."""
+    """Times the export of one member's logits (C, *spatial) to files, for an image of this shape."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folds(
@@ -126,21 +127,21 @@ def export(logits: torch.Tensor, shape: Sequence[int], repeats: int) -> dict[str
             {
                 "ours, float32 map": lambda: ours("float32"),
                 "ours, uint8 map": lambda: ours("uint8"),
-                "the same, --fast-resampling": lambda: ours("uint8", fast=True),
+                "ours, uint8, --fast-resampling": lambda: ours("uint8", fast=True),
                 "A, segmentation": lambda: stock(False),
                 "B, with probabilities": lambda: stock(True),
             },
             repeats,
         )
-    print(f"\n{'export of one member':30}{'s':>12}{'A/this':>10}{'B/this':>8}")
+    print(f"\n{'export of one member':32}{'s':>10}{'A/this':>10}{'B/this':>8}")
     for way, time_s in seconds.items():
         a, b = seconds["A, segmentation"] / time_s, seconds["B, with probabilities"] / time_s
-        print(f"{way:30}{time_s:12.2f}{a:10.1f}{b:8.1f}")
+        print(f"{way:32}{time_s:10.2f}{a:10.1f}{b:8.1f}")
     return seconds
 
 
 def timed(ways: Ways, repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds of every way, taken in turn, and what each returned last."""
+    """Runs all variants alternately; returns the median time in seconds and the last result of each."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     outcome = {}
     for _ in range(repeats):
@@ -152,7 +153,7 @@ def timed(ways: Ways, repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def smooth_noise(classes: int, shape: Sequence[int]) -> torch.Tensor:
-    """Logits (C, *shape) that look like structures of some 8 voxels, as a trained network's do."""
+    """Logits (C, *shape) with structures of about 8 voxels, similar to those of a trained network."""
     coarse = torch.randn(
         (1, classes, *(max(1, size // 8) for size in shape)), generator=torch.Generator().manual_seed(0)
     )

@@ -1,10 +1,10 @@
-"""A forward pass on the CPU with the channels last against nnU-Net's layout, beside what the processor can do.
+"""Times a forward pass on the CPU in channels-last layout against nnU-Net's layout, and the speed of the processor.
 
     python benchmarks/forward.py [--scenes hippocampus acdc] [--repeats 6] [-o forward.json]
 
-The same network both ways in turn, in the batches of `nnunet_ext predict` and by single patches, best of the repeats.
-Printed with it are the operations of the convolutions in one patch, and how many a second the product of two
-matrices of 2048 x 2048 has, once a row: the machine's speed while it was measured.
+Runs the same network in both layouts alternately, with the batch size of `nnunet_ext predict` and with single
+patches, and takes the best of the repeats. Each row also has the number of operations of the convolutions in one
+patch, and the operations per second of a product of two 2048 x 2048 matrices: the machine's speed at the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MATRIX = 2048
 
 
 def main() -> None:
-    """Measures, prints a table in Markdown, writes JSON."""
+    """Runs the measurements, prints a Markdown table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--repeats", type=int, default=6)
@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()  # as `nnunet_ext predict` does
     results = []
-    print("| | batch | nnU-Net's layout, s | channels last, s | ratio | 10^9 a patch | 10^9 a second, matrices |")
+    print("| | batch | nnU-Net's layout, s | channels last, s | ratio | 10^9 per patch | 10^9 per second, matrices |")
     print("|---|" + 6 * "---:|")
     for name in options.scenes:
         scene = SCENES[name]
@@ -56,7 +56,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measure(scene: Scene, batch: int, repeats: int) -> dict[str, float]:
-    """Shortest seconds of both ways, operations of a patch, operations a second of a product of matrices."""
+    """Shortest time of both layouts in s, operations per patch, and operations per second of matrix products."""
     plain, ours = networks(scene)
     patches, matrix = torch.randn(batch, 1, *scene.patch), torch.randn(MATRIX, MATRIX)
     ways: dict[str, Callable[[], object]] = {
@@ -81,7 +81,7 @@ def measure(scene: Scene, batch: int, repeats: int) -> dict[str, float]:
 
 
 def networks(scene: Scene) -> tuple[nn.Module, nn.Module]:
-    """The same weights as nnU-Net builds the network, and as `nnunet_ext predict` runs it."""
+    """The network as nnU-Net builds it and as `nnunet_ext predict` runs it, with the same weights."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
         write_folds(folder, 1, features=scene.features, patch=scene.patch, classes=scene.classes)

@@ -1,14 +1,15 @@
-"""Prediction with uncertainty against the ways that stock nnU-Net offers, on the same weights and images.
+"""Compares prediction with uncertainty with what stock nnU-Net offers, on the same weights and images.
 
     python benchmarks/inference.py [--scenes hippocampus acdc] [--members 1 5] [--repeats 1] [--without-b]
         [-device cuda] [-o inference.json]
 
-- ours: `nnunet_ext predict`, segmentation, entropy map and table of cases
+- ours: `nnunet_ext predict`, with segmentation, entropy map and table of cases
 - A: `nnUNetv2_predict` with the members as folds, segmentation only
-- B: `nnUNetv2_predict --save_probabilities` once a member, then a script that averages them and takes the entropy
+- B: `nnUNetv2_predict --save_probabilities` once per member, then a script that averages the probabilities and
+  computes the entropy
 
-Each is whole processes from start to end, one after the other, ours and stock in turn. Wall time, CPU time of all
-processes and the largest resident set of a process are noted in JSON, and the medians printed as the table of
+Each is measured end to end as separate processes, one after the other and alternately. Wall time, CPU time of all
+processes and the largest resident set of a process are written as JSON, and the medians are printed as the table of
 docs/performance.md. Weights are random. Linux and macOS only.
 """
 
@@ -33,12 +34,12 @@ import numpy as np
 import torch
 from random_model import write_folds, write_images
 
-KIBIBYTES = 1024 if sys.platform == "linux" else 1  # getrusage counts KiB on Linux and bytes on macOS
+MAXRSS_UNIT_BYTES = 1024 if sys.platform == "linux" else 1  # ru_maxrss is in KiB on Linux and in bytes on macOS
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A network and its images; spacings are along (z, y, x)."""
+    """A network and images to predict; shapes and spacings are along (z, y, x)."""
 
     features: tuple[int, ...]
     patch: tuple[int, ...]
@@ -63,7 +64,7 @@ SCENES = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one way to predict: seconds by the clock, seconds of all processors, largest process in MiB."""
+    """The cost of one prediction: wall time in s, CPU time of all processes in s, largest process in MiB."""
 
     wall_s: float
     cpu_s: float
@@ -71,13 +72,15 @@ class Cost:
 
 
 def main() -> None:
-    """Measures, prints a table, writes JSON."""
+    """Runs the measurements, prints a Markdown table and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--members", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--without-b", action="store_true", help="B takes as long as all else together")
-    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="for all ways")
+    parser.add_argument(
+        "--without-b", action="store_true", help="leave out B, which takes as long as everything else"
+    )
+    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="device for ours, A and B")
     parser.add_argument("-o", type=Path, default=Path("inference.json"))
     options = parser.parse_args()
     results = []
@@ -95,7 +98,7 @@ def main() -> None:
 
 
 def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels: float) -> str:
-    """Medians of the runs, in Markdown."""
+    """One row of the Markdown table, with the medians of the runs."""
     wall, cpu, peak = (
         [median(cost[key] for cost in costs[way]) if way in costs else float("nan") for way in ("ours", "A", "B")]
         for key in ("wall_s", "cpu_s", "peak_mib")
@@ -107,7 +110,7 @@ def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels
 
 
 def measure(scene: Scene, members: int, repeats: int, device: str, *, with_b: bool) -> dict:
-    """Costs of every way, and the share of voxels with the same label by ours and by A."""
+    """The costs of ours, A and B, and the share of voxels with the same label in ours and A."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folds(
@@ -129,34 +132,36 @@ def measure(scene: Scene, members: int, repeats: int, device: str, *, with_b: bo
 
 
 def cost_of(predict: Callable[[Path], list[resource.struct_rusage]], output: Path) -> Cost:
-    """Runs one way and asks the system what its processes, with their own children, took."""
+    """Runs one prediction and measures what its processes and their children used."""
     start = time.perf_counter()
     usages = predict(output)
     return Cost(
         wall_s=time.perf_counter() - start,
         cpu_s=sum(usage.ru_utime + usage.ru_stime for usage in usages),
-        peak_mib=max(usage.ru_maxrss for usage in usages) * KIBIBYTES / 2**20,
+        peak_mib=max(usage.ru_maxrss for usage in usages) * MAXRSS_UNIT_BYTES / 2**20,
     )
 
 
 def ours(folder: Path, output: Path, members: int, device: str) -> list[resource.struct_rusage]:
-    """`nnunet_ext predict`; logits are averaged as stock does, so that the labels can be compared."""
+    """Runs `nnunet_ext predict`, averaging logits as stock nnU-Net does, so that the labels can be compared."""
     return run([sys.executable, "-m", "nnunet_ext", "predict", "-i", str(folder / "images"), "-o", str(output),
          "-m", str(folder / "model"), "-f", *map(str, range(members)), "--average", "logits", "--maps", "entropy",
          "-device", device, "--disable_progress_bar"])  # fmt: skip
 
 
 def stock(folder: Path, output: Path, folds: Sequence[int], device: str, *more: str) -> list[resource.struct_rusage]:
-    """`nnUNetv2_predict` with its defaults."""
+    """Runs `nnUNetv2_predict` with its defaults."""
     program = shutil.which("nnUNetv2_predict_from_modelfolder", path=str(Path(sys.executable).parent))
     if program is None:
-        raise RuntimeError("nnUNetv2_predict_from_modelfolder must be installed beside this Python; it is not.")
+        raise RuntimeError(
+            "nnUNetv2_predict_from_modelfolder must be installed next to this Python; found none. Install nnunetv2."
+        )
     return run([program, "-i", str(folder / "images"), "-o", str(output), "-m", str(folder / "model"),
          "-f", *map(str, folds), "-device", device, *more])  # fmt: skip
 
 
 def stock_and_script(folder: Path, output: Path, members: int, device: str) -> list[resource.struct_rusage]:
-    """A run a member, and what a person writes to get an entropy from its files."""
+    """Runs stock nnU-Net once per member, then the script that a user would write to compute the entropy."""
     usages = [usage for fold in range(members) for usage in stock(folder, output / str(fold), [fold], device, SAVE)]
     return usages + run([sys.executable, "-c", ENTROPY_SCRIPT, str(output), str(members)])
 
@@ -175,7 +180,7 @@ for file in sorted((output / "0").glob("*.npz")):
 
 
 def run(arguments: Sequence[str]) -> list[resource.struct_rusage]:
-    """A process, quietly; what it and its children used."""
+    """Runs a process without output and returns the resources that it and its children used."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(arguments, stdout=log, stderr=log, env=defaults())
         _, status, usage = os.wait4(process.pid, 0)
@@ -186,12 +191,12 @@ def run(arguments: Sequence[str]) -> list[resource.struct_rusage]:
 
 
 def defaults() -> dict[str, str]:
-    """The environment without settings of threads and processes: nnUNet_def_n_proc=1 gives stock a single thread."""
+    """The environment without settings of threads and processes, so that stock nnU-Net uses its defaults."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("nnUNet", "OMP_", "MKL_"))}
 
 
 def agreement(first: Path, second: Path) -> float:
-    """Share of voxels with the same label, over all cases."""
+    """The share of voxels with the same label in two prediction folders, over all cases."""
     same = total = 0
     for file in sorted(first.glob("*.nii.gz")):
         one, other = (np.asarray(nibabel.load(folder / file.name).dataobj) for folder in (first, second))

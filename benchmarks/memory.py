@@ -1,10 +1,9 @@
-"""Peak memory of `nnunet_ext predict` for few and for many members, in one run.
+"""Compares the peak memory of `nnunet_ext predict` with few and with many members.
 
     python benchmarks/memory.py [--few 2] [--many 20] [--repeats 3] [-o memory.json]
 
-The weights of all members are mapped from their files and count as resident once they were used; the second column is
-without them. Each measurement is a process of its own (largest resident set, as the kernel counts it), the two
-interleaved. Linux and macOS only.
+The weights of all members are memory-mapped and count as resident once they were used; the second column excludes
+them. Each measurement is the largest resident set of its own process, and the two alternate. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from inference import MAXRSS_UNIT_BYTES
 from random_model import write_images, write_model_folder
 
 FEATURES = (32, 64, 128, 256, 320, 320)
 PATCH = (128, 128)
-KIBIBYTES = 1024 if sys.platform == "linux" else 1  # getrusage counts KiB on Linux and bytes on macOS
 
 
 def peak_mib(arguments: list[str]) -> float:
-    """Largest resident set of one process, in MiB."""
+    """Runs a process and returns its largest resident set in MiB."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise RuntimeError(f"{' '.join(arguments)} failed.")
-    return usage.ru_maxrss * KIBIBYTES / 2**20
+    return usage.ru_maxrss * MAXRSS_UNIT_BYTES / 2**20
 
 
 def main() -> None:
-    """Measures, prints a table, writes JSON."""
+    """Runs the measurements, prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--few", type=int, default=2)
     parser.add_argument("--many", type=int, default=20)

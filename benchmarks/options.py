@@ -1,12 +1,12 @@
-"""What options of prediction save and what they change: early exit, fast resampling, precision; on a trained model.
+"""Measures what early exit, fast resampling and precision save and change in predictions of a trained model.
 
     python benchmarks/options.py -i IMAGES --labels LABELS -m MODEL [-m MODEL ...] [-f FOLD ...] [--members RULE]
         [--tta-members] [--precisions bf16] [--only "fast resampling"] [--spacing MM] [-device cpu] [-o options.json]
 
-Every case is predicted with each option in turn. Printed are the seconds of prediction without reading and writing,
-how many patches the networks saw, and the means over cases of foreground Dice, calibration error and entropy in the
-foreground. Regions are not supported. With --spacing, images and labels are first resampled in their planes, so
-that predictions have to be, too.
+Every case is predicted with each option in turn. The table has the time of prediction without reading and writing and
+the number of patches that the networks ran on, both relative to no option, and the means over cases of foreground
+Dice, calibration error and foreground entropy. Regions are not supported. With --spacing, images and labels are first
+resampled in plane, so that predictions must be resampled as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nnunet_ext.prediction_folder.cases import find_cases
 
 @dataclass
 class Outcome:
-    """Of one option, a value a case; patches over all cases."""
+    """The results with one option: one value per case, and the number of patches over all cases."""
 
     seconds: list[float] = field(default_factory=list)
     dice: list[float] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def main() -> None:
-    """Measures, prints a table, writes JSON."""
+    """Runs the measurements, prints a table and writes it as JSON."""
     options = parse()
     with tempfile.TemporaryDirectory() as folder:
         if options.spacing is not None:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Predicts every case with every option."""
+    """Predicts every case with every option, prints the table and writes it as JSON."""
     keep_freed_memory()
     settings = {
         "folds": options.f,
@@ -96,29 +96,29 @@ def measure(options: argparse.Namespace) -> None:
             outcome.entropy.append(prediction.row["foreground_entropy"])
             cropped, inside = prediction.probabilities[(slice(None), *box)], truth[box]
             outcome.calibration_error.append(expected_calibration_error(cropped, inside))
-    tell(outcomes)
+    print_table(outcomes)
     options.o.write_text(json.dumps({name: asdict(outcome) for name, outcome in outcomes.items()}, indent=2))
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", type=Path, required=True, help="images")
-    parser.add_argument("--labels", type=Path, required=True, help="of the images")
+    parser.add_argument("-i", type=Path, required=True, help="folder of images")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of their label maps")
     parser.add_argument("-m", type=Path, action="append", required=True, help="model folder")
     parser.add_argument("-f", type=int, nargs="+", help="folds")
     parser.add_argument("--members", default="final")
     parser.add_argument("--tta-members", action="store_true")
     parser.add_argument("--precisions", nargs="*", default=[])
-    parser.add_argument("--only", nargs="+", help="options to measure, by their names in the table")
-    parser.add_argument("--spacing", type=float, metavar="MM", help="of the images in their planes")
+    parser.add_argument("--only", nargs="+", help="names of the options to measure, as in the table")
+    parser.add_argument("--spacing", type=float, metavar="MM", help="resample images in plane to this spacing first")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("-o", type=Path, default=Path("options.json"))
     return parser.parse_args()
 
 
 def resample_in_plane(source: Path, target: Path, spacing_mm: float, interpolator: int) -> None:
-    """Writes the images of a folder with another spacing along x and y."""
+    """Writes the images of a folder resampled to another spacing along x and y."""
     target.mkdir()
     for file in sorted(source.glob("*.nii.gz")):
         image = sitk.ReadImage(str(file))
@@ -134,7 +134,7 @@ def resample_in_plane(source: Path, target: Path, spacing_mm: float, interpolato
 
 
 def opened(folders: Sequence[Path], outcome: Outcome, **settings: Any) -> EnsembleEngine:
-    """An engine whose networks count the patches that they see."""
+    """An engine whose networks count the patches that they run on."""
     engine = EnsembleEngine.from_model_folders(folders, **settings)
 
     def count(module: object, arguments: tuple[Any, ...]) -> None:
@@ -145,8 +145,8 @@ def opened(folders: Sequence[Path], outcome: Outcome, **settings: Any) -> Ensemb
     return engine
 
 
-def tell(outcomes: dict[str, Outcome]) -> None:
-    """Prints the table."""
+def print_table(outcomes: dict[str, Outcome]) -> None:
+    """Prints one row per option, with time and patches relative to no option."""
     base = outcomes["none"]
     print(f"{'option':26}{'time':>8}{'patches':>9}{'same labels':>13}{'Dice':>9}{'ECE':>9}{'entropy':>9}")
     for name, outcome in outcomes.items():

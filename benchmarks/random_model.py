@@ -1,4 +1,4 @@
-"""A model folder with random weights, as a training would leave it: enough to measure time and memory."""
+"""Writes model folders with random weights and images of noise, to measure time and memory."""
 
 from __future__ import annotations
 
@@ -14,29 +14,13 @@ LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 
 
 def write_model_folder(folder: Path, members: int, *, features: tuple[int, ...], patch: tuple[int, int]) -> int:
-    """Writes `fold_0/checkpoint_c0_e<k>.pth` for every member and returns the parameters of one network."""
+    """Writes `fold_0/checkpoint_c0_e<k>.pth` per member and returns the number of parameters of one network."""
     plans, dataset_json = random_plans(features, patch), random_dataset_json()
-    (folder / "fold_0").mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset_json))
-    network = torch.nn.Module()
-    for index in range(members):
-        torch.manual_seed(index)
-        network = PlainConvUNet(
-            1, len(features), list(features), torch.nn.Conv2d, 3, [1] + [2] * (len(features) - 1), 2, len(LABELS),
-            [2] * (len(features) - 1), True, torch.nn.InstanceNorm2d, {"eps": 1e-5, "affine": True}, None, None,
-            torch.nn.LeakyReLU, {"inplace": True},
-        )  # fmt: skip
-        torch.save(
-            {
-                "network_weights": network.state_dict(),
-                "trainer_name": "nnUNetTrainer",
-                "init_args": {"configuration": "2d", "plans": plans, "fold": 0, "dataset_json": dataset_json},
-                "inference_allowed_mirroring_axes": (0, 1),
-            },
-            folder / "fold_0" / f"checkpoint_c0_e{index:04d}.pth",
-        )
-    return sum(parameter.numel() for parameter in network.parameters())
+    write_descriptions(folder, plans, dataset_json)
+    return [
+        write_checkpoint(folder / "fold_0" / f"checkpoint_c0_e{index:04d}.pth", plans, dataset_json, seed=index)
+        for index in range(members)
+    ][-1]
 
 
 def write_folds(
@@ -48,48 +32,62 @@ def write_folds(
     classes: int = 4,
     spacing_mm: tuple[float, ...] | None = None,
 ) -> None:
-    """Writes `fold_<k>/checkpoint_final.pth` for every fold, as a cross-validation leaves it.
+    """Writes `fold_<k>/checkpoint_final.pth` for every fold, as a cross-validation does.
 
     Args:
         folder: the model folder.
-        folds: how many.
-        features: of each stage.
-        patch: two or three axes, which decide between `2d` and `3d_fullres`.
-        classes: with background.
-        spacing_mm: that the network works at; 1 mm by default.
+        folds: number of folds.
+        features: number of features of each stage.
+        patch: patch size; two axes make it a `2d` configuration and three `3d_fullres`.
+        classes: number of classes including background.
+        spacing_mm: spacing of the network along (z, y, x) or (y, x); None is 1 mm.
     """
-    axes, stages = len(patch), len(features)
     labels = {"background": 0, **{f"structure_{label}": label for label in range(1, classes)}}
     plans, dataset_json = random_plans(features, patch), random_dataset_json() | {"labels": labels}
-    configuration = "2d" if axes == 2 else "3d_fullres"
     if spacing_mm is not None:
-        plans["configurations"][configuration]["spacing"] = list(spacing_mm)
+        [configuration] = plans["configurations"].values()
+        configuration["spacing"] = list(spacing_mm)
+    write_descriptions(folder, plans, dataset_json)
+    for fold in range(folds):
+        write_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pth", plans, dataset_json, seed=fold)
+
+
+def write_descriptions(folder: Path, plans: dict, dataset_json: dict) -> None:
+    """Writes `plans.json` and `dataset.json` of a new model folder."""
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
+
+
+def write_checkpoint(path: Path, plans: dict, dataset_json: dict, *, seed: int) -> int:
+    """Writes a checkpoint of the planned network with random weights and returns its number of parameters."""
+    [(name, configuration)] = plans["configurations"].items()
+    features, axes = configuration["architecture"]["arch_kwargs"]["features_per_stage"], len(configuration["spacing"])
+    stages = len(features)
     convolution = torch.nn.Conv2d if axes == 2 else torch.nn.Conv3d
     normalisation = torch.nn.InstanceNorm2d if axes == 2 else torch.nn.InstanceNorm3d
-    for fold in range(folds):
-        torch.manual_seed(fold)
-        network = PlainConvUNet(
-            1, stages, list(features), convolution, 3, [1] + [2] * (stages - 1), 2, classes, [2] * (stages - 1),
-            True, normalisation, {"eps": 1e-5, "affine": True}, None, None, torch.nn.LeakyReLU, {"inplace": True},
-        )  # fmt: skip
-        (folder / f"fold_{fold}").mkdir()
-        torch.save(
-            {
-                "network_weights": network.state_dict(),
-                "trainer_name": "nnUNetTrainer",
-                "init_args": {
-                    "configuration": configuration,
-                    "plans": plans,
-                    "fold": fold,
-                    "dataset_json": dataset_json,
-                },
-                "inference_allowed_mirroring_axes": tuple(range(axes)),
+    torch.manual_seed(seed)
+    network = PlainConvUNet(
+        1, stages, features, convolution, 3, [1] + [2] * (stages - 1), 2, len(dataset_json["labels"]),
+        [2] * (stages - 1), True, normalisation, {"eps": 1e-5, "affine": True}, None, None, torch.nn.LeakyReLU,
+        {"inplace": True},
+    )  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    torch.save(
+        {
+            "network_weights": network.state_dict(),
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {
+                "configuration": name,
+                "plans": plans,
+                "fold": int(path.parent.name.removeprefix("fold_")),
+                "dataset_json": dataset_json,
             },
-            folder / f"fold_{fold}" / "checkpoint_final.pth",
-        )
+            "inference_allowed_mirroring_axes": tuple(range(axes)),
+        },
+        path,
+    )
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def write_images(
@@ -99,7 +97,7 @@ def write_images(
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float] = (8.0, 1.0, 1.0),
 ) -> None:
-    """Writes noise images (z, y, x)."""
+    """Writes images of noise; shape and spacing are along (z, y, x)."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     affine = np.diag([*spacing_mm[::-1], 1.0])  # (x, y, z)
@@ -110,12 +108,12 @@ def write_images(
 
 
 def random_dataset_json() -> dict:
-    """A dataset of one channel and three structures."""
+    """The `dataset.json` of a dataset with one channel and three structures."""
     return {"channel_names": {"0": "MRI"}, "labels": LABELS, "numTraining": 1, "file_ending": ".nii.gz"}
 
 
 def random_plans(features: tuple[int, ...], patch: tuple[int, ...], *, batch_size: int = 2) -> dict:
-    """Plans of a plain U-Net with isotropic strides; the patch's axes decide between `2d` and `3d_fullres`."""
+    """Plans of a plain U-Net with isotropic strides: `2d` for a patch with two axes, `3d_fullres` with three."""
     stages, axes = len(features), len(patch)
     configuration = "2d" if axes == 2 else "3d_fullres"
     resampling = "resample_data_or_seg_to_shape"

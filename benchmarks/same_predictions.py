@@ -1,4 +1,4 @@
-"""Whether two versions of the package predict the same bytes: phantoms, tiny models, one prediction of each kind.
+"""Checks that two versions of the package write the same bytes: phantoms, tiny models, one prediction of each kind.
 
     python benchmarks/same_predictions.py make WORK              # once: datasets, plans and models
     PYTHONPATH=BEFORE python benchmarks/same_predictions.py predict WORK OUT_BEFORE
@@ -6,13 +6,13 @@
     python benchmarks/same_predictions.py compare OUT_BEFORE OUT_AFTER
 
 BEFORE and AFTER are checkouts of the package; `predict` prints which one it uses. `--only KIND ...` predicts or
-compares some of KINDS. Only the commands are used, no modules behind them, so that the script outlives a change of
-the package's structure. Models must be made once: both versions predict with the same files.
+compares some of the kinds. The script uses only the commands and not the modules behind them, so that it survives
+changes of the package's structure. The models are made once, and both versions predict with the same files.
 
-It stays on one core, so that sums are added in one order; the bytes are the same again on the same kind of
-processor with the same PyTorch, which is why it records both. `compare` takes images, tables and calibrations byte by
-byte, `.npz` and `.pkl` by what they hold and `predict_args.json` by the members' hashes. It exits with 1 if a file
-differs or is in one folder only.
+Everything runs on one core, so that sums are always added in the same order. Results are reproducible only on the
+same kind of processor with the same PyTorch, so both are recorded. `compare` compares images, tables and calibrations
+byte by byte, `.npz` and `.pkl` files by their contents and `predict_args.json` by the members' hashes. It exits with
+status 1 if a file differs or is in one folder only.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ CYCLICAL = "nnUNetTrainerCyclical2_12epochs_25iters"  # samples the last two epo
 SHORT = "nnUNetTrainer_3epochs_40iters"
 ALL_MAPS = "--maps entropy mutual_information expected_entropy variance confidence"
 
-# By dataset and configuration: features, patch, spacing in mm that no image has, first stride, batch size.
-# The heart's slices are thick, so that nnU-Net resamples them apart from their planes.
+# By dataset and configuration: features, patch, spacing in mm (unlike that of any image), first stride, batch size.
+# The heart has thick slices, so that nnU-Net resamples across slices separately.
 TUMOUR_3D = ([4, 8, 8], [24, 24, 24], [1.3, 1.2, 1.2], [2, 2, 2], 2)
 TINY: dict[int, dict[str, tuple[list[int], list[int], list[float], list[int], int]]] = {
     HEART: {
@@ -70,7 +70,7 @@ class Model:
     folds: tuple[int | str, ...]
 
     def folder(self, work: Path) -> Path:
-        """What training writes."""
+        """The model folder that training writes."""
         return work / "nnUNet_results" / RAW_NAMES[self.dataset] / f"{self.trainer}__{PLANS}__{self.configuration}"
 
 
@@ -88,7 +88,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to predict: names in MODELS, flags of `predict`, and of `calibrate` if that comes first."""
+    """One kind of prediction: names in MODELS, flags of `predict`, and flags of `calibrate` if that runs first."""
 
     models: str
     flags: str = ""
@@ -140,7 +140,7 @@ KINDS = {
 
 
 def make(work: Path) -> None:
-    """Writes and plans the datasets and trains the models; a model that is there stays."""
+    """Writes and plans the datasets and trains the models, except those that are already trained."""
     use_folders(work)
     if not (work / "planned").exists():
         write_datasets(work / "nnUNet_raw")
@@ -152,22 +152,22 @@ def make(work: Path) -> None:
                 print(f"Training {name}, fold {fold}", flush=True)
                 train(model, fold)
                 (model.folder(work) / f"fold_{fold}" / "trained").touch()
-    if not (work / PREVIOUS_STAGE).exists():  # made once, so that a change in it shows in its own kind only
+    if not (work / PREVIOUS_STAGE).exists():  # made once, so that the first stage does not affect the cascade's kind
         shutil.rmtree(work / "unfinished", ignore_errors=True)
         predict_kind(KINDS["lowres"], work, work / "unfinished")
         (work / "unfinished").rename(work / PREVIOUS_STAGE)
 
 
 def use_folders(work: Path) -> None:
-    """Sets nnU-Net's variables, which it reads when it is imported, for this process."""
+    """Sets nnU-Net's environment variables, which it reads at import, for this process."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (work / name).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(work / name)
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}  # augmentation in line
+    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}  # augmentation in the main process
 
 
 def write_datasets(raw: Path) -> None:
-    """Hearts, the second image with a margin of zeros, and tumours; 2 test images a dataset."""
+    """Writes hearts, the second image with a margin of zeros, and tumours; 2 test images per dataset."""
     from nnunet_ext.phantom import write_cardiac_dataset, write_regions_dataset
 
     cases = 6  # of training
@@ -178,12 +178,12 @@ def write_datasets(raw: Path) -> None:
         path = sorted((heart / folder).iterdir())[1]
         image = nibabel.Nifti1Image.from_filename(path)
         values = np.zeros_like(image.dataobj)  # (x, y, z)
-        values[9:-9, 9:-9] = image.dataobj[9:-9, 9:-9]  # nnU-Net crops the rest off
+        values[9:-9, 9:-9] = image.dataobj[9:-9, 9:-9]  # nnU-Net crops the rest away
         nibabel.save(nibabel.Nifti1Image(values, image.affine, image.header), path)
 
 
 def plan_datasets(preprocessed: Path) -> None:
-    """What nnUNetv2_plan_and_preprocess does, but with tiny networks and spacings that no image has."""
+    """Plans and preprocesses as nnUNetv2_plan_and_preprocess, with tiny networks and spacings that no image has."""
     from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
 
     os.environ.update(nnUNet_n_proc_DA="1")  # planning divides by it
@@ -196,13 +196,13 @@ def plan_datasets(preprocessed: Path) -> None:
         make_tiny(dataset, plans["configurations"])
         path.write_text(json.dumps(plans), encoding="utf-8")
         trained = {model.configuration for model in MODELS.values() if model.dataset == dataset}
-        configurations = sorted({word.replace("cascade_", "") for word in trained})  # a cascade has those of fullres
+        configurations = sorted({word.replace("cascade_", "") for word in trained})  # a cascade uses fullres data
         planning.preprocess([dataset], PLANS, configurations, [1] * len(configurations), show_progress_bar=False)
         write_splits(preprocessed / name)
 
 
 def make_tiny(dataset: int, configurations: dict[str, Any]) -> None:
-    """Three stages, the fewest that deep supervision works with; a cascade for the nearly isotropic tumours."""
+    """Reduces networks to three stages, the fewest for deep supervision; adds a cascade to the tumour datasets."""
     for name, (features, patch, spacing_mm, first_stride, batch_size) in TINY[dataset].items():
         configuration, dimensions = configurations[name], len(patch)
         configuration |= {"patch_size": patch, "spacing": spacing_mm, "batch_size": batch_size}
@@ -222,34 +222,34 @@ def make_tiny(dataset: int, configurations: dict[str, Any]) -> None:
 
 
 def write_splits(folder: Path) -> None:
-    """Two folds that hold every case out once: calibration has all of them as patients."""
+    """Writes two folds in which every case is held out once, so that calibration can use all of them."""
     cases = sorted(path.name.removesuffix(".nii.gz") for path in (folder / "gt_segmentations").iterdir())
     splits = [{"train": sorted(set(cases) - set(held)), "val": held} for held in (cases[::2], cases[1::2])]
     (folder / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
 
 
 def train(model: Model, fold: int | str) -> None:
-    """What nnUNetv2_train does, without its final validation where nobody needs it."""
+    """Trains as nnUNetv2_train does; the final validation runs only for the first stage of a cascade."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
     name, value = shlex.split(command_output("env", "--shell", "sh"))[1].split("=", 1)
-    os.environ[name] = value  # where nnU-Net finds our trainers
+    os.environ[name] = value  # tells nnU-Net where to find the trainers of this package
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(1)
     trainer = get_trainer_from_args(
         str(model.dataset), model.configuration, fold, model.trainer, PLANS, device=torch.device("cpu")
     )
     trainer.run_training()
-    if "next_stage" in trainer.configuration_manager.configuration:  # which learns from these predictions
+    if "next_stage" in trainer.configuration_manager.configuration:  # the next stage trains on these predictions
         trainer.perform_actual_validation()
 
 
-# --- predict: one folder a kind ---
+# --- predict: one folder per kind ---
 
 
 def predict(work: Path, output: Path, kinds: Sequence[str]) -> int:
-    """Predicts with the package that Python finds; returns how many kinds failed."""
+    """Predicts all kinds with the package that Python imports; returns how many kinds failed."""
     use_folders(work)
     import torch
 
@@ -265,14 +265,14 @@ def predict(work: Path, output: Path, kinds: Sequence[str]) -> int:
         started, outcome = time.perf_counter(), ""
         try:
             predict_kind(KINDS[name], work, output / name)
-        except (Exception, SystemExit):  # noqa: BLE001 - the others are to be compared nevertheless
+        except (Exception, SystemExit):  # noqa: BLE001 - one failing kind must not prevent the others
             failed, outcome = failed + 1, f"FAILED\n{traceback.format_exc()}"
         print(f"{name}: {time.perf_counter() - started:.1f} s {outcome}".rstrip(), flush=True)
     return failed
 
 
 def predict_kind(kind: Kind, work: Path, output: Path) -> None:
-    """Calibrates if the kind does, and predicts; all files go into `output`."""
+    """Calibrates if the kind says so, then predicts; all files are written to `output`."""
     output.mkdir(parents=True)
     models = [MODELS[name] for name in kind.models.split()]
     common = [part for model in models for part in ("-m", model.folder(work))]
@@ -289,7 +289,7 @@ def predict_kind(kind: Kind, work: Path, output: Path) -> None:
 
 
 def command_output(*arguments: object) -> str:
-    """What a command of the package prints, run in this process: importing nnU-Net takes seconds."""
+    """Runs a command in this process, because importing nnU-Net takes seconds, and returns what it prints."""
     from nnunet_ext import cli
 
     printed = io.StringIO()
@@ -304,7 +304,7 @@ def command_output(*arguments: object) -> str:
 
 
 def compare(first: Path, second: Path, kinds: Sequence[str]) -> int:
-    """Prints a line a kind; returns how many differ."""
+    """Prints one line per kind; returns how many kinds differ."""
     machines = {(folder / "machine.txt").read_text(encoding="utf-8") for folder in (first, second)}
     if len(machines) > 1:
         print(f"Warning: predicted on different machines, {' and '.join(sorted(machines))}")
@@ -318,13 +318,13 @@ def compare(first: Path, second: Path, kinds: Sequence[str]) -> int:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files below a folder, relative to it; calibrations first, because predictions follow from them."""
+    """All files below a folder, relative to it; calibrations first, because predictions depend on them."""
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return sorted(files, key=lambda path: (path.name != "calibration.json", path))
 
 
 def differing_files(first: Path, second: Path) -> Iterator[str]:
-    """A description of each file that is not the same in both folders."""
+    """Describes each file that differs between the folders or is in one of them only."""
     ours, theirs = files_of(first), files_of(second)
     if not any(file.name == "cases.csv" for file in ours + theirs):
         yield "no cases.csv in either folder"
@@ -335,7 +335,7 @@ def differing_files(first: Path, second: Path) -> Iterator[str]:
 
 
 def difference_of(first: Path, second: Path) -> str | None:
-    """What differs between two files; None if nothing does."""
+    """Describes the first difference between two files; None if there is none."""
     if first.name == "predict_args.json":
         hashes = [re.findall(r'"sha256": *"(\w+)"', path.read_text(encoding="utf-8")) for path in (first, second)]
         return None if hashes[0] == hashes[1] else "other members"
@@ -359,7 +359,7 @@ def difference_of(first: Path, second: Path) -> str | None:
 
 
 def difference_of_arrays(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> str | None:
-    """The first array that is not the same, and how many of its values."""
+    """Describes the first array that differs; None if there is none."""
     if first.keys() != second.keys():
         return f"arrays {', '.join(first)} became {', '.join(second)}"
     for name, ours in first.items():

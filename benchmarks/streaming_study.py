@@ -1,10 +1,11 @@
-"""Mixtures of two classifiers against one network and a deep ensemble of two, on the validation cases of a fold.
+"""Compares mixtures of two classifiers with one network and an ensemble of two, on the validation cases of a fold.
 
     python benchmarks/streaming_study.py 27 -p nnUNetPlansStudy --suffix 12epochs_50iters -device cpu [-o study.json]
 
-Trains with stock `nnUNetv2_train` (skips what is there), predicts with the memory of the whole volume as
-`nnunet_ext predict` does, and once with stock's predictor, whose memory is that of a slice. Dice is the mean over
-cases and labels; EC is the end coefficient. nnU-Net's variables must be set.
+Trains with stock `nnUNetv2_train` (models that are already trained are skipped) and predicts with the memory of the
+whole volume, as `nnunet_ext predict` does; the mixture with memory also with the stock predictor, where the memory is
+that of a single slice. Dice is the mean over cases and labels; EC is the end coefficient. nnU-Net's environment
+variables must be set.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PARTS = {"one network": ["plain 0"], "deep ensemble": ["plain 0", "plain 1"], "f
 
 
 def main() -> None:
-    """Trains, predicts, prints a table, writes JSON."""
+    """Trains, predicts, prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("configuration", nargs="?", default="2d")
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("-f", default="0")
     parser.add_argument("--suffix", default="12epochs_50iters")
     parser.add_argument("-device", default="cuda")
-    parser.add_argument("--work", type=Path, default=Path("streaming_study"), help="predictions go here")
+    parser.add_argument("--work", type=Path, default=Path("streaming_study"), help="folder for the predictions")
     parser.add_argument("-o", type=Path, default=Path("streaming_study.json"))
     options = parser.parse_args()
     models: dict[str, Path] = {}
@@ -77,7 +78,7 @@ def predict(
 
 
 def labels_of(file: Path) -> np.ndarray:
-    """Label map (slices, ...)."""
+    """The label map of a file, (z, y, x)."""
     return np.asarray(nibabel.load(file).dataobj).astype(int).transpose(2, 1, 0)  # (x, y, z) to (z, y, x)
 
 

@@ -1,11 +1,11 @@
-"""Trains trainers that differ in one part, on the same fold with the same seeds, and compares their validation.
+"""Compares trainers that differ in one part, trained on the same fold with the same seeds.
 
     python benchmarks/study.py 4 3d_fullres -p nnUNetPlansStudy --trainers "" DS SDD SDE DSD
         --suffix 20epochs_100iters --seeds 0 1 -device cpu [-o study.json]
 
-Runs stock `nnUNetv2_train` on a dataset that is planned already (`""` is plain nnU-Net), skips what is trained, and
-reads the predictions of the final validation. Figures are means over cases and labels, then the mean over seeds with
-their smallest and largest value. nnU-Net's variables must be set.
+Runs stock `nnUNetv2_train` on a dataset that is already planned (`""` is plain nnU-Net), skips models that are
+already trained, and evaluates the predictions of the final validation. The table has the mean over cases and labels,
+averaged over seeds, with the smallest and the largest mean of a seed. nnU-Net's environment variables must be set.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from nnunet_ext.evaluation.surface import hausdorff_mm
 
 
 def trainer_name(part: str, suffix: str, seed: int) -> str:
-    """`nnUNetTrainerDSD_20epochs_100iters_member0`."""
+    """The name of a trainer, for example `nnUNetTrainerDSD_20epochs_100iters_member0`."""
     return "nnUNetTrainer" + "_".join([part, *filter(None, [suffix]), f"member{seed}"])
 
 
 def train(options: argparse.Namespace, trainer: str) -> Path:
-    """Trains one fold unless it is there; returns its validation folder."""
+    """Trains one fold unless it is already trained; returns its validation folder."""
     model = get_output_folder(options.dataset, trainer, options.p, options.configuration)
     validation = Path(model) / f"fold_{options.f}" / "validation"
     if not (validation / "summary.json").is_file():
@@ -48,7 +48,7 @@ def train(options: argparse.Namespace, trainer: str) -> Path:
 
 
 def case_figures(prediction_file: Path, truth_file: Path, labels: list[int]) -> list[dict[str, float]]:
-    """Dice and HD95 (mm) of each label of a case."""
+    """Dice and HD95 in mm of each label of a case."""
     truth_image = nibabel.load(truth_file)
     truth, prediction = np.asarray(truth_image.dataobj), np.asarray(nibabel.load(prediction_file).dataobj)
     spacing_mm = [float(size) for size in truth_image.header.get_zooms()]
@@ -62,7 +62,7 @@ def case_figures(prediction_file: Path, truth_file: Path, labels: list[int]) -> 
 
 
 def main() -> None:
-    """Trains, evaluates, prints a table, writes JSON."""
+    """Trains, evaluates, prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("configuration")

@@ -1,10 +1,10 @@
-"""Time of a training iteration and peak memory of trainers, against plain nnU-Net, in one run.
+"""Compares trainers with plain nnU-Net: time per training iteration and peak memory.
 
     python benchmarks/training.py [--trainers nnUNetTrainerDSD nnUNetTrainerDSD_FullResolution] [--patch 40 56 40]
         [--features 32 64 128 256] [--batch 2] [--iterations 5] [--repeats 3] [--device cpu] [-o training.json]
 
-Each measurement is a process of its own that trains on random images; the trainers take turns. Memory is the growth
-of the largest resident set over the iterations (the allocator's peak on CUDA), without the libraries.
+Each measurement trains on random images in its own process, and the trainers alternate. Memory is the growth of the
+largest resident set during the iterations (on CUDA, of the allocator's peak), without the libraries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from memory import KIBIBYTES
+from inference import MAXRSS_UNIT_BYTES
 from random_model import random_dataset_json, random_plans
 
 PLAIN = "nnUNetTrainer"
@@ -29,7 +29,7 @@ WARM_UP_ITERATIONS = 2
 
 
 def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
-    """Seconds an iteration (median), peak MiB and parameters of one trainer, in this process."""
+    """Median seconds per iteration, peak memory in MiB and parameters of one trainer, in this process."""
     from nnunet_ext.trainers.names import trainer_class
 
     device = torch.device(options.device)
@@ -57,9 +57,9 @@ def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
 
 
 def random_batch(trainer: object, options: argparse.Namespace) -> dict:
-    """A batch as nnU-Net's loader gives it: images, and targets at every supervised resolution."""
+    """A batch in the form of nnU-Net's loader: images, and targets at every supervised resolution."""
     samples, size = options.batch, list(options.patch)
-    if getattr(trainer, "trains_on_stacks", False):  # the same number of slices
+    if getattr(trainer, "trains_on_stacks", False):  # about the same number of slices per batch
         samples, size = trainer.batch_size, [trainer.slices_in_stack, *size]
     scales = trainer._get_deep_supervision_scales()
     shapes = [[round(length * factor) for length, factor in zip(size, scale, strict=True)] for scale in scales]
@@ -70,19 +70,21 @@ def random_batch(trainer: object, options: argparse.Namespace) -> dict:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The largest memory so far."""
+    """The peak memory of this process so far, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT_BYTES
 
 
 def measure_in_new_process(arguments: list[str], trainer_name: str) -> dict[str, float]:
-    """The same in a process of its own, so that no measurement finds the memory of another."""
+    """Runs `measure` in a new process, so that its memory does not include that of other measurements."""
     with tempfile.TemporaryDirectory() as folder:
         preprocessed = Path(folder) / "Dataset990_Random"
         for configuration in ("2d", "3d_fullres"):
             (preprocessed / f"nnUNetPlans_{configuration}").mkdir(parents=True)
-            (preprocessed / f"nnUNetPlans_{configuration}" / "case.b2nd").touch()  # nnU-Net reads the format off it
+            (
+                preprocessed / f"nnUNetPlans_{configuration}" / "case.b2nd"
+            ).touch()  # nnU-Net infers the file format from it
         done = subprocess.run(
             [sys.executable, __file__, *arguments, "--measure", trainer_name],
             env=os.environ | {"nnUNet_preprocessed": folder, "nnUNet_results": folder},
@@ -95,7 +97,7 @@ def measure_in_new_process(arguments: list[str], trainer_name: str) -> dict[str,
 
 
 def main() -> None:
-    """Measures, prints a table, writes JSON."""
+    """Runs the measurements, prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainers", nargs="+", default=["nnUNetTrainerDSD", "nnUNetTrainerDSD_FullResolution"])
     parser.add_argument("--patch", nargs="+", type=int, default=[40, 56, 40])
@@ -126,7 +128,7 @@ def main() -> None:
 
 
 def summary(runs: list[dict[str, float]], plain_runs: list[dict[str, float]]) -> dict[str, float]:
-    """Medians, and ratios of runs that followed each other."""
+    """Medians over the runs, and median ratios to the run of plain nnU-Net in the same round."""
 
     def ratio(key: str) -> float:
         return median(run[key] / plain[key] for run, plain in zip(runs, plain_runs, strict=True))

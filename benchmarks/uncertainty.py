@@ -1,12 +1,13 @@
-"""What uncertainty costs on top of a segmentation by the same members, where nothing is resampled.
+"""Measures the cost of uncertainty on top of a segmentation with the same members, without resampling.
 
     python benchmarks/uncertainty.py [--members 5] [--repeats 3] [-o uncertainty.json]
 
-- segmentation: the members' logits are averaged, as stock does over folds, and the labels decided
+- segmentation: averages the members' logits, as stock nnU-Net does over folds, and takes the labels
 - with uncertainty: each member's probabilities, their mean, entropies and mutual information, the entropy map and the
   row of the table
 
-Both from the same prepared image in one process and in turn, without reading and writing; medians, random weights.
+Both run alternately in one process on the same prepared image, without reading and writing. Medians are reported;
+weights are random.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NOT_RESAMPLED = ("hippocampus", "acdc")
 
 
 def main() -> None:
-    """Measures, prints a table in Markdown, writes JSON."""
+    """Runs the measurements, prints a Markdown table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def measure(scene: Scene, members: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of both ways, one number a repeat."""
+    """Time in seconds with and without uncertainty, one value per repeat."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folds(folder / "model", members, features=scene.features, patch=scene.patch, classes=scene.classes)
@@ -73,7 +74,7 @@ def measure(scene: Scene, members: int, repeats: int) -> dict[str, list[float]]:
             for way, run in ways.items():
                 start = time.perf_counter()
                 run()
-                if repeat:  # the first one warms up
+                if repeat:  # the first repeat warms up
                     seconds[way].append(time.perf_counter() - start)
         return seconds
 

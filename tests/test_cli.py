@@ -137,7 +137,7 @@ def test_trainers_prints_every_part_and_an_example_below_it(capsys):
     parts, examples = table[::2], table[1::2]
     assert all(example.strip().startswith("-tr nnUNetTrainer") for example in examples)
     [cyclical] = [part for part in parts if part.split()[0] == "Cyclical"]
-    assert "three cycles" in cyclical
+    assert "three learning-rate cycles" in cyclical
     assert cyclical.endswith("(arXiv 2212.06278)")
     assert not any("posterior" in part.split()[0] for part in parts)  # internal
     assert max(map(len, table)) <= 130

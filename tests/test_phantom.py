@@ -1,4 +1,4 @@
-"""The phantoms are themselves test data: these tests say what other tests may rely on."""
+"""Phantoms are test data themselves: these tests define what other tests may rely on."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def hearts(tmp_path_factory):
     return write_cardiac_dataset(tmp_path_factory.mktemp("raw"), training_cases=2, test_cases=1)
 
 
-def test_cardiac_dataset_is_laid_out_as_nnunet_wants(hearts):
+def test_cardiac_dataset_is_laid_out_as_nnunet_expects(hearts):
     assert hearts.name == "Dataset990_PhantomHeart"
     assert names(hearts / "imagesTr") == ["vendor_a_000_0000.nii.gz", "vendor_a_001_0000.nii.gz"]
     assert names(hearts / "labelsTr") == ["vendor_a_000.nii.gz", "vendor_a_001.nii.gz"]

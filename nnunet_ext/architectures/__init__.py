@@ -1,1 +1,1 @@
-"""Networks, and what is put around them."""
+"""Networks and wrappers of networks."""

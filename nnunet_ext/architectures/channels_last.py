@@ -1,7 +1,7 @@
-"""U-Nets that keep the channels of a voxel side by side in memory, which CPUs convolve faster.
+"""U-Nets in channels-last memory layout, in which CPUs convolve faster.
 
-oneDNN's convolutions are up to 1.3 times as fast in this layout, but torch's instance norm is three times as slow in
-it, so that the layout as such wins nothing. With this norm it does.
+oneDNN's convolutions are up to 1.3 times as fast in this layout, but torch's instance norm is three times as slow, so
+the layout pays only with the instance norm of this module.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     PlainInstanceNorm = nn.InstanceNorm2d | nn.InstanceNorm3d
 
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes, batch and channels counted
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, including batch and channels
 
 
 class ChannelsLastInstanceNorm(nn.Module):
-    """`nn.InstanceNorm2d` or `nn.InstanceNorm3d` with the same parameters, whose output has its channels last.
+    """`nn.InstanceNorm2d` or `nn.InstanceNorm3d` with the same parameters and output in channels-last layout.
 
-    Layers behind it go on in that layout. Made for inference: torch's own norm trains faster. Means are cascaded
-    sums, exact to rounding also in large patches, unlike those of `torch.batch_norm` in this layout.
+    The layers after it then also run in that layout. It is meant for inference: torch's own norm trains faster. Means
+    are cascaded sums, which are accurate in large patches too, unlike those of `torch.batch_norm` in this layout.
 
     Args:
-        norm: whose weight, bias and epsilon are taken over.
+        norm: the norm whose weight, bias and epsilon are used.
     """
 
     def __init__(self, norm: PlainInstanceNorm) -> None:
@@ -34,7 +34,7 @@ class ChannelsLastInstanceNorm(nn.Module):
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to the same; each channel of an image gets the mean `bias` and the deviation `weight`."""
+        """Normalises (B, C, *spatial): each channel of an image gets mean `bias` and standard deviation `weight`."""
         channels_last = values.contiguous(memory_format=LAYOUTS[values.ndim]).movedim(1, -1)  # (B, *spatial, C)
         spatial = tuple(range(1, values.ndim - 1))
         centred = channels_last - channels_last.mean(spatial, keepdim=True)
@@ -44,9 +44,9 @@ class ChannelsLastInstanceNorm(nn.Module):
 
 
 def with_channels_last(network: nn.Module) -> nn.Module:
-    """The network itself, its instance norms replaced by `ChannelsLastInstanceNorm`; names of weights stay.
+    """Replaces a network's instance norms by `ChannelsLastInstanceNorm`, in place; names of weights are unchanged.
 
-    Norms that count on running means, or have no weights, stay what they are.
+    Norms with running statistics or without weights are not replaced.
     """
     replaced: dict[nn.Module, nn.Module] = {}  # nnU-Net's blocks list each layer twice
     for module in list(network.modules()):
@@ -58,7 +58,7 @@ def with_channels_last(network: nn.Module) -> nn.Module:
 
 
 def is_plain_instance_norm(module: nn.Module) -> TypeIs[PlainInstanceNorm]:
-    """Whether it is an instance norm as nnU-Net plans it: affine, without running means."""
+    """Whether a module is an instance norm as nnU-Net plans it: affine, without running statistics."""
     return (
         isinstance(module, (nn.InstanceNorm2d, nn.InstanceNorm3d))
         and module.affine

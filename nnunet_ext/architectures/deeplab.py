@@ -1,8 +1,8 @@
-"""DeepLabV3+ for nnU-Net's inputs, in 2D and by the same construction in 3D (arXiv 1802.02611).
+"""DeepLabV3+ for nnU-Net's inputs, in 2D and, built the same way, in 3D (arXiv 1802.02611).
 
 The encoder has the inverted residual blocks of MobileNetV2 (arXiv 1801.04381) without pre-training. It is the second
-base classifier of the Streaming ensemble (arXiv 2502.09269). Instance norm takes the place of batch norm, because
-nnU-Net's batches are small; where that would undo the construction it is left out, see `ImagePooling`.
+base classifier of the Streaming ensemble (arXiv 2502.09269). Instance norm replaces batch norm, because nnU-Net's
+batches are small; where it would cancel what a layer computes it is left out, see `ImagePooling`.
 """
 
 from __future__ import annotations
@@ -35,33 +35,32 @@ LEAKY_SLOPE = 1e-2  # nnU-Net's
 
 
 class DeepLabV3Plus(nn.Module):
-    """Logits at full resolution from context at 1/16 and details at 1/4.
+    """Logits at full resolution, from context at 1/16 and details at 1/4 of the resolution.
 
     With nnU-Net's usual 2D plan (strides 1, 2, 2, 2, 2, 2, 2, features 32, 64, 128, 256, 512, 512, 512, one input
-    channel, four classes) it has 23,969,892 parameters.
+    channel, four classes) it has 23,969,892 parameters. As with every network with instance norm, the input must be
+    large enough to leave more than one position at 1/16.
 
     Args:
-        input_channels: of the image.
+        input_channels: number of image channels.
         num_classes: C, the number of logits.
         conv_op: nn.Conv2d or nn.Conv3d.
-        strides: of each stage, as in nnU-Net's plans, the first one 1 along all axes. Along an axis that has reached
-            1/16 a stage dilates instead. The first convolution takes the stride of the second stage at once, as
-            MobileNetV2 does: nothing of the encoder is at full resolution.
-        features_per_stage: output channels of each stage.
-        norm_op: None is instance norm.
-        norm_op_kwargs: None is nnU-Net's, with learned scale and shift.
-        dropout: probability, element by element, of the context, in training only; 0.5 as in the Streaming paper's
-            code.
+        strides: stride of each stage, as in nnU-Net's plans; the first must be 1 along all axes. Along an axis that
+            has reached 1/16 a stage dilates instead. The first convolution already has the stride of the second
+            stage, as in MobileNetV2, so that no part of the encoder runs at full resolution.
+        features_per_stage: number of output channels of each stage.
+        norm_op: the norm; None means instance norm.
+        norm_op_kwargs: arguments of the norm; None means nnU-Net's, with learned scale and shift.
+        dropout: probability that an element of the context is dropped in training; 0.5 as in the code of the
+            Streaming paper.
         deep_supervision: return a list of logits, see `DeepLabDecoder`.
-        atrous_rates: of the three atrous branches, in positions of the context's grid, one number or one an axis. The
-            paper's are for large pictures; for a patch take those of `atrous_rates_for`.
-        blocks_per_stage: inverted residual blocks of each stage but the first.
-        expansion: how many times wider a block is inside.
+        atrous_rates: dilation of each of the three atrous branches, in positions of the context's grid, as one number
+            or one per axis. The paper's rates are for large images; `atrous_rates_for` adapts them to a patch.
+        blocks_per_stage: number of inverted residual blocks of each stage except the first.
+        expansion: factor by which a block is wider inside.
 
     Raises:
         ValueError: if there are fewer than two stages, the first one has a stride, or the lists differ in length.
-
-    As with every network with instance norm, a patch must leave more than one position at 1/16.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """(B, channels, *spatial) to logits (B, C, *spatial), or to a list of them, the finest first.
 
-        Any size will do; nnU-Net's patches are multiples of the strides.
+        The size need not be a multiple of the strides.
         """
         low_level, context = self.encoder(image)
         return self.decoder(low_level, context, image.shape[2:])
@@ -113,19 +112,19 @@ class DeepLabEncoder(nn.Module):
     """Inverted residual blocks, then atrous spatial pyramid pooling (ASPP) and dropout.
 
     Args:
-        layers: builds convolutions.
-        input_channels: of the image.
-        strides: of each stage, per axis.
-        features_per_stage: of each stage.
-        rates: of the atrous branches, per axis.
-        dropout: of the context.
-        blocks_per_stage: of each stage but the first, which is one convolution.
-        expansion: of the blocks; those of the second stage do not expand, as in MobileNetV2.
+        layers: builds the convolutions.
+        input_channels: number of image channels.
+        strides: stride of each stage, per axis.
+        features_per_stage: number of output channels of each stage.
+        rates: dilation of each atrous branch, per axis.
+        dropout: probability that an element of the context is dropped in training.
+        blocks_per_stage: number of blocks of each stage except the first, which is one convolution.
+        expansion: factor by which blocks are wider inside, except those of the second stage, as in MobileNetV2.
 
     Attributes:
-        low_level_stage: whose output the decoder adds: the last one, before the deepest, at 1/4 or finer along all
-            axes.
-        low_level_channels: its channels.
+        low_level_stage: index of the stage whose output the decoder uses: the last one before the deepest that is at
+            1/4 or finer along all axes.
+        low_level_channels: number of channels of that output.
     """
 
     def __init__(
@@ -166,7 +165,7 @@ class DeepLabEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, channels, *spatial) to features at about 1/4 and the context, (B, 256, *coarse)."""
+        """(B, channels, *spatial) to low-level features at about 1/4 and the context (B, 256, *coarse)."""
         features = image
         low_level = image
         for index, stage in enumerate(self.stages):
@@ -177,15 +176,16 @@ class DeepLabEncoder(nn.Module):
 
 
 class DeepLabDecoder(nn.Module):
-    """Context and low-level features to logits.
+    """Turns context and low-level features into logits.
 
     Args:
-        layers: builds convolutions.
-        low_level_channels: of the encoder's features at about 1/4.
+        layers: builds the convolutions.
+        low_level_channels: number of channels of the encoder's features at about 1/4.
         num_classes: C, the number of logits.
-        strides: of each stage of nnU-Net's plans, per axis.
-        deep_supervision: return as many logits as nnU-Net's decoder, one for each stage but the deepest and at its
-            resolution: the network's own, averaged over areas. They have no weights of their own. Can be set later.
+        strides: stride of each stage of nnU-Net's plans, per axis.
+        deep_supervision: return as many logits as nnU-Net's decoder, one for each stage except the deepest at its
+            resolution. They are the full-resolution logits averaged over areas and have no weights of their own. Can
+            be changed later.
     """
 
     def __init__(
@@ -216,9 +216,9 @@ class DeepLabDecoder(nn.Module):
         """Logits (B, C, *size), or a list of them, the finest first.
 
         Args:
-            low_level: (B, low-level channels, *about a quarter).
+            low_level: (B, low-level channels, *spatial) at about 1/4 of the resolution.
             context: (B, 256, *coarse).
-            size: of the image.
+            size: spatial shape of the image.
         """
         details = self.reduce(low_level)
         context = F.interpolate(context, size=details.shape[2:], mode=self.mode)
@@ -227,25 +227,25 @@ class DeepLabDecoder(nn.Module):
         if not self.deep_supervision:
             return logits
         outputs = [logits]
-        for stride in self.strides[1:-1]:  # the last one leads to the bottleneck, which has no logits
+        for stride in self.strides[1:-1]:  # the last stride leads to the bottleneck, which has no logits
             size = [-(-length // step) for length, step in zip(size, stride, strict=True)]
             outputs.append(F.interpolate(logits, size=size, mode="area"))
         return outputs
 
 
 class InvertedResidual(nn.Module):
-    """Expansion by a 1x1 convolution, a 3x3 convolution of each channel by itself, a linear projection (MobileNetV2).
+    """MobileNetV2's block: expansion by a 1x1 convolution, a depthwise 3x3 convolution, and a linear projection.
 
-    The input is added to the output where both have the same shape. Before another 1x1 convolution with instance norm
-    the shift of the projection's norm has no effect and no gradient: that norm subtracts it again.
+    The input is added to the output if both have the same shape. If another 1x1 convolution with instance norm
+    follows, the shift of the projection's norm has no effect and no gradient, because that norm subtracts it.
 
     Args:
-        layers: builds convolutions.
-        input_channels: of the block.
-        output_channels: of the block.
-        stride: of the depthwise convolution, per axis.
-        dilation: likewise.
-        expansion: 1 leaves out the first convolution.
+        layers: builds the convolutions.
+        input_channels: number of input channels.
+        output_channels: number of output channels.
+        stride: stride of the depthwise convolution, per axis.
+        dilation: dilation of the depthwise convolution, per axis.
+        expansion: factor by which the block is wider inside; 1 leaves out the first convolution.
     """
 
     def __init__(
@@ -278,16 +278,16 @@ class InvertedResidual(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """ASPP (arXiv 1706.05587): a 1x1 convolution, atrous 3x3 ones and the image's mean, joined by a 1x1 convolution.
+    """ASPP (arXiv 1706.05587): a 1x1 and several atrous 3x3 convolutions and image pooling, joined by a 1x1 one.
 
     The joining convolution has no instance norm: it would subtract each channel's mean over the image, and with it
-    all that the image's mean has contributed, which is the same at every position.
+    everything that image pooling contributes, which is the same at every position.
 
     Args:
-        layers: builds convolutions.
-        input_channels: of the encoder's last stage.
-        output_channels: of each branch and of the whole.
-        rates: dilations of the atrous branches, per axis.
+        layers: builds the convolutions.
+        input_channels: number of channels of the encoder's last stage.
+        output_channels: number of channels of each branch and of the result.
+        rates: dilation of each atrous branch, per axis.
     """
 
     def __init__(self, layers: Layers, input_channels: int, output_channels: int, rates: Sequence[Axes]) -> None:
@@ -310,16 +310,16 @@ class AtrousPyramid(nn.Module):
 
 
 class ImagePooling(nn.Module):
-    """The mean over the image, through a 1x1 convolution, at every position.
+    """The mean over the image, passed through a 1x1 convolution and repeated at every position.
 
-    Two things differ from DeepLab, both because of instance norm. The convolution has no norm after it: a channel has
-    one value here, less its mean that is 0. The mean is that of features after a non-linearity: the encoder's last
-    layer is linear and normalised, so its mean is a learned number that no image changes.
+    Two things differ from DeepLab, both because of instance norm. No norm follows the convolution: each channel has a
+    single value here, and subtracting its mean would give 0. The mean is taken after a non-linearity: the encoder's
+    last layer is linear and normalised, so its mean is a learned constant that does not depend on the image.
     """
 
     def __init__(self, layers: Layers, input_channels: int, output_channels: int) -> None:
         super().__init__()
-        self.activate = nn.LeakyReLU(LEAKY_SLOPE)  # not in place, the other branches need the features
+        self.activate = nn.LeakyReLU(LEAKY_SLOPE)  # not in place: the other branches need the features
         self.project = nn.Sequential(layers.plain(input_channels, output_channels), layers.nonlinearity())
 
     def forward(self, features: Tensor) -> Tensor:
@@ -334,8 +334,8 @@ class Layers:
 
     Args:
         conv_op: nn.Conv2d or nn.Conv3d.
-        norm_op: None is instance norm.
-        norm_op_kwargs: None is nnU-Net's.
+        norm_op: the norm; None means instance norm.
+        norm_op_kwargs: arguments of the norm; None means nnU-Net's.
     """
 
     def __init__(
@@ -356,7 +356,7 @@ class Layers:
         dilation: Axes | int = 1,
         groups: int = 1,
     ) -> nn.Sequential:
-        """A convolution that keeps the size, divided by the stride and rounded up, and a norm."""
+        """A convolution followed by a norm; the output size is the input size divided by the stride, rounded up."""
         dilation = per_axis(dilation, self.dimensions)
         convolution = self.conv_op(
             input_channels,
@@ -366,7 +366,7 @@ class Layers:
             padding=tuple(step * (kernel_size // 2) for step in dilation),
             dilation=dilation,
             groups=groups,
-            bias=False,  # the norm has one
+            bias=False,  # the norm has a shift
         )
         return nn.Sequential(convolution, self.norm_op(output_channels, **self.norm_op_kwargs))
 
@@ -376,5 +376,5 @@ class Layers:
 
     @staticmethod
     def nonlinearity() -> nn.Module:
-        """nnU-Net's."""
+        """nnU-Net's non-linearity, a leaky ReLU."""
         return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)

@@ -1,4 +1,4 @@
-"""Where a DeepLabV3+ down-samples, by the strides of nnU-Net's plans (arXiv 1802.02611)."""
+"""Strides, dilations and atrous rates of a DeepLabV3+ from nnU-Net's plans (arXiv 1802.02611)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import prod
 
 OUTPUT_STRIDE = 16  # the encoder does not down-sample further
-LOW_LEVEL_STRIDE = 4  # of the features that the decoder adds
-RATES = (6, 12, 18)  # of the paper at output stride 16
-RATES_GRID = 33  # positions an axis of the features of the paper's 513 x 513 crops
+LOW_LEVEL_STRIDE = 4  # stride of the low-level features that the decoder uses
+RATES = (6, 12, 18)  # the paper's atrous rates at output stride 16
+RATES_GRID = 33  # size of the feature grid of the paper's 513 x 513 crops at output stride 16
 
 Axes = tuple[int, ...]  # one number per spatial axis
 
@@ -16,11 +16,14 @@ Axes = tuple[int, ...]  # one number per spatial axis
 def limited_strides(strides: Sequence[Axes]) -> tuple[list[Axes], list[Axes]]:
     """Strides and dilations of each stage such that no axis is down-sampled beyond 1/16.
 
-    A stage whose stride would lead beyond it has a stride of 1 along that axis. It and all deeper ones are dilated by
-    that stride instead, so that each sees as far as it would have seen.
+    A stage whose stride would lead beyond 1/16 gets a stride of 1 along that axis, and it and all deeper stages are
+    dilated by that stride instead, so that their receptive fields are unchanged.
 
     Args:
-        strides: of each stage, per axis.
+        strides: planned stride of each stage, per axis.
+
+    Returns:
+        The strides and the dilations of each stage, per axis.
     """
     total, dilation = [1] * len(strides[0]), [1] * len(strides[0])
     steps, dilations = [], []
@@ -37,26 +40,27 @@ def limited_strides(strides: Sequence[Axes]) -> tuple[list[Axes], list[Axes]]:
 
 
 def low_level_stage(steps: Sequence[Axes]) -> int:
-    """The last stage but the deepest that is down-sampled by 4 or less along all axes; the first one at the least.
+    """Index of the last stage before the deepest that is down-sampled by at most 4 along all axes; 0 if none is.
 
     Args:
-        steps: strides of each stage, per axis.
+        steps: stride of each stage, per axis.
     """
     totals = [tuple(prod(column) for column in zip(*steps[: stage + 1], strict=True)) for stage in range(len(steps))]
     return max((stage for stage in range(len(steps) - 1) if max(totals[stage]) <= LOW_LEVEL_STRIDE), default=0)
 
 
 def atrous_rates_for(patch_size: Sequence[int], strides: Sequence[int | Sequence[int]]) -> list[Axes]:
-    """The paper's rates 6, 12, 18 in proportion to a patch: they are for a grid of 33 positions an axis.
+    """The paper's atrous rates 6, 12 and 18, which are for a grid of 33 positions per axis, scaled to a patch.
 
-    A rate that is not smaller than the grid meets zeros only, and its 3x3 convolution is no more than a 1x1 one.
+    With a rate as large as the grid, a 3x3 convolution reads only padding around its centre and degenerates to a 1x1
+    convolution.
 
     Args:
-        patch_size: of the network's input, in voxels along each axis.
-        strides: of each stage, as for `DeepLabV3Plus`.
+        patch_size: patch size in voxels along each axis.
+        strides: stride of each stage, as for `DeepLabV3Plus`.
 
     Returns:
-        One rate an axis for each branch, at least 1.
+        For each of the three branches one rate per axis, at least 1.
     """
     steps, _ = limited_strides([per_axis(stride, len(patch_size)) for stride in strides])
     totals = [prod(column) for column in zip(*steps, strict=True)]
@@ -65,25 +69,26 @@ def atrous_rates_for(patch_size: Sequence[int], strides: Sequence[int | Sequence
 
 
 def per_axis(value: int | Sequence[int], dimensions: int) -> Axes:
-    """One number for each axis.
+    """One number per axis; a single number is repeated.
 
     Raises:
-        ValueError: if there are not as many.
+        ValueError: if the number of values differs from the number of axes.
     """
     axes = (value,) * dimensions if isinstance(value, int) else tuple(value)
     if len(axes) != dimensions:
-        raise ValueError(f"A {dimensions}D network needs {dimensions} numbers, one an axis; found {axes}.")
+        raise ValueError(f"A {dimensions}D network needs {dimensions} numbers, one per axis; found {axes}.")
     return axes
 
 
 def require_stages(strides: Sequence[Axes], features_per_stage: Sequence[int]) -> None:
-    """Raises ValueError unless there are two stages or more, the first one without stride, and features for each."""
+    """Raises ValueError unless there are at least two stages, the first without stride, and features for each."""
     if len(strides) < 2 or prod(strides[0]) != 1:
         raise ValueError(
-            f"The network needs two stages or more, the first one with stride 1; found the strides {strides}."
+            f"DeepLabV3+ needs at least two stages, the first with stride 1; found the strides {strides}. Check "
+            f"strides in the plans."
         )
     if len(strides) != len(features_per_stage):
         raise ValueError(
-            f"Every stage needs its stride and its features; found {len(strides)} strides and "
-            f"{len(features_per_stage)} features."
+            f"Every stage needs one stride and one number of features; found {len(strides)} strides and "
+            f"{len(features_per_stage)} numbers of features. Check strides and features_per_stage in the plans."
         )

@@ -1,4 +1,4 @@
-"""Small heads that turn the features of a level into segmentation logits, for training only (arXiv 2306.03271)."""
+"""Small heads that turn the features of a level into segmentation logits; for training only (arXiv 2306.03271)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dynamic_network_architectures.building_blocks.helper import get_matching_co
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-LEAKY_SLOPE = 1e-2  # of nnU-Net's and the authors' He initialisation
+LEAKY_SLOPE = 1e-2  # negative slope in nnU-Net's and the authors' He initialisation
 VECTOR_LENGTH = 128
 
 Stride = tuple[int, ...]
 
 
 class DistillationHead(nn.Module):
-    """A 1x1 convolution to C classes, then transposed convolutions C to C up to a finer grid.
+    """A 1x1 convolution to C classes, followed by transposed convolutions from C to C channels up to a finer grid.
 
-    Steps of the same stride share one transposed convolution, as in the authors' code: an isotropic U-Net has one a
-    head, an anisotropic one as many as it has distinct strides.
+    Steps with the same stride share one transposed convolution, as in the authors' code: a head of an isotropic U-Net
+    has one, a head of an anisotropic U-Net has one per distinct stride.
 
     Args:
-        channels: of the feature.
+        channels: number of channels of the feature.
         classes: C, the number of logits.
-        steps: stride of each up-sampling, the first one first; none leaves the logits on the feature's grid.
+        steps: stride of each up-sampling step, in order; without any the logits stay on the feature's grid.
         conv_op: nn.Conv2d or nn.Conv3d.
     """
 
@@ -38,7 +38,7 @@ class DistillationHead(nn.Module):
         self.apply(InitWeights_He(LEAKY_SLOPE))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(B, channels, *spatial) to (B, C, *finer)."""
+        """(B, channels, *spatial) to logits (B, C, *finer)."""
         logits = self.classify(feature)
         for name in self.names:
             logits = self.upsample[name](logits)
@@ -46,16 +46,16 @@ class DistillationHead(nn.Module):
 
 
 class VectorHead(nn.Module):
-    """A linear map of a feature's mean over space to a vector, for the comparison of features themselves.
+    """A linear map of a feature's spatial mean to a vector of length 128, to compare the features themselves.
 
-    The paper up-samples with convolutions first and takes the mean then. Both are linear, so that this is the same
-    family of maps without the large intermediate.
+    The paper up-samples with convolutions first and then takes the mean. Both are linear, so this represents the same
+    maps without the large intermediate tensor.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.project = nn.Linear(channels, VECTOR_LENGTH)
-        nn.init.kaiming_normal_(self.project.weight, a=LEAKY_SLOPE)  # nnU-Net's initialisation leaves out nn.Linear
+        nn.init.kaiming_normal_(self.project.weight, a=LEAKY_SLOPE)  # nnU-Net's initialisation skips nn.Linear
         nn.init.zeros_(self.project.bias)
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -64,13 +64,13 @@ class VectorHead(nn.Module):
 
 
 class LevelHeads(nn.Module):
-    """One head for each level that takes part, for the encoder's and the decoder's feature of that level.
+    """The heads of the chosen levels of encoder and decoder.
 
     Args:
         make_head: builds the head of a level.
-        encoder_levels: levels whose encoder feature takes part.
-        decoder_levels: levels whose decoder feature takes part; the bottleneck counts as a decoder feature.
-        shared: E_l and D_l use the same head, as in the authors' nnU-Net; otherwise each has its own.
+        encoder_levels: levels whose encoder feature gets a head.
+        decoder_levels: levels whose decoder feature gets a head; the bottleneck counts as a decoder feature.
+        shared: whether E_l and D_l share one head, as in the authors' nnU-Net, instead of having one each.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class LevelHeads(nn.Module):
         self.heads = nn.ModuleDict({key: make_head(level) for key, level in levels.items()})
 
     def forward(self, encoder: Sequence[Tensor], decoder: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs of the encoder's and the decoder's levels that take part, each the finest level first.
+        """The heads' outputs for the chosen levels of the encoder and of the decoder, each the finest level first.
 
         Args:
-            encoder: E_0 ... E_{n-1}.
-            decoder: D_0 ... D_{n-2}; the bottleneck E_{n-1} is added as D_{n-1}.
+            encoder: features E_0 ... E_{n-1}.
+            decoder: features D_0 ... D_{n-2}; the bottleneck E_{n-1} is added as D_{n-1}.
         """
         decoder = [*decoder, encoder[-1]]
         return (
@@ -102,25 +102,25 @@ class LevelHeads(nn.Module):
 
 
 def head_key(side: str, level: int, shared: bool) -> str:
-    """The name of a level's head: "level_2" if both sides share it, else "encoder_2" or "decoder_2"."""
+    """The name of a level's head: "level_2" if encoder and decoder share it, else "encoder_2" or "decoder_2"."""
     return f"level_{level}" if shared else f"{side}_{level}"
 
 
 def steps_to_full_resolution(strides: Sequence[Stride], level: int) -> list[Stride]:
-    """The strides between a level and level 0, the coarsest first; level 0 itself takes one step of stride 1.
+    """The strides from a level up to level 0, the coarsest first; for level 0 itself one step of stride 1.
 
     Args:
-        strides: of each level of the network; the first one is 1 along all axes.
-        level: from 0.
+        strides: stride of each level of the network; the first is 1 along all axes.
+        level: index of the level; 0 is full resolution.
     """
     return [tuple(strides[step]) for step in range(level, 0, -1)] or [tuple(strides[0])]
 
 
 def stride_name(stride: Stride) -> str:
-    """How a stride is called in a state dict: "1x2x2"."""
+    """The name of a stride in a state dict, for example "1x2x2"."""
     return "x".join(map(str, stride))
 
 
 def parameter_count(module: nn.Module) -> int:
-    """How many numbers a module learns; those that several of its parts share count once."""
+    """The number of parameters of a module; shared parameters count once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: a network with a fixed set of dropped channels is a draw of a network (arXiv 1506.02142)."""
+"""Monte Carlo dropout: each draw is the network with a fixed set of dropped channels (arXiv 1506.02142)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 class DrawnDropout(nn.Module):
-    """Stands in for a dropout layer at prediction: nothing is dropped, or the same channels in all inputs.
+    """Replaces a dropout layer in prediction: drops the same channels of all inputs, or nothing.
 
-    One draw is one network. So a mask belongs to the draw and not to an input: tiles, slices, transforms and cases of
-    a draw share it. Whole channels are dropped, also where the layer dropped single elements in training, because a
-    mask of elements would be tied to places in the patch.
+    One draw is one network, so the mask belongs to the draw and not to an input: all tiles, slices, transforms and
+    cases share it. Whole channels are dropped, even if the layer dropped single elements in training, because a mask
+    of elements would be tied to positions in the patch.
 
     Args:
-        probability: of a channel to be dropped; those that are kept are scaled by 1 / (1 - probability).
-        number: of the layer in its network, so that layers draw masks of their own.
+        probability: probability that a channel is dropped; kept channels are scaled by 1 / (1 - probability).
+        number: number of the layer in its network, so that every layer draws its own mask.
     """
 
     def __init__(self, probability: float, number: int) -> None:
@@ -28,7 +28,7 @@ class DrawnDropout(nn.Module):
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to the same, multiplied channel by channel."""
+        """Multiplies (B, C, *spatial) by the mask of the draw; returns it unchanged without a draw."""
         if self.seed is None:
             return values
         mask = self.mask(values.shape[1], self.seed).to(values.device, values.dtype)
@@ -44,7 +44,7 @@ class DrawnDropout(nn.Module):
 
 
 def with_drawn_dropout(network: nn.Module) -> nn.Module:
-    """The network itself, its dropout layers replaced by `DrawnDropout`; dropout has no weights, so names stay."""
+    """Replaces a network's dropout layers by `DrawnDropout`, in place; names of weights are unchanged."""
     replaced: dict[nn.Module, nn.Module] = {}  # nnU-Net's blocks list each layer twice
     for module in list(network.modules()):
         for name, child in module.named_children():
@@ -55,11 +55,11 @@ def with_drawn_dropout(network: nn.Module) -> nn.Module:
 
 
 def drawn_layers(network: nn.Module) -> list[DrawnDropout]:
-    """The layers of a network that can draw."""
+    """The dropout layers of a network that `with_drawn_dropout` replaced."""
     return [module for module in network.modules() if isinstance(module, DrawnDropout)]
 
 
 def draw(network: nn.Module, seed: int | None) -> None:
-    """From now on the network is the draw of this seed, the same one at every call; None drops nothing."""
+    """Makes the network the draw of this seed, the same for every call; None disables dropout."""
     for layer in drawn_layers(network):
         layer.seed = seed

@@ -1,4 +1,4 @@
-"""The features inside a U-Net, read while it runs: no hooks, so that torch.compile sees one graph."""
+"""Returns the features inside a U-Net along with its output; without hooks, so that torch.compile sees one graph."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ FEWEST_LEVELS = 3
 
 
 class Encoder(Protocol):
-    """nnU-Net's encoder: an image to the features of all levels."""
+    """nnU-Net's encoder, which returns the features of all levels."""
 
     output_channels: Sequence[int]
     strides: Sequence[Sequence[int]]
     conv_op: type[nn.Module]
 
     def __call__(self, image: Tensor) -> Sequence[Tensor]:
-        """E_0 ... E_{n-1}."""
+        """The features E_0 ... E_{n-1} of an image (B, channels, *spatial)."""
 
 
 class Decoder(Protocol):
-    """nnU-Net's decoder; its lists hold the coarsest level first."""
+    """nnU-Net's decoder; its lists begin with the coarsest level."""
 
     transpconvs: Any
     stages: Any
@@ -41,12 +41,12 @@ class UNet(Protocol):
 
 
 class UNetFeatures(NamedTuple):
-    """What a U-Net of n levels computes for a batch; level 0 has the resolution of the image.
+    """The features of a U-Net with n levels, and its output; level 0 has the resolution of the image.
 
     Attributes:
-        encoder: E_0 ... E_{n-1}, each (B, channels, *spatial); the last one is the bottleneck.
+        encoder: E_0 ... E_{n-1}, each (B, channels, *spatial); the last is the bottleneck.
         decoder: D_0 ... D_{n-2}; D_l has the shape of E_l.
-        segmentation: logits as the network returns them: (B, C, *spatial), or with deep supervision a list of them,
+        segmentation: the logits that the network returns: (B, C, *spatial), or a list of them with deep supervision,
             the finest first.
     """
 
@@ -56,16 +56,16 @@ class UNetFeatures(NamedTuple):
 
 
 def tap_features(network: UNet, image: Tensor) -> UNetFeatures:
-    """Runs a U-Net and keeps what each level computes.
+    """Runs a U-Net and returns the features of every level.
 
     Args:
-        network: as `as_unet` gives it.
+        network: a network that `as_unet` accepts.
         image: (B, channels, *spatial).
     """
     decoder = network.decoder
     skips = network.encoder(image)
     feature = skips[-1]
-    decoded: list[Tensor] = []  # the coarsest first
+    decoded: list[Tensor] = []  # coarsest first
     for upsample, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips[:-1]), strict=True):
         feature = stage(torch.cat((upsample(feature), skip), dim=1))
         decoded.append(feature)
@@ -73,17 +73,17 @@ def tap_features(network: UNet, image: Tensor) -> UNetFeatures:
 
 
 def segment(decoder: Decoder, decoded: Sequence[Tensor]) -> Tensor | list[Tensor]:
-    """The logits of decoder features, the coarsest first, in the form in which the decoder would return them."""
+    """The logits of decoder features (coarsest first), in the form in which the decoder itself returns them."""
     if not decoder.deep_supervision:
         return decoder.seg_layers[-1](decoded[-1])
     return [layer(feature) for layer, feature in zip(decoder.seg_layers, decoded, strict=True)][::-1]
 
 
 def as_unet(network: nn.Module) -> UNet:
-    """The network itself, if its features can be tapped.
+    """The network itself, if `tap_features` works on it.
 
     Raises:
-        ValueError: if it lacks nnU-Net's encoder and decoder, or has fewer than three levels.
+        ValueError: if the network does not have nnU-Net's encoder and decoder, or has fewer than three levels.
     """
     if not is_unet(network):
         raise ValueError(
@@ -94,7 +94,7 @@ def as_unet(network: nn.Module) -> UNet:
     levels = len(unet.encoder.output_channels)
     if levels < FEWEST_LEVELS:
         raise ValueError(
-            f"Self-distillation needs a U-Net of at least {FEWEST_LEVELS} levels, so that there are a teacher and a "
+            f"Self-distillation needs a U-Net with at least {FEWEST_LEVELS} levels, so that the teacher has a "
             f"student; found {levels}. Raise n_stages in the plans."
         )
     return unet

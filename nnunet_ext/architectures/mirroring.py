@@ -1,4 +1,4 @@
-"""Test-time augmentation as nnU-Net does it: mirroring along the axes that training mirrored."""
+"""nnU-Net's test-time augmentation: mirroring along the axes that were mirrored in training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mirror_flips(mirror_axes: Sequence[int] | None, *, enabled: bool = True) -> 
 
 
 def flip_name(flip: Flip) -> str:
-    """How a flip is called in a member's name: "flip-none", "flip-0", "flip-02"."""
+    """The name of a flip within the name of a member: "flip-none", "flip-0", "flip-02"."""
     return "flip-" + ("".join(map(str, flip)) or "none")
 
 
@@ -32,9 +32,9 @@ def mean_over_flips(
     """Mean of a network's logits over mirrored copies of an image, mirrored back.
 
     Args:
-        network: (B, channels, *spatial) to (B, C, *spatial).
+        network: maps (B, channels, *spatial) to (B, C, *spatial).
         image: (B, channels, *spatial).
-        flips: at least one.
+        flips: the flips to average over, at least one.
 
     Returns:
         (B, C, *spatial) in fp32, summed in the order of the flips.
@@ -44,10 +44,10 @@ def mean_over_flips(
     """
     total: torch.Tensor | None = None
     for flip in flips:
-        axes = [axis + 2 for axis in flip]  # behind batch and channels
+        axes = [axis + 2 for axis in flip]  # axes 0 and 1 are batch and channels
         logits = network(torch.flip(image, axes) if axes else image).float()
         logits = torch.flip(logits, axes) if axes else logits
         total = logits if total is None else total.add_(logits)
     if total is None:
-        raise ValueError("At least one flip is needed, the identity (); found none.")
+        raise ValueError("Averaging needs at least one flip; found none. Pass the identity, ().")
     return total.div_(len(flips))

@@ -1,4 +1,4 @@
-"""What inference may ask of a network: how it runs over a whole volume that is larger than its patch."""
+"""The protocol by which inference runs a network over a volume that is larger than its patch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 class OverVolumes(Protocol):
     """How a network runs over a volume.
 
-    A network that is more than one function of a patch returns an object of this form from its method
-    `over_volumes()`. All others run as `SingleNetwork`.
+    A network that cannot simply be applied tile by tile returns such an object from its method `over_volumes()`. All
+    others run as `SingleNetwork`.
 
     Attributes:
-        classifiers: networks that go over the volume in tiles, each on its own: (B, channels, *patch) to logits
-            (B, C, *patch).
-        may_be_compiled: whether `torch.compile` may be applied to each of them.
-        needs_whole_volume: whether `combine` looks beyond a voxel, so that no tile may be left out.
+        classifiers: networks that run over the tiles of the volume separately, each mapping (B, channels, *patch) to
+            logits (B, C, *patch).
+        may_be_compiled: whether `torch.compile` may be applied to each classifier.
+        needs_whole_volume: whether `combine` depends on more than one voxel, so that no tile may be left out.
     """
 
     classifiers: Sequence[nn.Module]
@@ -26,17 +26,17 @@ class OverVolumes(Protocol):
     needs_whole_volume: bool
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
-        """The classifiers' logits of the volume, each (C, *spatial), to the network's own, (C, *spatial).
+        """Combines the classifiers' logits of the volume, each (C, *spatial), into the network's, (C, *spatial).
 
-        Padding has been cut off: every slice is part of the image.
+        Padding has been removed: every slice is part of the image.
         """
 
     def weights_changed(self) -> None:
-        """Called after the network's tensors were exchanged without `load_state_dict`."""
+        """Called after the network's tensors were replaced without `load_state_dict`."""
 
 
 class SingleNetwork:
-    """A network as nnU-Net knows it: its logits of a volume are blended from those of its tiles."""
+    """An ordinary network: its logits of a volume are blended from those of its tiles."""
 
     may_be_compiled = True
     needs_whole_volume = False
@@ -45,15 +45,15 @@ class SingleNetwork:
         self.classifiers: Sequence[nn.Module] = (network,)
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
-        """See `OverVolumes`; there is one classifier."""
+        """See `OverVolumes`; returns the logits of the only classifier."""
         return logits[0]
 
     def weights_changed(self) -> None:
-        """See `OverVolumes`; nothing depends on the weights."""
+        """See `OverVolumes`; there is nothing to update."""
 
 
 def over_volumes(network: nn.Module) -> OverVolumes:
-    """How a network runs over a volume: as it says itself, or as a single network."""
+    """How a network runs over a volume: as its method `over_volumes` says if it has one, else as a single network."""
     own = getattr(network, "over_volumes", None)
     behaviour: OverVolumes = SingleNetwork(network) if own is None else own()
     return behaviour

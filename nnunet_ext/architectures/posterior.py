@@ -1,4 +1,4 @@
-"""Several networks as one: its output is the log of the mean of their probabilities."""
+"""Several networks in one, whose output is the log of their mean probability."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SPATIAL_AXES = 3
 class PosteriorNetwork(nn.Module):
     """The Bayesian model average over members (arXiv 2212.06278, Eq. 2) in the form that nnU-Net expects.
 
-    nnU-Net applies softmax (or, to regions, sigmoid) to what a network returns. The log of the mean probability
-    (its log-odds) comes out of that as the mean probability again.
+    nnU-Net applies a softmax (for regions a sigmoid) to a network's output. Applied to the log of the mean
+    probability (for regions its log-odds), it returns the mean probability.
 
-    A member's logits are averaged over mirrored copies before its softmax, as our predictor does. Stock nnU-Net
-    would mirror the whole ensemble and average the logs, which is another thing: so this network mirrors its input
-    itself, and its checkpoint tells nnU-Net not to.
+    A member's logits are averaged over mirrored copies before its softmax, as in `EnsemblePredictor`. Stock nnU-Net
+    would mirror the whole ensemble and average its output, which gives another result; therefore this network mirrors
+    its input itself, and its checkpoint disables mirroring in nnU-Net.
+
+    The flags `regions` and `mirrored` (one per spatial axis) are stored with the weights, because nnU-Net builds a
+    network without saying whether its outputs are classes or regions, or which axes were mirrored in training.
 
     Args:
-        members: networks of the same outputs.
-
-    The flags `regions` and `mirrored` (one a spatial axis) are part of the weights, because nnU-Net builds a network
-    without saying whether its outputs are classes or regions, or what training mirrored.
+        members: networks with the same outputs.
     """
 
     regions: torch.Tensor
@@ -40,7 +40,7 @@ class PosteriorNetwork(nn.Module):
         self.register_buffer("mirrored", torch.zeros(SPATIAL_AXES, dtype=torch.bool))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, channels, *spatial) to (B, C, *spatial), fp32: log of the mean probability or its log-odds."""
+        """(B, channels, *spatial) to fp32 (B, C, *spatial): the log, for regions the log-odds, of the mean."""
         regions = bool(self.regions)
         flips = mirror_flips(self.mirrored.nonzero().flatten().tolist())
         mean = self.probabilities_of(self.members[0], image, flips, regions=regions)
@@ -59,12 +59,15 @@ class PosteriorNetwork(nn.Module):
 
 
 def to_logits(probabilities: torch.Tensor, *, regions: bool, smallest: float = SMALLEST_PROBABILITY) -> torch.Tensor:
-    """The inverse of nnU-Net's non-linearity: log p for classes, log-odds for regions; fp32, never infinite.
+    """The inverse of nnU-Net's non-linearity: log p for classes, log-odds for regions.
 
     Args:
-        probabilities: of any shape.
-        regions: the outputs are regions.
-        smallest: smaller probabilities count as this one.
+        probabilities: fp32, of any shape.
+        regions: whether the outputs are overlapping regions.
+        smallest: probabilities are clamped to at least this value; for regions also to at most 1 - `smallest`.
+
+    Returns:
+        Finite logits of the same shape and type.
     """
     if regions:
         return torch.logit(probabilities, eps=smallest)
@@ -77,9 +80,9 @@ def posterior_weights(
     """The state dict of the `PosteriorNetwork` whose members have these weights.
 
     Args:
-        members: state dicts of one network.
-        regions: the outputs are regions.
-        mirror_axes: spatial axes that training mirrored, as a checkpoint stores them.
+        members: state dicts of the same architecture.
+        regions: whether the outputs are overlapping regions.
+        mirror_axes: spatial axes that were mirrored in training, as a checkpoint stores them.
 
     Raises:
         ValueError: if there are no members.

@@ -1,4 +1,4 @@
-"""A U-Net in training with heads on its levels; in evaluation, and on the disk, the U-Net alone."""
+"""A U-Net with heads on its levels in training; in evaluation mode and in checkpoints, the plain U-Net."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nnunet_ext.losses.self_distillation_objective import DistillationOutput
 class SelfDistillingUNet(nn.Module):
     """A plain network with distillation heads.
 
-    In evaluation mode it returns what the plain network returns. Its state dict is the plain network's, too, so that
-    every checkpoint loads without the heads; theirs is `distillation_heads.state_dict()`.
+    In evaluation mode it returns what the plain network returns. Its state dict is that of the plain network, so that
+    every checkpoint loads without the heads; the heads' is `distillation_heads.state_dict()`.
 
     Args:
-        plain: a U-Net of nnU-Net.
-        segmentation_heads: give logits.
-        vector_heads: give vectors; may have no levels.
+        plain: one of nnU-Net's U-Nets.
+        segmentation_heads: heads that return logits.
+        vector_heads: heads that return vectors; may have no levels.
     """
 
     plain: Any
@@ -33,7 +33,7 @@ class SelfDistillingUNet(nn.Module):
         self.distillation_heads = nn.ModuleDict({"segmentation": segmentation_heads, "vectors": vector_heads})
 
     def forward(self, image: Tensor) -> Any:
-        """(B, channels, *spatial) to a `DistillationOutput` in training, else to what the plain network returns."""
+        """(B, channels, *spatial) to a `DistillationOutput` in training, else to the plain network's output."""
         if not self.training:
             return self.plain(image)
         encoder, decoder, segmentation = tap_features(self.plain, image)
@@ -43,12 +43,12 @@ class SelfDistillingUNet(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The plain network's."""
+        """The plain network's encoder."""
         return self.plain.encoder
 
     @property
     def decoder(self) -> nn.Module:
-        """The plain network's; nnU-Net switches deep supervision here."""
+        """The plain network's decoder, where nnU-Net switches deep supervision."""
         return self.plain.decoder
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -56,5 +56,5 @@ class SelfDistillingUNet(nn.Module):
         return self.plain.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads the plain network's weights and leaves the heads as they are."""
+        """Loads the plain network's weights; the heads are unchanged."""
         return self.plain.load_state_dict(state_dict, strict=strict, assign=assign)

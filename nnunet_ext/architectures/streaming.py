@@ -1,4 +1,4 @@
-"""Several classifiers mixed by the memory of a whole stack of slices (Streaming, arXiv 2502.09269, Eqs. 2 and 3)."""
+"""A mixture of classifiers weighted by their memory of a stack of slices (Streaming, arXiv 2502.09269, Eqs. 2, 3)."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from torch import Tensor, nn
 from nnunet_ext.architectures.feature_taps import is_unet
 
 Mixture = Literal["log", "paper"]
-# (probabilities, valid_slices=..., regions=...) to the logarithms of weights that sum to 1 over K
+# (probabilities, valid_slices=..., regions=...) to the logarithms of weights that sum to 1 over the K classifiers
 WeightRule = Callable[..., Tensor]
 
 
 def memory_weights(
     probabilities: Tensor, *, kappa: float = 1.0, valid_slices: Tensor | None = None, regions: bool = False
 ) -> Tensor:
-    """Weights of K classifiers from what each remembers of the stack: W_i = softmax_i(kappa U_i) (Eq. 3).
+    """Weights of K classifiers from their memory of the stack: W_i = softmax_i(kappa U_i) (Eq. 3).
 
-    The memory M_i is the mean of a classifier's probabilities over the slices, U_i its unbiased variance over the
-    classes. A large U_i means a decided classifier, so it gets the larger weight. All slices share the weights, and
-    the gradient flows through them.
+    The memory M_i is the mean of a classifier's probabilities over the slices, and U_i the unbiased variance of M_i
+    over the classes. A large U_i means a confident classifier, which gets a larger weight. All slices share the
+    weights, and the gradient flows through them.
 
     Args:
-        probabilities: (K, B, C, D, *in_plane), D slices.
-        kappa: 1 is the paper's. U_i lies between 0 and 1/C, so with kappa = 1 two classifiers of four classes weigh
-            between 0.438 and 0.562.
-        valid_slices: (B, D), True where a slice is part of the image. Padding does not enter the memory; a stack
-            without any valid slice uses all. None: all are valid.
-        regions: the C outputs are independent regions: U_i is the variance of (p, 1 - p), mean over regions.
+        probabilities: (K, B, C, D, *in_plane), with D slices.
+        kappa: inverse temperature; 1 is the paper's. U_i lies between 0 and 1/C, so with kappa = 1 the weights of two
+            classifiers with four classes lie between 0.438 and 0.562.
+        valid_slices: (B, D), True where a slice is part of the image and False where it is padding, which is left out
+            of the memory. A stack without valid slices uses all of them. None means that all slices are valid.
+        regions: whether the C outputs are independent regions; U_i is then the variance of (p, 1 - p), averaged over
+            the regions.
 
     Returns:
-        (K, B, 1, 1, *in_plane) in fp32, sums to 1 over K.
+        (K, B, 1, 1, *in_plane) in fp32, summing to 1 over K.
     """
     return log_memory_weights(probabilities, kappa=kappa, valid_slices=valid_slices, regions=regions).exp()
 
@@ -42,18 +43,18 @@ def memory_weights(
 def log_memory_weights(
     probabilities: Tensor, *, kappa: float = 1.0, valid_slices: Tensor | None = None, regions: bool = False
 ) -> Tensor:
-    """The natural logarithm of `memory_weights`, which is finite whatever kappa is."""
+    """The natural logarithm of `memory_weights`, computed so that it is finite for every kappa."""
     memory = mean_over_slices(probabilities.float(), valid_slices)  # (K, B, C, 1, *in_plane)
     if regions:
         # the unbiased variance of the two numbers p and 1 - p is (p - (1 - p))^2 / 2
-        decidedness = ((2 * memory - 1).square() / 2).mean(dim=2, keepdim=True)
+        confidence = ((2 * memory - 1).square() / 2).mean(dim=2, keepdim=True)
     else:
-        decidedness = memory.var(dim=2, keepdim=True)
-    return torch.log_softmax(kappa * decidedness, dim=0)
+        confidence = memory.var(dim=2, keepdim=True)
+    return torch.log_softmax(kappa * confidence, dim=0)
 
 
 def mean_over_slices(probabilities: Tensor, valid_slices: Tensor | None) -> Tensor:
-    """(K, B, C, D, *in_plane) to (K, B, C, 1, *in_plane): the mean over the valid slices, over all if none is."""
+    """Mean over the valid slices, over all if none is: (K, B, C, D, *in_plane) to (K, B, C, 1, *in_plane)."""
     if valid_slices is None:
         return probabilities.mean(dim=3, keepdim=True)
     none_valid = ~valid_slices.any(dim=1, keepdim=True)  # (B, 1)
@@ -65,7 +66,7 @@ def mean_over_slices(probabilities: Tensor, valid_slices: Tensor | None) -> Tens
 
 
 class MemoryWeights:
-    """The rule of `Streaming`: weights from the memory of the stack."""
+    """The rule of `Streaming` (Eq. 3): weights from the memory of the stack."""
 
     def __init__(self, kappa: float = 1.0) -> None:
         self.kappa = kappa
@@ -79,23 +80,23 @@ class FixedWeights:
     """The rule of `StreamingFixed` (Eq. 2): the same weights everywhere.
 
     Args:
-        weights: one a classifier, sum 1.
+        weights: one per classifier, summing to 1.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = tuple(weights)
 
     def __call__(self, probabilities: Tensor, *, valid_slices: Tensor | None, regions: bool) -> Tensor:
-        """(K, B, C, D, *in_plane) to the logarithms of weights (K, 1, 1, 1, ...); a weight of 0 has -inf."""
+        """(K, B, C, D, *in_plane) to the logarithms of weights (K, 1, 1, 1, ...); -inf for a weight of 0."""
         weights = torch.tensor(self.weights, dtype=torch.float32, device=probabilities.device)
         return weights.log().reshape(-1, *(1,) * (probabilities.ndim - 1))
 
 
 def mixed_log_probabilities(logits: Tensor, log_weights: Tensor) -> Tensor:
-    """log sum_i W_i softmax(z_i), without a floor: also where all classifiers are wrong the gradient is whole.
+    """log sum_i W_i softmax(z_i), without a floor: the gradient does not vanish where all classifiers are wrong.
 
     Args:
-        logits: (K, B, C, ...) in fp32.
+        logits: z_i, (K, B, C, ...) in fp32.
         log_weights: log W_i, broadcast against the logits.
 
     Returns:
@@ -105,34 +106,35 @@ def mixed_log_probabilities(logits: Tensor, log_weights: Tensor) -> Tensor:
 
 
 def mixed_log_odds(logits: Tensor, log_weights: Tensor) -> Tensor:
-    """log Q - log(1 - Q) of Q = sum_i W_i sigmoid(z_i), without a floor; arguments as above."""
+    """The log-odds of Q = sum_i W_i sigmoid(z_i), without a floor; arguments as for `mixed_log_probabilities`."""
     inside = torch.logsumexp(log_weights + F.logsigmoid(logits), dim=0)
     outside = torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=0)
     return inside - outside
 
 
 class StreamingNetwork(nn.Module):
-    """K classifiers whose probabilities are mixed, as one network in the form that nnU-Net expects.
+    """K classifiers in one network, whose probabilities are mixed, in the form that nnU-Net expects.
 
-    With `mixture="log"` the output is the logarithm of the mixed probabilities (their log-odds for regions), so that
-    nnU-Net's softmax gives them back. With "paper" it is the mixed probabilities themselves, to which nnU-Net then
-    applies a second softmax as the authors' code does; the loss then has a floor (0.744 for four classes) and the
-    probabilities are squeezed, while the labels are the same.
+    With `mixture="log"` the output is the logarithm of the mixed probabilities (for regions their log-odds), so that
+    nnU-Net's softmax returns the mixed probabilities. With "paper" it is the mixed probabilities themselves, to which
+    nnU-Net then applies a second softmax, as the authors' code does. The cross-entropy then has a floor (0.744 for
+    four classes), and the probabilities are compressed towards each other; labels are the same.
 
-    A 2D network takes a stack of slices, too: (B, channels, D, *in_plane). A single slice is a stack of one. A 3D
-    network's slices lie along the first spatial axis.
+    A 2D network also takes a stack of slices, (B, channels, D, *in_plane); a single slice is a stack of one. The
+    slices of a 3D network lie along the first spatial axis.
 
-    Padding does not enter the memory. It is what a loader added to an image and marked with NaN (`marked_padding`);
-    the classifiers see zeros there. Slices that are blank in the image itself count as any other. The stock predictor
-    marks nothing, so that under it all slices of a tile count, those that it pads to the size of a patch, too.
+    Padding is left out of the memory. A loader marks the slices that it pads with by NaN (`marked_padding`), and the
+    classifiers get zeros there. Blank slices of the image itself count like any other. The stock predictor marks
+    nothing, so all slices of a tile count there, including those that pad it to the size of a patch.
+
+    The flag `regions` is stored with the weights, because nnU-Net builds a network without saying whether its outputs
+    are classes or regions.
 
     Args:
-        classifiers: each (B, channels, *spatial) to logits (B, C, *spatial), or a list of them with deep supervision.
+        classifiers: each maps (B, channels, *spatial) to logits (B, C, *spatial), or a list of them with deep
+            supervision.
         weigh: the rule for the weights.
         mixture: the form of the output.
-
-    The flag `regions` is part of the weights, because nnU-Net builds a network without saying whether its outputs are
-    classes or regions.
     """
 
     regions: Tensor
@@ -143,12 +145,12 @@ class StreamingNetwork(nn.Module):
         self.weigh = weigh
         self.mixture = mixture
         self.register_buffer("regions", torch.zeros((), dtype=torch.bool))
-        self.has_regions = False  # the flag as a Python value: reading the tensor would break torch.compile's graph
+        self.has_regions = False  # a copy of the flag, because reading the tensor would break torch.compile's graph
         self.register_load_state_dict_post_hook(read_regions)
         self.is_2d = any(isinstance(module, nn.Conv2d) for module in classifiers[0].modules())
 
     def declare_regions(self, regions: bool) -> None:
-        """Says whether the outputs are regions."""
+        """Sets whether the outputs are regions."""
         self.regions.fill_(regions)
         self.has_regions = regions
 
@@ -166,7 +168,7 @@ class StreamingNetwork(nn.Module):
         return mixed if supervised else mixed[0]
 
     def classify(self, classifier: nn.Module, stack: Tensor) -> Any:
-        """One classifier's logits of a stack, (B, C, D, *in_plane); a 2D one sees its slices as a batch."""
+        """One classifier's logits of a stack, (B, C, D, *in_plane); a 2D classifier gets the slices as a batch."""
         if not self.is_2d:
             return classifier(stack)
         batch, _, depth, *_ = stack.shape
@@ -179,16 +181,16 @@ class StreamingNetwork(nn.Module):
         return [stacked(output) for output in logits] if isinstance(logits, list) else stacked(logits)
 
     def combine_logits(self, logits: Tensor, valid_slices: Tensor | None = None) -> Tensor:
-        """The classifiers' logits to the network's output, in fp32 whatever the logits are.
+        """Mixes the classifiers' logits into the network's output, always in fp32.
 
         Args:
-            logits: (K, B, C, D, *in_plane), of a stack, a patch or a whole volume.
-            valid_slices: (B, D), False for padding, which does not enter the memory; at a coarser scale D may be
-                smaller than theirs. None: all slices are valid.
+            logits: (K, B, C, D, *in_plane) of a stack, a patch or a whole volume.
+            valid_slices: (B, D') bool, False for padding, which is left out of the memory. D' may be larger than D if
+                the logits are at a coarser scale. None means that all slices are valid.
 
         Returns:
-            (B, C, D, *in_plane): the logarithm of the mixed probabilities, their log-odds for regions, or with the
-            paper's mixture the probabilities.
+            (B, C, D, *in_plane): the logarithm of the mixed probabilities, for regions their log-odds; with the
+            paper's mixture the probabilities themselves.
         """
         logits = logits.float()
         probabilities = torch.sigmoid(logits) if self.has_regions else torch.softmax(logits, dim=2)
@@ -199,7 +201,7 @@ class StreamingNetwork(nn.Module):
         return (mixed_log_odds if self.has_regions else mixed_log_probabilities)(logits, log_weights)
 
     def over_volumes(self) -> MixtureOverVolumes:
-        """How inference runs it: each classifier over the whole volume, then the mixture of all slices."""
+        """How inference runs the network: each classifier over the whole volume, then the mixture of all slices."""
         return MixtureOverVolumes(self)
 
     @property
@@ -209,10 +211,10 @@ class StreamingNetwork(nn.Module):
 
 
 class MixtureOverVolumes:
-    """A mixture over a whole volume: its memory is that of all slices, not of a tile's.
+    """Runs a mixture over a whole volume, so that its memory is that of all slices and not of a tile's.
 
-    Run tile by tile, the classifiers would be weighed by the slices of the tile, in 2D by a single one.
-    See `architectures.over_volumes.OverVolumes`.
+    Run tile by tile, the classifiers would be weighted by the slices of the tile, in 2D by a single slice. See
+    `architectures.over_volumes.OverVolumes`.
     """
 
     may_be_compiled = False  # its classifiers are called one by one
@@ -223,23 +225,23 @@ class MixtureOverVolumes:
         self.classifiers = tuple(network.classifiers)
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
-        """The classifiers' logits (C, D, *in_plane) to the mixture's output, (C, D, *in_plane)."""
+        """Mixes the classifiers' logits, each (C, D, *in_plane), into the network's output (C, D, *in_plane)."""
         stacked = torch.stack(list(logits))[:, None]  # (K, 1, C, D, *in_plane)
         return self.network.combine_logits(stacked)[0]
 
     def weights_changed(self) -> None:
-        """Reads the flag of regions, which is part of the weights."""
+        """Updates the copy of the flag `regions`, which is stored with the weights."""
         read_regions(self.network, None)
 
 
 def read_regions(network: nn.Module, _: Any) -> None:
-    """Takes the flag from weights that were just loaded."""
+    """Updates the copy of the flag `regions` after weights were loaded."""
     if isinstance(network, StreamingNetwork):
         network.declare_regions(bool(network.regions))
 
 
 class DeepSupervisionSwitch:
-    """Switches deep supervision of several networks at once, under the name that nnU-Net writes to."""
+    """Switches deep supervision of several networks at once, through the attribute that nnU-Net sets."""
 
     def __init__(self, networks: Sequence[Any] | nn.ModuleList) -> None:
         self.networks = list(networks)
@@ -256,11 +258,11 @@ class DeepSupervisionSwitch:
 
 
 class BottleneckDropout(nn.Module):
-    """A U-Net with dropout between encoder and decoder, as the paper's; its weights have the U-Net's own names.
+    """A U-Net with dropout between encoder and decoder, as in the paper's code; its weights keep the U-Net's names.
 
     Args:
-        unet: with nnU-Net's encoder and decoder.
-        probability: of an element of the bottleneck to be dropped in training.
+        unet: a network with nnU-Net's encoder and decoder.
+        probability: probability that an element of the bottleneck is dropped in training.
     """
 
     def __init__(self, unet: Any, probability: float = 0.5) -> None:
@@ -276,26 +278,27 @@ class BottleneckDropout(nn.Module):
 
 
 def with_dropout(network: nn.Module, probability: float) -> nn.Module:
-    """A U-Net with dropout at its bottleneck; another network, which has its own place for it, as it is."""
+    """Adds dropout to the bottleneck of a U-Net; other networks have their own dropout and are returned unchanged."""
     return BottleneckDropout(network, probability) if is_unet(network) else network
 
 
 def marked_padding(stack: Tensor) -> Tensor:
-    """Which slices of (B, channels, D, *in_plane) a loader marked as padding, (B, D): NaN all over the first channel.
+    """(B, D) bool: the slices of (B, channels, D, *in_plane) that a loader marked as padding, all NaN in channel 0.
 
-    Not in all channels, because a cascade appends the channels of its previous stage after the mark is set.
+    Only the first channel is checked, because a cascade appends the channels of its previous stage after the mark is
+    set.
     """
     return stack[:, 0].isnan().flatten(start_dim=2).all(dim=2)
 
 
 def with_blank_slices(stack: Tensor, is_padding: Tensor) -> Tensor:
-    """(B, channels, D, *in_plane) with zeros in the slices of which `is_padding`, (B, D), is True."""
+    """Fills the slices of (B, channels, D, *in_plane) with zeros where `is_padding` (B, D) is True."""
     in_plane = (1,) * (stack.ndim - 3)
     return stack.masked_fill(is_padding.reshape(len(is_padding), 1, -1, *in_plane), 0.0)  # (B, D) to (B, 1, D, ...)
 
 
 def slices_at_depth(valid_slices: Tensor | None, depth: int) -> Tensor | None:
-    """(B, D) to (B, depth) at a coarser scale: valid if any slice that it is made of is valid."""
+    """(B, D) to (B, depth) at a coarser scale; a coarse slice is valid if any of the slices it covers is valid."""
     if valid_slices is None or valid_slices.shape[1] == depth:
         return valid_slices
     return F.adaptive_max_pool1d(valid_slices.float()[:, None], depth)[:, 0] > 0  # (B, 1, D) to (B, depth)

@@ -76,7 +76,7 @@ COMMAND = Command(
   $ nnunet_ext trainers
   ...
   schedule:
-    Cyclical<M>  the same with M cycles (arXiv 2212.06278)
+    Cyclical<M>  Cyclical with M cycles instead of 3 (arXiv 2212.06278)
                  -tr nnUNetTrainerCyclical5_500epochs
   $ nnunet_ext trainers mirror        # what has to do with mirroring, nnU-Net's own variants included
   nnU-Net's own variants:

@@ -12,7 +12,7 @@ __all__ = ["EnsemblePredictor", "Moments"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is asked for: nnU-Net's predictor takes seconds."""
+    """Imports a name on first use, because importing nnU-Net's predictor takes seconds."""
     if name == "EnsemblePredictor":
         from nnunet_ext.inference.predictor import EnsemblePredictor
 

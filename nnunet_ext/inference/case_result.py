@@ -1,4 +1,4 @@
-"""One case after its last member: what the stages read and return."""
+"""The result of one case after its last member, which the stages read and return."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from nnunet_ext.labels import Region
 
 @dataclass(frozen=True)
 class CaseResult:
-    """A case that was decided. Volumes cover the box of its frame, on the image's axes.
+    """A segmented case. Volumes cover the box of its frame, on the image's axes.
 
     Attributes:
         frame: where the box lies in the image.
         structures: name of every foreground class or region to its labels.
-        moments: of the members' probabilities.
+        moments: running moments of the members' probabilities.
         members: the members' own segmentations, cropped to their foreground.
-        member_segmentations: name to (*image), of those that are written.
-        probabilities: (C, *box), the ensemble's.
+        member_segmentations: member name to segmentation (*image), if they are written.
+        probabilities: (C, *box), the ensemble's probabilities.
         segmentation: (*box), uint8 or uint16.
-        maps: name to (*box) float32 in [0, 1].
-        row: of `cases.csv`, without the case's name.
-        covering_mask: (*box) uint8, 1 where foreground may be; None without a calibration that has such a mask.
-        covered_outside: the value of the covering mask outside of the box.
+        maps: map name to (*box) float32 in [0, 1].
+        row: the case's row of `cases.csv`, without its name.
+        covering_mask: (*box) uint8, 1 where foreground may be; None unless the calibration has such a mask.
+        covered_outside: value of the covering mask outside the box.
     """
 
     frame: CaseFrame
@@ -46,7 +46,7 @@ class CaseResult:
 
     @property
     def has_regions(self) -> bool:
-        """Whether the outputs are regions."""
+        """Whether the outputs are overlapping regions instead of classes."""
         return self.moments.regions
 
 

@@ -1,4 +1,4 @@
-"""The engine: any set of nnU-Net members to one segmentation, with its uncertainty."""
+"""The engine: predicts one segmentation and its uncertainty with any set of nnU-Net members."""
 
 from __future__ import annotations
 
@@ -55,20 +55,21 @@ logger = logging.getLogger(__name__)
 class EnsembleEngine:
     """Predicts with all members of one or several models.
 
-    `EnsemblePredictor` is the same as an `nnUNetPredictor`. The engine stands alone because the import of nnU-Net's
-    predictor takes 2 seconds, which a command would wait for.
+    `EnsemblePredictor` offers the same as an `nnUNetPredictor`. The engine does not inherit from it, so that commands
+    need not import nnU-Net's predictor, which takes 2 seconds.
 
     Args:
-        models: open model folders; several make an ensemble in image space.
-        options: how the ensemble is put together and where it runs.
+        models: loaded model folders; several form an ensemble in image space.
+        options: how the members are combined and where they run.
         calibration: adds calibrated probabilities, predicted Dice, verdict and covering mask.
-        choose_runtime: what runs a model.
+        choose_runtime: returns the runtime of each model.
 
     Raises:
-        MemberError: if the models do not segment the same labels, or there is not one positive weight for each.
-        CalibrationError: if the calibration was fitted for an ensemble that is put together in another way, or a
-            member was trained again since.
-        ValueError: if fast resampling is asked for and the plans' resampling is not nnU-Net's default.
+        MemberError: if the models do not segment the same labels, or `model_weights` is not one positive number per
+            model.
+        CalibrationError: if the calibration was fitted for an ensemble with other settings, or a member was
+            retrained since.
+        ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class EnsembleEngine:
         )
         if options.tta_members and self.passes_per_case == sum(len(model.members) for model in self.models):
             logger.warning(
-                "--tta-members adds nothing: the members were trained without mirroring, so there is one way to look "
-                "at an image. More folds, samples or mc-dropout give more members."
+                "--tta-members adds nothing: the members were trained without mirroring, so test-time augmentation "
+                "has no flips to add. For more members use more folds, --members samples or --members mc-dropout."
             )
         if calibration is not None:
             calibration.require_settings(self.settings)
@@ -114,19 +115,20 @@ class EnsembleEngine:
         calibration: Calibration | None = None,
         **fields: Any,
     ) -> Self:
-        """Opens model folders, which stock nnU-Net or our trainers wrote.
+        """Loads model folders that stock nnU-Net or the trainers of this package wrote.
 
         Args:
             folders: one or several `TRAINER__PLANS__CONFIGURATION` folders.
-            options: how the ensemble is put together; None takes the defaults.
-            calibration: of this ensemble.
-            fields: of `EnsembleOptions`, instead of those in `options`: `folds=[0, 1]`, `members="samples:30"`, ...
+            options: how the members are combined; None uses the defaults.
+            calibration: the calibration that was fitted for this ensemble.
+            fields: fields of `EnsembleOptions` that override those in `options`: `folds=[0, 1]`,
+                `members="samples:30"`, ...
 
         Raises:
             FileNotFoundError: if a folder is not a model folder.
             MemberError: if members are missing or do not belong together.
             CheckpointError: if a checkpoint is damaged or holds more than data.
-            CalibrationError, ValueError: as the constructor.
+            CalibrationError, ValueError: see the constructor.
         """
         options = replace(options or EnsembleOptions(), **fields)
         paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
@@ -137,7 +139,7 @@ class EnsembleEngine:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How the ensemble is put together: what a calibration of it rests on. Folds are no part of it."""
+        """The settings that a calibration depends on. Folds are not among them: it is fitted across folds."""
         options = self.options
         optional = {"early_exit": options.early_exit, "fast_resampling": options.fast_resampling}
         return {
@@ -148,7 +150,7 @@ class EnsembleEngine:
             "tta_members": options.tta_members,
             "mirroring": options.use_mirroring,
             "step_size": options.tile_step_size,
-        } | {name: value for name, value in optional.items() if value}  # without them as before there were any
+        } | {name: value for name, value in optional.items() if value}  # left out, calibrations of older versions fit
 
     @property
     def provenance(self) -> Provenance:
@@ -174,21 +176,22 @@ class EnsembleEngine:
         """Predicts cases one after the other; a case that cannot be predicted does not stop the others.
 
         Args:
-            source: a folder with `CASE_0000<ending>` files, or the files of each case.
-            output: a folder; a list of paths without ending, one per case, all in one folder; or None, which returns
-                the results in the outcome.
-            options: what is written; None takes the defaults.
+            source: a folder with `CASE_0000<ending>` files, or the list of files of each case.
+            output: a folder; a list of paths without file ending, one per case, all in one folder; or None, which
+                returns the results in the outcome.
+            options: what is written; None uses the defaults.
             arguments: what to record as the arguments in `predict_args.json`.
-            fields: of `OutputOptions`, instead of those in `options`: `maps=["variance"]`, ...
+            fields: fields of `OutputOptions` that override those in `options`: `maps=["variance"]`, ...
 
         Raises:
-            ValueError: if the options contradict each other, or a cascade lacks its first stage.
+            ValueError: if the options contradict each other, or the segmentations of a cascade's first stage are
+                missing.
             FileNotFoundError: if the input folder holds no image.
-            OutputInUseError: if another run writes the output folder.
+            OutputInUseError: if another run is writing to the output folder.
             OtherEnsembleError: if the output folder holds the results of another ensemble.
         """
         options = replace(options or OutputOptions(), **fields)
-        sum_options(self.options, options)  # refuses now what no case could do
+        sum_options(self.options, options)  # refuses contradictory options before the first case
         require_previous_stage(options.previous_stage, self.models)
         ending = self.models[0].dataset_json["file_ending"]
         folder, cases = output_of(output, cases_from(source, ending, options.previous_stage))
@@ -207,7 +210,7 @@ class EnsembleEngine:
         return outcome
 
     def predict_cases(self, cases: Sequence[Case], sink: CaseSink | None, options: OutputOptions) -> RunOutcome:
-        """Predicts cases into anything that takes them; None keeps the results in the outcome."""
+        """Predicts cases and passes each result to `sink`; None keeps the results in the outcome."""
         pace = Pace(
             passes_per_case=self.passes_per_case,
             prepare_ahead=options.prepare_ahead,
@@ -237,7 +240,7 @@ class EnsembleEngine:
         return [self.prepare_image(model, *model.preprocess(case)) for model in self.models]
 
     def prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
-        """A preprocessed image (channels, *spatial) in the tiles of a model."""
+        """Divides a preprocessed image (channels, *spatial) into the tiles of a model."""
         options = self.options
         tiled = tile_image(
             image, model.configuration.patch_size, step_size=options.tile_step_size, gaussian=options.use_gaussian
@@ -254,13 +257,13 @@ class EnsembleEngine:
         """Runs all members over one case.
 
         Args:
-            name: of the case.
-            prepared: the case as each model's preprocessing left it, in the models' order.
-            options: which maps, and whether to keep probabilities and the members' own segmentations.
-            progress: is advanced by one per member.
+            name: the case's name.
+            prepared: the case after each model's preprocessing, in the models' order.
+            options: which maps to compute, and whether to keep probabilities and the members' own segmentations.
+            progress: progress bar, advanced by one per pass.
 
         Raises:
-            CaseTooLargeError: if it cannot fit into the memory.
+            CaseTooLargeError: if the case cannot fit into memory.
         """
         options = options or OutputOptions()
         require_memory_for(name, self.models, prepared, variance="variance" in options.maps)
@@ -273,11 +276,11 @@ class EnsembleEngine:
 
     @property
     def passes_per_case(self) -> int:
-        """How many members a case is predicted with, transforms counted where they are members."""
+        """The number of members that predict a case; each flip counts as one with `tta_members`."""
         return sum(len(passes) for passes in self.passes)
 
     def _sum_up(self, prepared: list[PreparedCase], options: OutputOptions, progress: tqdm | None) -> CaseSums:
-        """All members over a case, with their sums where the prepared images are."""
+        """Accumulates all members over a case, on the device of the prepared images."""
         early_exit = self.options.early_exit
         sums = CaseSums(
             CaseFrame(self.models, prepared),
@@ -301,7 +304,7 @@ class EnsembleEngine:
         return sums
 
     def _tiles_needed(self, position: int, sums: CaseSums) -> list[Tile] | None:
-        """None stands for all; a network that looks at the whole volume needs all as long as it needs one."""
+        """The tiles to run; None means all. A network that needs the whole volume runs on all tiles or on none."""
         tiles = sums.tiles_needed(position)
         return None if tiles and self.runners[position].needs_all_tiles else tiles
 
@@ -319,16 +322,16 @@ class EnsembleEngine:
 
 
 def device_of(options: EnsembleOptions) -> torch.device:
-    """Where an ensemble runs: as its options say, else the fastest device that is there.
+    """The device of an ensemble: the one in its options, or the fastest that is available.
 
     Raises:
-        ValueError: if CUDA is asked for and torch finds none.
+        ValueError: if CUDA is requested and torch finds no CUDA device.
     """
     return fastest_device() if options.device is None else usable_device(torch.device(options.device))
 
 
 def open_models(folders: Sequence[Path], options: EnsembleOptions) -> list[Model]:
-    """Opens the model folders of an ensemble; what is raised is said at `load_model`."""
+    """Loads the model folders of an ensemble; raises what `load_model` raises."""
     device = device_of(options)
     load = partial(
         load_model,
@@ -342,15 +345,15 @@ def open_models(folders: Sequence[Path], options: EnsembleOptions) -> list[Model
 
 
 def sum_options(ensemble: EnsembleOptions, output: OutputOptions) -> SumOptions:
-    """What is summed up over the members of a case.
+    """What is accumulated over the members of a case.
 
     Raises:
-        ValueError: if members' own segmentations are asked for together with early exit.
+        ValueError: if the members' own segmentations are requested together with early exit.
     """
     if output.save_members and ensemble.early_exit:
         raise ValueError(
-            "A member's own segmentation needs the member to run over the whole image; found --save_members with "
-            "--early-exit. Leave out one of them."
+            "--save_members needs every member to run over the whole image, which --early-exit avoids; found both. "
+            "Leave out one of them."
         )
     return SumOptions(
         average=ensemble.average,

@@ -1,4 +1,4 @@
-"""The way of a case after its last member: decide, the stages, embed."""
+"""What happens to a case after its last member: decide, the stages in order, embed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 
 def stages_for(options: OutputOptions, calibration: Calibration | None) -> list[Stage]:
-    """What a decided case goes through, in this order."""
+    """The stages between `decide` and `embed`, in order."""
     stages: list[Stage | None] = [
         Describe(options.maps),
         Calibrate(calibration, options.maps) if calibration is not None else None,
@@ -28,14 +28,17 @@ def stages_for(options: OutputOptions, calibration: Calibration | None) -> list[
 def finish(
     case: str, sums: CaseSums, structures: Mapping[str, Region], stages: Sequence[Stage], options: OutputOptions
 ) -> CasePrediction:
-    """What is written about a case.
+    """Turns the sums over the members into everything that is written for a case.
 
     Args:
-        case: its name.
-        sums: of all members.
+        case: the case's name.
+        sums: the sums over all members.
         structures: name of every foreground class or region to its labels.
-        stages: what the decided case goes through.
-        options: which maps, and whether the probabilities.
+        stages: the stages that the segmented case passes through, in order.
+        options: which maps to write, and whether to write the probabilities.
+
+    Raises:
+        RuntimeError: if no member was added to the sums.
     """
     result = decide(sums, structures)
     for stage in stages:

@@ -14,11 +14,11 @@ from nnunet_ext.models.model import Model
 
 
 class MemberRunner:
-    """The members of one model as functions of an image.
+    """Runs each member of one model over an image.
 
     Args:
-        model: whose members run.
-        runtime: what runs them.
+        model: the model whose members run.
+        runtime: runs the model's network.
     """
 
     def __init__(self, model: Model, runtime: Runtime) -> None:
@@ -26,15 +26,18 @@ class MemberRunner:
         self.runtime = runtime
 
     def logits(self, step: Pass, tiled: TiledImage, tiles: Sequence[Tile] | None = None) -> torch.Tensor:
-        """One member's logits, (C, *spatial) in fp32 where the image is.
+        """One member's logits over the image.
 
-        Each classifier of a mixture goes over the image on its own, and the mixture comes last: its weights depend on
-        all slices (arXiv 2502.09269, Eq. 3).
+        Each classifier of a mixture runs over the whole image first, and the mixture is computed last, because its
+        weights depend on all slices (arXiv 2502.09269, Eq. 3).
 
         Args:
-            step: which member, and the transforms that it averages.
+            step: the member, and the transforms that it averages over.
             tiled: the image.
-            tiles: the only ones to look at; None stands for all.
+            tiles: the tiles to run on; None means all.
+
+        Returns:
+            (C, *spatial) fp32, on the image's device.
         """
         self.runtime.load(step.member)
         first = (slice(None), *tiled.tiles[0])
@@ -54,5 +57,5 @@ class MemberRunner:
 
     @property
     def needs_all_tiles(self) -> bool:
-        """Whether no tile may be left out as long as one is needed."""
+        """Whether the network must run on all tiles as soon as one of them is needed."""
         return self.model.volumes.needs_whole_volume

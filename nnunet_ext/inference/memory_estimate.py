@@ -1,4 +1,4 @@
-"""Whether a case fits into the main memory, asked before its first member runs."""
+"""Checks that a case fits into main memory, before its first member runs."""
 
 from __future__ import annotations
 
@@ -18,52 +18,63 @@ GIBIBYTE = 1 << 30
 
 
 class CaseTooLargeError(ValueError):
-    """A case whose prediction cannot fit into the memory; the message gives both figures."""
+    """A case is too large for the available memory; the message gives both figures."""
 
 
 def prediction_bytes(
     classes: int, box_shape: Sequence[int], network_shape: Sequence[int], *, with_variance: bool = False
 ) -> int:
-    """A lower bound of what predicting a case holds at a time, whatever the number of members.
+    """A lower bound of the memory in bytes that predicting a case takes, for any number of members.
 
-    It counts the volumes of all classes: the logits of a member at the network's resolution, and at the image's the
-    ensemble's mean and, if asked for, the variance. The rest is less than these: maps and label maps have one volume
-    each, and a member's probabilities at the image's resolution exist some slices at a time.
+    It counts the volumes with one value per class and voxel: a member's logits at the network's resolution, and the
+    ensemble's mean and, if tracked, its variance at the image's resolution. Everything else is smaller: maps and
+    label maps have one value per voxel, and a member's probabilities at the image's resolution exist a few slices at
+    a time.
 
     Args:
-        classes: or regions.
-        box_shape: of the image, without the background that nnU-Net crops away.
-        network_shape: of the padded image at the network's resolution.
-        with_variance: the variance is tracked, too.
+        classes: number of classes or regions.
+        box_shape: shape of the image, without the background that nnU-Net crops away.
+        network_shape: shape of the padded image at the network's resolution.
+        with_variance: whether the variance is tracked as well.
     """
     at_image = (2 if with_variance else 1) * math.prod(box_shape)
     return BYTES_PER_VALUE * classes * (at_image + math.prod(network_shape))
 
 
 def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str) -> None:
-    """Refuses a case that needs more memory than there could be.
+    """Refuses a case that needs more memory than is available.
 
     Args:
         needed_bytes: see `prediction_bytes`.
-        available_bytes: see `available_memory_bytes`; None lets every case through.
-        case: its name.
+        available_bytes: see `available_memory_bytes`; None, if unknown, accepts every case.
+        case: the case's name.
 
     Raises:
-        CaseTooLargeError: if it does not fit.
+        CaseTooLargeError: if the case does not fit.
     """
     if available_bytes is not None and needed_bytes > available_bytes:
         raise CaseTooLargeError(
-            f"A case must fit into the memory; {case} needs at least {needed_bytes / GIBIBYTE:.1f} GiB for the "
+            f"A case must fit into memory; {case} needs at least {needed_bytes / GIBIBYTE:.1f} GiB for the "
             f"probabilities of its classes, and {available_bytes / GIBIBYTE:.1f} GiB are available. Use a machine or "
             f"a job with more memory, leave out --maps variance, or crop the image. -num_parts and fewer members do "
-            f"not help: one case and one member are held at a time."
+            f"not help: only one case and one member are in memory at a time."
         )
 
 
 def require_memory_for(
     case: str, models: Sequence[Model], prepared: Sequence[PreparedCase], *, variance: bool
 ) -> None:
-    """The same for a case as the models' preprocessing left it, with the memory of this machine."""
+    """Refuses a preprocessed case that needs more memory than this machine has available.
+
+    Args:
+        case: the case's name.
+        models: the models of the ensemble.
+        prepared: the case after each model's preprocessing, in the models' order.
+        variance: whether the variance is tracked as well.
+
+    Raises:
+        CaseTooLargeError: if the case does not fit.
+    """
     box = common_box([crop_box(each.properties, model.plans) for model, each in zip(models, prepared, strict=True)])
     needed = prediction_bytes(
         models[0].labels.num_segmentation_heads,

@@ -1,4 +1,4 @@
-"""Sums that do not fit into the memory of a GPU are kept in main memory."""
+"""Falls back to main memory for sums that do not fit into the memory of the GPU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 def where_it_fits(
     predict_on: Callable[[torch.device], Result], device: torch.device, case: str, progress: tqdm | None = None
 ) -> Result:
-    """Predicts with the sums over the members on a GPU and, where they do not fit, once more on the CPU.
+    """Predicts a case with the sums over its members on the GPU or, if they do not fit, again with them on the CPU.
 
     Args:
-        predict_on: predicts the case with its sums on a device, which need not be the networks'.
+        predict_on: predicts the case with its sums on the given device; the networks stay on `device`.
         device: where the networks run.
-        case: its name.
-        progress: is put back before members run again.
+        case: the case's name.
+        progress: progress bar, reset before the members run again.
 
     Raises:
         torch.OutOfMemoryError: if it does not fit with the sums on the CPU either.
@@ -33,7 +33,10 @@ def where_it_fits(
         try:
             return predict_on(device)
         except torch.OutOfMemoryError:
-            logger.warning("%s does not fit into the memory of the GPU; summing up in main memory.", case)
+            logger.warning(
+                "%s does not fit into GPU memory; predicting it again with the sums in main memory, which is slower.",
+                case,
+            )
             torch.cuda.empty_cache()
             if progress is not None:
                 progress.update(done - progress.n)

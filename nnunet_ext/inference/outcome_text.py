@@ -1,4 +1,4 @@
-"""What a run of predictions says at its end."""
+"""The summary that `nnunet_ext predict` shows at its end."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nnunet_ext.inference.run import RunOutcome
 
 Row = Mapping[str, object]
 
-ATTENTION = ("reject", "review", "", "accept")  # in this order; "" is a case without a verdict
+ATTENTION = ("reject", "review", "", "accept")  # most urgent first; "" is a case without a verdict
 SHOWN_CASES = 3
 
 
 def closing_lines(outcome: RunOutcome, folder: Path) -> list[str]:
-    """The summary of a run, a line per fact; facts about cases are of those that were predicted now.
+    """The summary of a run, one fact per line; only cases that this run predicted are described.
 
     Args:
-        outcome: of the run.
-        folder: that the results are in.
+        outcome: the outcome of the run.
+        folder: the output folder.
     """
     before = f", {len(outcome.skipped)} complete before" if outcome.skipped else ""
     lines = [f"{len(outcome.predicted)} predicted{before}, {len(outcome.failed)} failed: {folder}"]
@@ -43,7 +43,7 @@ def closing_lines(outcome: RunOutcome, folder: Path) -> list[str]:
 
 
 def flagged_cases(rows: Mapping[str, Row]) -> dict[str, list[str]]:
-    """Flag to the cases that have it, in the order of the rows."""
+    """Each flag with the names of the cases that carry it, in the order of the rows."""
     found: dict[str, list[str]] = {}
     for case, row in rows.items():
         flags = row.get("flags")
@@ -53,9 +53,9 @@ def flagged_cases(rows: Mapping[str, Row]) -> dict[str, list[str]]:
 
 
 def attention(row: Row) -> tuple[int, int, float, float]:
-    """Sorts the case that a person should look at first to the front: verdict, flags, agreement, entropy."""
+    """Sort key that puts the case to look at first in front: by verdict, flags, pairwise Dice, then entropy."""
     verdict = str(row.get("verdict") or "")
-    agreement = number(row.get("pairwise_dice"), otherwise=1.0)  # one member agrees with itself
+    agreement = number(row.get("pairwise_dice"), otherwise=1.0)  # a single member has no pairwise Dice
     return (
         ATTENTION.index(verdict) if verdict in ATTENTION else 0,
         0 if row.get("flags") else 1,
@@ -65,5 +65,5 @@ def attention(row: Row) -> tuple[int, int, float, float]:
 
 
 def number(value: object, *, otherwise: float) -> float:
-    """A figure of a row; `otherwise` where it is not defined."""
+    """A value of a row as a number; `otherwise` if it is missing or NaN."""
     return float(value) if isinstance(value, (int, float)) and not math.isnan(value) else otherwise

@@ -1,4 +1,4 @@
-"""The runs of networks over a case that an ensemble is made of."""
+"""The passes of an ensemble: which member runs over a case with which transforms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunet_ext.models.model import Model
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a network over a case: a member, the transforms that it averages, and its weight."""
+    """One run of a network over a case: a member, the transforms that it averages over, and its weight."""
 
     name: str
     member: Member
@@ -24,12 +24,12 @@ class Pass:
 def passes_of(
     models: Sequence[Model], weights: Sequence[float] | None, *, transforms: TransformSet, tta_members: bool
 ) -> list[list[Pass]]:
-    """The runs of each model's network: one per member, or one per member and transform.
+    """The passes of each model: one per member, or one per member and transform.
 
     Args:
-        models: of the ensemble.
-        weights: one a model, shared evenly by its runs; None gives every run the same weight.
-        transforms: gives what each model is looked at with, a row of `TRANSFORM_SETS`.
+        models: the models of the ensemble.
+        weights: one weight per model, shared evenly by its passes; None gives every pass the same weight.
+        transforms: returns the test-time transforms of a model, a row of `TRANSFORM_SETS`.
         tta_members: whether each transform counts as a member of its own.
     """
     return [
@@ -47,7 +47,7 @@ def passes_of(
 def passes_of_model(
     model: Model, model_name: str, weight: float | None, *, transforms: TransformSet, tta_members: bool
 ) -> list[Pass]:
-    """The runs of one model's network; `model_name` begins their names."""
+    """The passes of one model; their names begin with `model_name`."""
     of_model = transforms(model)
     groups = [[transform] for transform in of_model] if tta_members else [list(of_model)]
     share = weight / (len(model.members) * len(groups)) if weight is not None else 1.0
@@ -64,7 +64,7 @@ def passes_of_model(
 
 
 def distinct_names(models: Sequence[Model]) -> list[str]:
-    """What tells the members of one model folder from those of another, as the beginning of their names."""
+    """One prefix per model for the names of its members, so that they are unique; empty with a single model."""
     names = [model.folder.name for model in models]
     if len(names) == 1:
         return [""]

@@ -1,4 +1,4 @@
-"""The ensemble predictor: the engine as one of nnU-Net's predictors, for those who call nnU-Net from Python."""
+"""The ensemble predictor: the engine as an `nnUNetPredictor`, for code that calls nnU-Net from Python."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 class EnsemblePredictor(nnUNetPredictor):
-    """Predicts with all members of one or several model folders; made by `from_model_folders`.
+    """Predicts with all members of one or several model folders; create it with `from_model_folders`.
 
-    It is an `nnUNetPredictor`: where only one configuration is loaded, the inherited methods for arrays work, too,
-    and return the ensemble's result.
+    It is an `nnUNetPredictor`: with a single model folder, the inherited methods for arrays work as well and return
+    the ensemble's result.
 
     Attributes:
-        engine: what predicts; there once model folders are open.
+        engine: runs the ensemble; set once a model folder is loaded.
     """
 
     engine: EnsembleEngine
 
     def __init__(self, **settings: Any) -> None:
-        """Takes the settings of `nnUNetPredictor`; open a model with `initialize_from_trained_model_folder`."""
+        """Takes the settings of `nnUNetPredictor`; load a model with `initialize_from_trained_model_folder`."""
         with redirect_stdout(io.StringIO()):  # nnU-Net's constructor prints a remark about every CPU
             super().__init__(**settings)
 
@@ -49,7 +49,7 @@ class EnsemblePredictor(nnUNetPredictor):
         calibration: Calibration | None = None,
         **fields: Any,
     ) -> Self:
-        """Opens model folders; the arguments are those of `EnsembleEngine.from_model_folders`."""
+        """Loads model folders; arguments and exceptions are those of `EnsembleEngine.from_model_folders`."""
         engine = EnsembleEngine.from_model_folders(folders, options, calibration=calibration, **fields)
         chosen = engine.options
         predictor = cls(
@@ -63,7 +63,7 @@ class EnsemblePredictor(nnUNetPredictor):
         return predictor
 
     def use(self, engine: EnsembleEngine) -> None:
-        """Predicts with this engine from now on, and describes its first model as nnU-Net's predictor would."""
+        """Predicts with this engine from now on, and sets nnU-Net's attributes from its first model."""
         first = engine.models[0]
         self.engine = engine
         self.plans_manager, self.configuration_manager = first.plans, first.configuration
@@ -76,7 +76,7 @@ class EnsemblePredictor(nnUNetPredictor):
         use_folds: Sequence[int | str] | None,
         checkpoint_name: str = "checkpoint_final.pth",
     ) -> None:
-        """Stock's way to open one model folder; checkpoints are read without running code from them."""
+        """Loads one model folder as stock nnU-Net does, but without running code that a checkpoint may contain."""
         options = EnsembleOptions(
             folds=use_folds,
             members=checkpoint_name,
@@ -101,19 +101,26 @@ class EnsemblePredictor(nnUNetPredictor):
         part_id: int = 0,
         **fields: Any,
     ) -> RunOutcome:
-        """As `EnsembleEngine.predict_from_files`, with stock's names.
+        """`EnsembleEngine.predict_from_files` with the argument names of stock nnU-Net.
 
         Args:
             list_of_lists_or_source_folder: a folder with `CASE_0000<ending>` files, or the files of each case.
-            output_folder_or_list_of_truncated_output_files: a folder; a list of paths without ending; or None.
-            save_probabilities: also write `CASE.npz` and `CASE.pkl` as stock does.
+            output_folder_or_list_of_truncated_output_files: a folder; a list of paths without file ending; or None,
+                which returns the results in the outcome.
+            save_probabilities: also write `CASE.npz` and `CASE.pkl` as stock nnU-Net does.
             overwrite: False skips cases whose files are complete.
-            num_processes_preprocessing: 0 preprocesses in line; otherwise the next case is prepared in a thread.
-            num_processes_segmentation_export: 0 writes in line; otherwise a thread writes.
-            folder_with_segs_from_prev_stage: of a cascade.
-            num_parts: into how many runs the cases are divided.
-            part_id: which of them this is, from 0.
-            fields: others of `OutputOptions`: `maps`, `map_type`, `save_members`.
+            num_processes_preprocessing: 0 prepares a case when it is its turn; any other number prepares the next
+                case in a thread.
+            num_processes_segmentation_export: 0 writes a case before the next one starts; any other number writes in
+                a thread.
+            folder_with_segs_from_prev_stage: segmentations of the previous stage of a cascade.
+            num_parts: number of runs that the cases are divided into.
+            part_id: which of these runs this is, from 0.
+            fields: other fields of `OutputOptions`: `maps`, `map_type`, `save_members`.
+
+        Raises:
+            ValueError, FileNotFoundError, OutputInUseError, OtherEnsembleError: see
+                `EnsembleEngine.predict_from_files`.
         """
         previous_stage = folder_with_segs_from_prev_stage
         options = OutputOptions(
@@ -132,18 +139,24 @@ class EnsemblePredictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        """The ensemble's result at the configuration's resolution, (C, *spatial), as nnU-Net's exporter expects it.
+        """The ensemble's result at the configuration's resolution, as nnU-Net's exporter expects it.
 
-        For `average="probabilities"` that is the log (for regions the log-odds) of the mean probability, so that
-        the exporter's own softmax gives the mean again. Resampling then acts on these, not on each member.
+        For `average="probabilities"` it is the log (for regions the log-odds) of the mean probability, so that the
+        exporter's own softmax returns the mean. The exporter then resamples these values, not each member's logits.
+
+        Args:
+            data: preprocessed image (channels, *spatial).
+
+        Returns:
+            Logits (C, *spatial) in fp32.
 
         Raises:
-            MemberError: if several model folders are loaded, whose resolutions differ.
+            MemberError: if several model folders are loaded, because their resolutions differ.
         """
         engine = self.engine
         if len(engine.models) > 1:
             raise MemberError(
-                f"Arrays at a configuration's resolution can only be predicted with one model folder; "
+                f"Preprocessed arrays can only be predicted with one model folder, whose resolution they have; "
                 f"{len(engine.models)} are loaded. Use predict_from_files."
             )
         regions = self.label_manager.has_regions

@@ -1,4 +1,4 @@
-"""A run over many cases: the next is prepared and the last is written while one is predicted."""
+"""Predicts many cases; while one is predicted, the next is prepared and the previous one is written."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from nnunet_ext.input_checks import BadInputError
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
 
-MOST_WAITING_FOR_DISK = 2  # cases that are predicted but not written: they hold memory
+MOST_WAITING_FOR_DISK = 2  # predicted cases that are not yet written and take memory
 
 
 class CaseSink(Protocol):
-    """What takes the predicted cases, one after the other and in a thread of its own: a writer of files, for one."""
+    """Receives the predicted cases one by one in a thread of its own, for example to write them to files."""
 
     def write(self, prediction: CasePrediction) -> None:
-        """Takes one case; what it raises becomes the case's failure."""
+        """Receives one case; an exception raised here is recorded as the failure of that case."""
 
 
 Prepare = Callable[[Case], list[PreparedCase]]
 Predict = Callable[[Case, list[PreparedCase], tqdm], CasePrediction]
 
 logger = logging.getLogger(__name__)
-progress_logger = logging.getLogger("nnunet_ext.progress")  # a line per case, for logs of batch jobs
+progress_logger = logging.getLogger("nnunet_ext.progress")  # one line per case, for logs of batch jobs
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What happens beside the prediction of a case, and how progress is counted.
+    """What runs in parallel to the prediction of a case, and how progress is shown.
 
     Attributes:
-        passes_per_case: for the progress bar.
+        passes_per_case: steps of the progress bar per case.
         prepare_ahead: prepare the next case in a thread.
-        write_behind: let the sink take a case while the next one is predicted.
-        show_progress: show the bar.
+        write_behind: pass a case to the sink while the next one is predicted.
+        show_progress: show the progress bar.
     """
 
     passes_per_case: int
@@ -54,14 +54,14 @@ class Pace:
 
 @dataclass
 class RunOutcome:
-    """What became of the cases of one run.
+    """The outcome of one run for each of its cases.
 
     Attributes:
-        predicted: names of the cases predicted now.
-        skipped: names of those that an earlier run had completed.
-        failed: name to message of those that could not be predicted.
-        rows: name to the row of `cases.csv` of those that were predicted now.
-        predictions: the results themselves, only where no output folder was given.
+        predicted: names of the cases that this run predicted.
+        skipped: names of the cases that an earlier run had completed.
+        failed: name to error message of the cases that could not be predicted.
+        rows: name to row of `cases.csv` of the cases that this run predicted.
+        predictions: the results themselves, only if no output folder was given.
     """
 
     predicted: list[str] = field(default_factory=list)
@@ -71,12 +71,12 @@ class RunOutcome:
     predictions: list[CasePrediction] = field(default_factory=list)
 
     def done(self, case: str, row: dict[str, object]) -> None:
-        """Records a case that was predicted, and written where there is a folder."""
+        """Records a case that was predicted and, if there is an output folder, written."""
         self.predicted.append(case)
         self.rows[case] = row
 
     def fail(self, case: str, error: BaseException) -> None:
-        """Records why a case has no result; an error that is not about the input goes to the log with its trace."""
+        """Records why a case has no result; an error not caused by the input is logged with its traceback."""
         if isinstance(error, (BadInputError, CaseTooLargeError)):
             self.failed[case] = str(error)
         else:
@@ -90,11 +90,11 @@ def run_cases(
     """Predicts cases one after the other; one that cannot be predicted does not stop the others.
 
     Args:
-        cases: in order.
+        cases: the cases, in the order of prediction.
         prepare: checks and preprocesses a case.
         predict: predicts a prepared case, advancing the progress bar by `pace.passes_per_case`.
-        sink: takes the results; None keeps them in the outcome.
-        pace: what happens beside the prediction.
+        sink: receives the results; None keeps them in the outcome.
+        pace: what runs in parallel to the prediction.
     """
     outcome = RunOutcome()
     waiting: list[tuple[str, Future[dict[str, object]]]] = []
@@ -108,7 +108,7 @@ def run_cases(
             progress_logger.info("case %d of %d: %s", number, len(cases), case.name)
             try:
                 prediction = predict(case, prepared(), progress)
-            except Exception as error:  # noqa: BLE001 - one bad case must not end a night's batch
+            except Exception as error:  # noqa: BLE001 - one bad case must not end an overnight batch
                 outcome.fail(case.name, error)
                 continue
             if sink is None:
@@ -124,7 +124,7 @@ def run_cases(
 
 
 def _result(prepared: Future[list[PreparedCase]]) -> list[PreparedCase]:
-    """What preparing returned or raised; a reader that ends its thread by sys.exit() must not end the run."""
+    """What `prepare` returned or raised; an image reader that calls sys.exit() must not end the run."""
     error = prepared.exception()
     if isinstance(error, SystemExit):
         raise RuntimeError(f"Preparing the case ended with SystemExit: {error}.") from error
@@ -132,7 +132,7 @@ def _result(prepared: Future[list[PreparedCase]]) -> list[PreparedCase]:
 
 
 def written_row(sink: CaseSink, prediction: CasePrediction) -> dict[str, object]:
-    """Lets the sink take a case, and keeps of it only its row."""
+    """Passes a case to the sink and returns its row, so that its volumes can be freed."""
     sink.write(prediction)
     return prediction.row
 
@@ -148,12 +148,12 @@ def _collect(name: str, written: Future[dict[str, object]], outcome: RunOutcome)
 def _prepared(
     cases: Sequence[Case], prepare: Prepare, *, ahead: bool
 ) -> Generator[tuple[Case, Callable[[], list[PreparedCase]]], None, None]:
-    """Each case with a function that returns it prepared or raises what preparing raised."""
+    """Each case with a function that returns the prepared case, or raises what `prepare` raised."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         upcoming = [thread.submit(prepare, case) for case in cases[:1]]
         for position, case in enumerate(cases):
             current = upcoming.pop()
-            current.exception()  # waits: the next one starts only then, so that two images are held at most
+            current.exception()  # waits: the next one starts only then, so that at most two images are in memory
             following = cases[position + 1 : position + 2]
             if ahead:
                 upcoming = [thread.submit(prepare, next_case) for next_case in following]

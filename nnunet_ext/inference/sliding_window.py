@@ -1,4 +1,4 @@
-"""One network over one image: overlapping tiles, transformed, blended with a Gaussian window, all in fp32."""
+"""Sliding window: runs a network over overlapping, transformed tiles of an image and blends its logits in fp32."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ RunPatches = Callable[[torch.Tensor], torch.Tensor]  # (B, channels, *patch) to 
 
 @dataclass(frozen=True)
 class TiledImage:
-    """An image padded to the patch size, with its tiles and the weights that they are blended with.
+    """An image padded to the patch size, with its tiles and their blending weights.
 
-    It is the same for all members of a model, so it is made once per case.
+    It is the same for all members of a model, so it is computed once per case.
 
     Attributes:
         image: (channels, *padded spatial).
-        tiles: where the network looks.
-        window: (*patch), the weight of a voxel by its place in the tile.
-        weight: (*padded spatial), sum of the windows over the tiles.
-        crop: undoes the padding, without the channel axis.
+        tiles: the location of every tile in the padded image.
+        window: (*patch), the blending weight of each voxel of a tile.
+        weight: (*padded spatial), the sum of the windows over all tiles.
+        crop: undoes the padding, one slice per spatial axis.
     """
 
     image: torch.Tensor
@@ -38,7 +38,7 @@ class TiledImage:
     crop: tuple[slice, ...]
 
     def to(self, device: torch.device) -> TiledImage:
-        """With image, window and weight on a device, where the logits are then summed up, too."""
+        """The same with image, window and weight on a device; the logits are then accumulated there as well."""
         return replace(
             self,
             image=self.image.to(device, non_blocking=True),
@@ -50,16 +50,17 @@ class TiledImage:
 def tile_image(
     image: torch.Tensor, patch_size: Sequence[int], *, step_size: float = 0.5, gaussian: bool = True
 ) -> TiledImage:
-    """Cuts an image (channels, *spatial) into stock nnU-Net's tiles.
+    """Divides an image into the tiles of stock nnU-Net.
 
-    Stock computes the Gaussian window in half precision, which is wrong by up to half a logit at the corners of a
-    patch; here window and sums are fp32.
+    Stock nnU-Net computes the Gaussian window in half precision, which makes logits wrong by up to 0.5 at the corners
+    of a patch; here window and sums are fp32.
 
     Args:
-        image: three spatial axes; with a patch of two, each slice along the first axis is tiled on its own.
-        patch_size: of the configuration.
-        step_size: distance of tiles as a share of the patch.
-        gaussian: weigh the centre of a tile more than its border.
+        image: (channels, *spatial) with three spatial axes. With a two-dimensional patch each slice along the first
+            axis is tiled on its own.
+        patch_size: patch size of the configuration.
+        step_size: distance between tiles as a fraction of the patch size.
+        gaussian: weight the centre of a tile more than its border.
     """
     padded, slicer = pad_nd_image(image, tuple(patch_size), "constant", {"value": 0}, True, None)
     tiles = list(tiles_of(padded.shape[1:], patch_size, step_size))
@@ -92,21 +93,21 @@ def sliding_window_logits(
     batch_size: BatchSize,
     tiles: Sequence[Tile] | None = None,
 ) -> torch.Tensor:
-    """Logits of a network: mean over exact transforms, blended over tiles as stock does.
+    """Logits of a network, averaged over exact transforms and blended over tiles as stock nnU-Net does.
 
-    Tiles and their transformed copies go through the network together, several patches per batch. Where a batch does
-    not fit into the memory of a GPU, half of it is tried.
+    Tiles and their transformed copies share batches. If a batch does not fit into the memory of the GPU, it is
+    repeated with half the patches.
 
     Args:
-        run: the network; gives logits in fp32 where the image is.
-        tiled: of one image.
-        transforms: exact ones, to average over; at least the identity.
-        batch_size: patches at a time; is halved where memory asks for it.
-        tiles: only these ones of the image's, at least one; the logits are then right only where no other tile
-            reaches. None takes all.
+        run: runs the network on patches and returns fp32 logits on the image's device.
+        tiled: the image.
+        transforms: exact transforms to average over, at least the identity.
+        batch_size: patches per batch; halved if a batch does not fit into memory.
+        tiles: a subset of the image's tiles, at least one; the logits are then correct only where no other tile
+            reaches. None means all tiles.
 
     Returns:
-        (C, *spatial) fp32, where the image is, without the padding.
+        (C, *spatial) fp32 on the image's device, without the padding.
 
     Raises:
         ValueError: if there are no tiles or no transforms.
@@ -115,7 +116,9 @@ def sliding_window_logits(
     pairs = list(product(tiled.tiles if tiles is None else tiles, transforms))
     if not pairs:
         raise ValueError(
-            f"At least one tile and one transform are needed; found {len(tiled.tiles)} and {len(transforms)}."
+            f"A sliding window needs at least one tile and one transform; found "
+            f"{len(tiled.tiles if tiles is None else tiles)} and {len(transforms)}. Without a transform pass the "
+            f"identity."
         )
     logits: torch.Tensor | None = None
     start = 0

@@ -1,1 +1,1 @@
-"""Loss functions: pure functions of tensors, one family a file."""
+"""Loss functions: pure functions of tensors, one family per file."""

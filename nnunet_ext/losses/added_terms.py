@@ -1,4 +1,4 @@
-"""Terms that are added to a loss, each with a weight that the epoch decides."""
+"""Terms that are added to a loss, each with a weight that depends on the epoch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ExtraOfTarget = Callable[[Tensor], Tensor]
 
 
 class LossTerm(Protocol):
-    """A function of one output. It is called in fp32 outside of autocast, and only where its weight is not 0.
+    """A loss of one output. It is called in fp32 outside autocast, and only if its weight is not 0.
 
-    A term that is measured is called whatever its weight is.
+    A measured term is called whatever its weight is.
     """
 
     def __call__(self, logits: Tensor, target: Tensor, *, epoch: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
-        """A scalar.
+        """The value of the term, a scalar.
 
         Args:
             logits: (B, C, *spatial), the network's output at full resolution.
-            target: nnU-Net's at full resolution, see `targets.without_ignored`.
-            epoch: the index of the epoch, a tensor without axes, so that a compiled loss stays valid.
-            extras: by name, what the loader computed from the target, (B, channels, *spatial).
+            target: nnU-Net's target at full resolution, see `targets.without_ignored`.
+            epoch: index of the epoch, as a zero-dimensional tensor, so that a compiled loss need not be recompiled.
+            extras: extra targets of the loader by name, (B, channels, *spatial).
         """
         ...
 
@@ -38,14 +38,14 @@ class AddedTerm:
     """A term of the loss with its weight.
 
     Attributes:
-        name: what the log calls it.
+        name: the term's name in the log.
         term: a function or a module.
-        ramp: (epoch, total epochs, means of the epoch before) to the weight.
-        extras: what the loader has to compute, by name: each a function of the target of one patch after augmentation
-            and at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's
-            processes, so it must pickle. Terms that use the same name share what it gives.
-        replaces_base: the weight w is taken from the rest of the loss, (1 - w) L + w term, instead of added to it.
-        measured: it is computed, without a gradient, where its weight is 0 as well, for ramps that compare terms.
+        ramp: returns the weight, given the epoch, the total number of epochs and the terms' means in the last epoch.
+        extras: extra targets that the loader computes, by name. Each function maps the augmented target of one patch
+            at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's processes,
+            so it must be picklable. Terms that use the same name share the result.
+        replaces_base: whether the weight w is taken from the base loss, (1 - w) L + w term, instead of L + w term.
+        measured: whether the term is computed, without a gradient, even if its weight is 0, for ramps that compare terms.
     """
 
     name: str
@@ -59,12 +59,12 @@ class AddedTerm:
 class LossWithTerms(nn.Module):
     """A loss L plus terms of the output at full resolution: (1 - sum of w_i that replace) L + sum_i w_i term_i.
 
-    Weights lie in a tensor, so that a loss that was compiled sees new ones without being compiled again. A term whose
-    weight is 0 is not computed unless it is measured, and without any the loss is L itself.
+    The weights are stored in a tensor, so that a compiled loss need not be recompiled when they change. A term with
+    weight 0 is not computed unless it is measured; without active terms the loss is L itself.
 
     Args:
-        base: called with what the network returns and nnU-Net's target, with or without deep supervision.
-        terms: with names that differ.
+        base: the loss L of the network's output and nnU-Net's target, with or without deep supervision.
+        terms: the added terms, with unique names.
 
     Raises:
         ValueError: if two terms have the same name.
@@ -79,11 +79,11 @@ class LossWithTerms(nn.Module):
         super().__init__()
         names = [added.name for added in terms]
         if len(set(names)) < len(names):
-            raise ValueError(f"Terms of a loss must have names that differ; found {', '.join(names)}.")
+            raise ValueError(f"Loss terms must have unique names; found {', '.join(names)}. Rename one of them.")
         self.base = base
         self.terms = tuple(terms)
         self.modules_of_terms = nn.ModuleList(added.term for added in terms if isinstance(added.term, nn.Module))
-        self.active = (False,) * len(terms)  # as Python values: they decide what is computed
+        self.active = (False,) * len(terms)  # Python values, because they decide which terms are computed
         self.extras: dict[str, Tensor] = {}
         self.register_buffer("weights", torch.zeros(len(terms)), persistent=False)
         self.register_buffer("values", torch.full((len(terms),), torch.nan), persistent=False)
@@ -91,7 +91,7 @@ class LossWithTerms(nn.Module):
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def set_epoch(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> None:
-        """Gives every term the weight of an epoch.
+        """Sets the weights of all terms for an epoch.
 
         Args:
             epoch: its index.
@@ -99,7 +99,7 @@ class LossWithTerms(nn.Module):
             means: of the terms in the epoch before, by name.
 
         Raises:
-            ValueError: if a ramp gives a weight that no term can have, or those that replace the loss exceed 1.
+            ValueError: if a weight is negative or not finite, or the weights that replace the loss sum to over 1.
         """
         weights = [added.ramp(epoch, total_epochs, means) for added in self.terms]
         for weight in weights:
@@ -107,7 +107,8 @@ class LossWithTerms(nn.Module):
         replaced = sum(weight for weight, added in zip(weights, self.terms, strict=True) if added.replaces_base)
         if replaced > 1:
             raise ValueError(
-                f"Terms that replace the loss may have a weight of at most 1 together; found {replaced}."
+                f"The weights of terms that replace the loss must sum to at most 1; found {replaced}. Lower their "
+                f"ramps."
             )
         self.weights.copy_(torch.tensor(weights))
         self.base_weight.fill_(1 - replaced)
@@ -116,11 +117,11 @@ class LossWithTerms(nn.Module):
         self.active = tuple(weight > 0 for weight in weights)
 
     def forward(self, output: Any, target: Any) -> Tensor:
-        """A scalar.
+        """The loss, a scalar.
 
         Args:
-            output: logits (B, C, *spatial), or a list of them with the finest first.
-            target: nnU-Net's, or a list of them.
+            output: logits (B, C, *spatial), or a list of them with deep supervision, the finest first.
+            target: nnU-Net's target, or a list of targets with deep supervision.
         """
         loss = self.base(output, target)
         if any(added.replaces_base for added in self.terms):
@@ -139,27 +140,27 @@ class LossWithTerms(nn.Module):
 
     @property
     def extras_of_target(self) -> dict[str, ExtraOfTarget]:
-        """What the loader has to compute for all terms together, by name.
+        """The extra targets that the loader computes for all terms, by name.
 
         Raises:
-            ValueError: if two terms mean different things by the same name.
+            ValueError: if two terms use the same name for different functions.
         """
         functions: dict[str, ExtraOfTarget] = {}
         for added in self.terms:
             for name, function in added.extras.items():
                 if functions.setdefault(name, function) is not function:
                     raise ValueError(
-                        f"What loss terms share must be the same function; found two of the name {name!r}, one of "
-                        f"them of {added.name}. Give one another name."
+                        f"Loss terms that share an extra target must use the same function; found two functions "
+                        f"named {name!r}, one of them of {added.name}. Rename one of them."
                     )
         return functions
 
 
 def finest(levels: Any) -> Tensor:
-    """The first of a list of deep supervision, or the tensor itself."""
+    """The first tensor of a list with deep supervision, or the tensor itself without."""
     return levels[0] if isinstance(levels, (list, tuple)) else levels
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """Computes in the tensors' own precision; changes nothing where autocast is off (mps objects to being told)."""
+    """Disables autocast; does nothing if it is already off, because disabling it fails on mps."""
     return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()

@@ -1,12 +1,13 @@
 """Dice plus focal loss, the loss of the Streaming ensemble (arXiv 2502.09269, Eq. 6, and its released code).
 
-L = 1 L_Dice + 10 L_focal. The published formula and the released code differ, hence two forms of Dice.
+L = 1 L_Dice + 10 L_focal. There are two forms of Dice, because the published formula and the released code differ.
 
-The focal term of classes is the released code's. It has no negative term, because the softmax lowers all other
-classes when it raises the right one. Regions have a sigmoid each; with the positive term alone "every voxel belongs
-to every region" would be a minimum, so they get the negative term, too, weighted 1 - alpha (arXiv 1708.02002, Eq. 5).
+The focal loss of classes is that of the released code. It has no negative term, because the softmax lowers all other
+classes when it raises the correct one. Regions have one sigmoid each; with the positive term alone, predicting every
+region everywhere would be a minimum, so they also have the negative term, weighted by 1 - alpha (arXiv 1708.02002,
+Eq. 5).
 
-Everything is computed in fp32 whatever the logits are.
+Everything is computed in fp32, whatever the type of the logits.
 """
 
 from __future__ import annotations
@@ -25,33 +26,33 @@ DiceForm = Literal["proper", "paper"]
 
 SMOOTH = 1e-6
 DICE_FLOOR = 1e-6  # p and g lie in [1e-6, 1 - 1e-6] in the Dice term
-LOG_FLOOR = log(1e-9)  # ln p is not smaller in the focal term
-IGNORE = "ignore"  # what nnU-Net's dataset.json calls the ignore label
+LOG_FLOOR = log(1e-9)  # lower bound of ln p in the focal term
+IGNORE = "ignore"  # name of the ignore label in nnU-Net's dataset.json
 
 
 class DiceFocalLoss(nn.Module):
-    """dice_weight L_Dice + focal_weight L_focal, called as nnU-Net calls a loss.
+    """dice_weight L_Dice + focal_weight L_focal, with the interface of nnU-Net's losses.
 
-    A class that is absent from a sample, and from its prediction, has a Dice term of 0. Predicted all the same, with
-    Σp² well above 1e-6, its term is about 1 with a gradient of about 0: the focal term has to remove it. A batch of
-    which every voxel is ignored has the loss 0 and the gradient 0; one without any voxel is refused.
+    A class that is absent from both a sample and its prediction has a Dice term of 0. If it is absent but predicted,
+    with Σp² well above 1e-6, its term is about 1 with a gradient of about 0, so only the focal term can remove it. If
+    every voxel of a batch is ignored, loss and gradient are 0. A batch without voxels is refused.
 
     Args:
-        regions: the outputs are regions with a sigmoid each, not classes with one softmax.
-        ignore_label: for classes, the label of voxels that do not count; for regions any number says that the
-            target's last channel marks them. None: all voxels count.
-        form: of Dice. "proper": 2Σpg / (Σp² + Σg²), a perfect prediction has the loss 0. "paper": without the 2, as
-            in the released code, a perfect prediction has the loss 0.5 for each class that is there.
-        class_weights: of the Dice term, one an output; None: all 1. "proper" divides by their sum, "paper" by their
-            number, as the code does. The paper's weights for ACDC are 1, 2, 1, 1 (background, right ventricle,
-            myocardium, left ventricle). The focal term has no weights, as in the code.
-        dice_weight: at least 0.
-        focal_weight: at least 0.
-        gamma: the focal exponent; 0 or at least 1, between them the slope at p = 1 is infinite.
-        alpha: the focal factor of a positive voxel, in [0, 1]; of a negative one, in regions, 1 - alpha.
+        regions: whether the outputs are overlapping regions with one sigmoid each, instead of classes with a softmax.
+        ignore_label: for classes, the label of voxels that are ignored; for regions, any number means that the last
+            channel of the target marks them. None means that no voxel is ignored.
+        form: the form of Dice. "proper" is 2Σpg / (Σp² + Σg²), with a loss of 0 for a perfect prediction. "paper"
+            lacks the factor 2, as the released code does; the loss of a perfect prediction is 0.5 per present class.
+        class_weights: weights of the Dice term, one per output; None means 1 for all. "proper" divides by their sum,
+            "paper" by their number, as the released code does. The paper's weights for ACDC are 1, 2, 1, 1
+            (background, right ventricle, myocardium, left ventricle). The focal term is not weighted, as in the code.
+        dice_weight: weight of the Dice term, at least 0.
+        focal_weight: weight of the focal term, at least 0.
+        gamma: focal exponent; 0 or at least 1, because between 0 and 1 the slope at p = 1 is infinite.
+        alpha: focal weight of a positive voxel, in [0, 1]; for regions a negative voxel has 1 - alpha.
 
     Raises:
-        ValueError: if a number is outside its range, or both weights are 0.
+        ValueError: if a number is out of range, or both weights are 0.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class DiceFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         if form not in ("proper", "paper"):
-            raise ValueError(f'The form of Dice must be "proper" or "paper"; found "{form}".')
+            raise ValueError(f'form must be "proper" or "paper"; found "{form}".')
         if class_weights is not None:
             require_weights(class_weights)
         if min(dice_weight, focal_weight) < 0 or dice_weight + focal_weight == 0:
             raise ValueError(
-                f"Both terms' weights must be at least 0 and not both 0; found {dice_weight} and {focal_weight}."
+                f"dice_weight and focal_weight must be at least 0 and not both 0; found {dice_weight} and "
+                f"{focal_weight}. The paper's are 1 and 10."
             )
         if not (gamma == 0 or 1 <= gamma < inf):
             raise ValueError(f"gamma must be 0 or at least 1; found {gamma}. The paper's is 2.")
@@ -89,14 +91,14 @@ class DiceFocalLoss(nn.Module):
         self.alpha = alpha
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """A scalar, fp32.
+        """The loss, an fp32 scalar.
 
         Args:
             logits: (B, C, *spatial).
-            target: nnU-Net's, see `without_ignored`.
+            target: nnU-Net's target, see `without_ignored`.
 
         Raises:
-            ValueError: if the shapes do not fit, the batch is empty, or the class weights are not C.
+            ValueError: if the shapes do not match, the batch is empty, or there are not C class weights.
         """
         known = without_ignored(target, regions=self.regions, ignore_label=self.ignore_label)
         require_fitting(logits, known.truth, regions=self.regions)
@@ -120,22 +122,25 @@ def dice_loss(
     form: DiceForm = "proper",
     class_weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """One minus soft Dice with squares below, of each sample and output, then the mean over samples; a scalar.
+    """One minus soft Dice with squares in the denominator (arXiv 2502.09269, Eq. 6), mean over samples and outputs.
 
     Args:
         logits: (B, C, *spatial).
-        target: from `without_ignored`.
-        regions: as for `DiceFocalLoss`, and so are the others.
-        form: see there.
-        class_weights: see there.
+        target: the result of `without_ignored`.
+        regions: see `DiceFocalLoss`.
+        form: see `DiceFocalLoss`.
+        class_weights: see `DiceFocalLoss`.
+
+    Returns:
+        An fp32 scalar. A class that is absent from both prediction and truth contributes about 0.
 
     Raises:
-        ValueError: if the class weights are not C.
+        ValueError: if there are not C class weights.
     """
     outputs = logits.shape[1]
     if class_weights is not None and len(class_weights) != outputs:
         raise ValueError(
-            f"class_weights must hold one number for each of the {outputs} outputs; found {len(class_weights)}."
+            f"class_weights must have one number for each of the {outputs} outputs; found {len(class_weights)}."
         )
     p = probabilities_of(logits, regions=regions).clamp(DICE_FLOOR, 1 - DICE_FLOOR)
     g = truth_by_output(target, outputs, regions=regions).clamp(DICE_FLOOR, 1 - DICE_FLOOR)
@@ -154,17 +159,20 @@ def dice_loss(
 def focal_loss(
     logits: Tensor, target: Target, *, regions: bool = False, gamma: float = 2.0, alpha: float = 0.2
 ) -> Tensor:
-    """Mean over the counted voxels of the batch and over outputs of -alpha g (1 - p)^gamma ln p; a scalar.
+    """Focal loss (arXiv 1708.02002): -alpha g (1 - p)^gamma ln p, averaged over voxels that count and over outputs.
 
-    For regions plus -(1 - alpha) (1 - g) p^gamma ln(1 - p). Where p < 1e-9 the logarithm is that of 1e-9 and has no
-    gradient. 0 if no voxel counts.
+    Regions also have the negative term -(1 - alpha) (1 - g) p^gamma ln(1 - p). Probabilities in the logarithm are
+    clamped to at least 1e-9, below which there is no gradient.
 
     Args:
         logits: (B, C, *spatial).
-        target: from `without_ignored`.
-        regions: as for `DiceFocalLoss`, and so are the others.
-        gamma: see there.
-        alpha: see there.
+        target: the result of `without_ignored`.
+        regions: see `DiceFocalLoss`.
+        gamma: see `DiceFocalLoss`.
+        alpha: see `DiceFocalLoss`.
+
+    Returns:
+        An fp32 scalar; 0 if every voxel is ignored.
     """
     logits = logits.float()
     if regions:
@@ -174,27 +182,28 @@ def focal_loss(
         terms = alpha * g * outside.exp() ** gamma * inside + (1 - alpha) * (1 - g) * inside.exp() ** gamma * outside
         by_voxel = -terms.mean(dim=1, keepdim=True)  # (B, 1, *spatial)
     else:
-        log_p = F.log_softmax(logits, dim=1).gather(1, target.truth).clamp_min(LOG_FLOOR)  # the only one with g = 1
-        by_voxel = (
-            -alpha * (1 - log_p.exp()) ** gamma * log_p / logits.shape[1]
-        )  # the mean over C is over all outputs
+        log_p = F.log_softmax(logits, dim=1).gather(1, target.truth).clamp_min(LOG_FLOOR)  # of the class with g = 1
+        by_voxel = -alpha * (1 - log_p.exp()) ** gamma * log_p / logits.shape[1]  # the other classes contribute 0
     if target.counted is None:
         return by_voxel.mean()
     return (target.counted * by_voxel).sum() / target.counted.sum().clamp_min(1)
 
 
 def class_weights(labels: Mapping[str, int | Sequence[int]], weights: Mapping[str | int, float]) -> tuple[float, ...]:
-    """Weights of a network's outputs, in their order, from weights of named classes; 1 for all others.
+    """The weights of a network's outputs, in order, from weights given by class name or label.
 
-    With classes the outputs are the labels by number, background first; with regions they are the regions as
-    `dataset.json` lists them, without background. The ignore label is no output.
+    The outputs of classes are the labels by number, with background first; those of regions are the regions in the
+    order of `dataset.json`, without background. The ignore label is not an output.
 
     Args:
-        labels: `labels` of `dataset.json`; a value of several labels makes it a dataset of regions.
-        weights: by name, or by label where an output is a single label; at least 0, not all outputs 0.
+        labels: `labels` of `dataset.json`; if any value has several labels, the dataset has regions.
+        weights: weights by name, or by label for an output with a single label; at least 0, not all 0.
+
+    Returns:
+        One weight per output; 1 for those that `weights` does not mention.
 
     Raises:
-        ValueError: if a name or label is unknown, an output is named twice, or a weight is no such number.
+        ValueError: if a name or label is unknown, an output is given twice, or a weight is negative or not finite.
     """
     values = {name: as_labels(value) for name, value in labels.items() if name != IGNORE}
     if any(len(value) > 1 for value in values.values()):
@@ -207,9 +216,11 @@ def class_weights(labels: Mapping[str, int | Sequence[int]], weights: Mapping[st
         name = by_label.get(key) if isinstance(key, int) else key
         if name not in names:
             known = ", ".join(f"{name} ({', '.join(map(str, values[name]))})" for name in names)
-            raise ValueError(f'Class weights are for outputs of the network; found "{key}". Known are: {known}.')
+            raise ValueError(f'Class weights must name outputs of the network; found "{key}". Known are: {known}.')
         if name in found:
-            raise ValueError(f'Every class has one weight; "{name}" has two, by its name and by its label. Drop one.')
+            raise ValueError(
+                f'Every class must have one weight; "{name}" has two, by name and by label. Remove one of them.'
+            )
         found[name] = float(weight)
     result = tuple(found.get(name, 1.0) for name in names)
     require_weights(result)
@@ -217,7 +228,7 @@ def class_weights(labels: Mapping[str, int | Sequence[int]], weights: Mapping[st
 
 
 def as_labels(value: int | Sequence[int]) -> tuple[int, ...]:
-    """One label or several as a tuple."""
+    """A label or a sequence of labels as a tuple."""
     return (int(value),) if isinstance(value, int) else tuple(int(label) for label in value)
 
 

@@ -34,24 +34,24 @@ class ConstantRamp:
         require_weight(self.weight)
 
     def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
-        """The weight, whatever the epoch is."""
+        """The weight, which does not depend on the epoch."""
         return self.weight
 
 
 @dataclass(frozen=True)
 class LinearRamp:
-    """One weight up to a part of the training, another from a later part on, a straight line between them.
+    """A weight that changes linearly from one value to another during a part of the training.
 
     `LinearRamp(0, 0.5, begin=0.3, end=0.6)` is 0 up to epoch 300 of 1000, 0.25 at epoch 450 and 0.5 from 600 on.
 
     Args:
         first: the weight before the ramp.
-        last: the weight after it.
-        begin: where the ramp begins, a fraction of all epochs.
-        end: where it ends; equal to `begin` it is a step.
+        last: the weight after the ramp.
+        begin: start of the ramp as a fraction of all epochs.
+        end: end of the ramp as a fraction of all epochs; if it equals `begin`, the weight jumps.
 
     Raises:
-        ValueError: if a weight is negative or not finite, or not 0 <= begin <= end <= 1.
+        ValueError: if a weight is negative or not finite, or 0 <= begin <= end <= 1 does not hold.
     """
 
     first: float
@@ -69,7 +69,7 @@ class LinearRamp:
             )
 
     def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
-        """The weight in an epoch."""
+        """The weight of an epoch."""
         begin, end = self.begin * total_epochs, self.end * total_epochs
         if epoch >= end:
             return self.last
@@ -125,6 +125,6 @@ class EqualContribution:
 
 
 def require_weight(weight: float) -> None:
-    """Refuses a weight that a loss term cannot have."""
+    """Refuses a weight that is negative or not finite."""
     if not 0 <= weight < inf:
         raise ValueError(f"The weight of a loss term must be finite and at least 0; found {weight}.")

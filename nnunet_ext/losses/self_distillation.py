@@ -1,7 +1,7 @@
-"""How much one level's segmentation disagrees with another's (arXiv 2306.03271, Eqs. 2 and 4).
+"""Divergences between the segmentations of two levels of a network (arXiv 2306.03271, Eqs. 2 and 4).
 
-All divergences are Kullback-Leibler, teacher first: KL(t || s) = sum_c t_c log(t_c / s_c) >= 0, in nats. They are
-computed in fp32 whatever the logits are.
+All are Kullback-Leibler divergences in nats with the teacher first: KL(t || s) = sum_c t_c log(t_c / s_c) >= 0. They
+are computed in fp32, whatever the type of the logits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nnunet_ext.losses.targets import probabilities_of
 
-# An average over a block can be 0, its logarithm must not be infinite. The smallest number of fp32: below a floor
-# there is no gradient, and a student that is sure and wrong would never learn.
+# The mean of a block can be 0, and its logarithm must be finite. The clamp is the smallest normal fp32 number,
+# because there is no gradient below it: with a higher one a confident and wrong student would never learn.
 SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny  # 1.2e-38
 Grid = tuple[int, ...]  # a spatial shape
 
@@ -24,20 +24,21 @@ Grid = tuple[int, ...]  # a spatial shape
 def distillation_kl(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, regions: bool = False
 ) -> Tensor:
-    """KL(teacher || student) x temperature^2, summed over classes (dim 1), mean over the rest.
+    """KL(teacher || student) x temperature^2, summed over classes (dim 1) and averaged over the rest (Eq. 4).
 
-    The factor keeps the gradient's size independent of the temperature; the authors' code has it, their text does
-    not. The gradient reaches the teacher; give `teacher_logits.detach()` if it must not.
+    The factor temperature^2 keeps the size of the gradient independent of the temperature; the authors' code has it,
+    the paper's text does not. The gradient also flows into the teacher; pass `teacher_logits.detach()` to stop it.
 
     Args:
         student_logits: (B, C, *spatial).
-        teacher_logits: (B, C, *spatial). Where the two grids differ, probabilities of the finer one are averaged
-            over the voxels of the coarser one, which is the exact distribution of a label drawn within such a block.
-        temperature: softens both distributions, softmax(z / temperature).
-        regions: the C outputs are independent regions (sigmoid): the sum of their Bernoulli divergences.
+        teacher_logits: (B, C, *spatial). If the two grids differ, the probabilities of the finer one are averaged
+            over the voxels of the coarser one, which is the exact distribution of a label drawn from such a block.
+        temperature: divides the logits of both before the softmax.
+        regions: whether the C outputs are independent regions (sigmoid); the result is then the sum of their
+            Bernoulli divergences.
 
     Returns:
-        A scalar, at least 0; 0 for equal logits.
+        An fp32 scalar, at least 0; 0 for equal logits.
 
     Raises:
         ValueError: if the temperature is not positive, or one grid does not divide the other.
@@ -52,15 +53,21 @@ def distillation_kl(
 def mean_teacher_kl(
     student_logits: Tensor, teachers_logits: Sequence[Tensor], *, temperature: float = 3.0, regions: bool = False
 ) -> Tensor:
-    """The same with the mean of several teachers' probabilities as the teacher, on the student's grid.
+    """`distillation_kl` with the mean probability of several teachers as the teacher, on the student's grid.
 
     Coarser teachers are repeated over the student's voxels, finer ones averaged.
 
     Args:
         student_logits: (B, C, *spatial).
-        teachers_logits: each (B, C, *spatial) on a grid of its own.
-        temperature: as for `distillation_kl`.
-        regions: as for `distillation_kl`.
+        teachers_logits: (B, C, *spatial) per teacher, each on its own grid.
+        temperature: see `distillation_kl`.
+        regions: see `distillation_kl`.
+
+    Returns:
+        An fp32 scalar, at least 0.
+
+    Raises:
+        ValueError: if the temperature is not positive, or the grids do not differ by integer factors.
     """
     require_positive(temperature)
     grid = tuple(student_logits.shape[2:])
@@ -78,7 +85,7 @@ def kl_divergence(log_teacher: Tensor, log_student: Tensor) -> Tensor:
 
 
 def log_probabilities(logits: Tensor, *, grid: Grid, regions: bool) -> Tensor:
-    """What fp32 logits say on a grid, (B, C, *grid); for regions (B, 2C, *grid): inside, then outside."""
+    """Log-probabilities of fp32 logits on a grid: (B, C, *grid); for regions (B, 2C, *grid), ln p then ln(1 - p)."""
     if tuple(logits.shape[2:]) == grid:
         if regions:
             return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1)
@@ -90,16 +97,16 @@ def log_probabilities(logits: Tensor, *, grid: Grid, regions: bool) -> Tensor:
 
 
 def on_grid(values: Tensor, grid: Grid) -> Tensor:
-    """Values (B, C, *spatial) averaged over blocks along axes where `grid` is coarser, repeated where it is finer.
+    """Values (B, C, *spatial) on another grid: averaged over blocks where it is coarser, repeated where it is finer.
 
     Raises:
-        ValueError: if one does not divide the other.
+        ValueError: if, along an axis, neither size divides the other.
     """
     shape = tuple(values.shape[2:])
     if any(max(size, target) % min(size, target) for size, target in zip(shape, grid, strict=True)):
         raise ValueError(
-            f"Features of two levels must differ by whole factors; found the grids {shape} and {grid}. Give a patch "
-            f"size that the strides of the network divide."
+            f"The grids of two levels must differ by integer factors; found {shape} and {grid}. Use a patch size "
+            f"that is a multiple of the network's strides."
         )
     block = [max(1, size // target) for size, target in zip(shape, grid, strict=True)]
     if prod(block) > 1:
@@ -111,11 +118,11 @@ def on_grid(values: Tensor, grid: Grid) -> Tensor:
 
 
 def coarser_grid(first: Tensor, second: Tensor) -> Grid:
-    """The grid that both can be averaged to."""
+    """The coarser of two grids along each axis, to which both tensors can be averaged."""
     return tuple(min(sizes) for sizes in zip(first.shape[2:], second.shape[2:], strict=True))
 
 
 def require_positive(temperature: float) -> None:
-    """Refuses a temperature that softmax cannot divide by."""
+    """Refuses a temperature that is not positive."""
     if not temperature > 0:
         raise ValueError(f"The temperature must be greater than 0; found {temperature}. The paper's is 3.")

@@ -1,4 +1,7 @@
-"""The whole loss of a self-distilling network: L = L_stock + eta L_sup + alpha KL_enc + beta KL_dec (Eq. 5)."""
+"""The loss of a self-distilling network, L = L_stock + eta L_sup + alpha KL_enc + beta KL_dec.
+
+It is Eq. 5 of arXiv 2306.03271 with nnU-Net's loss in place of the main output's Dice and cross-entropy.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ SegmentationLoss = Callable[[Any, Any], Tensor]
 
 
 class DistillationOutput(NamedTuple):
-    """What a self-distilling network returns in training; lists hold the finest level first.
+    """The output of a self-distilling network in training; lists begin with the finest level.
 
     Attributes:
-        segmentation: what the plain network returns.
-        encoder_logits: of the encoder's levels that take part, each (B, C, *spatial).
-        decoder_logits: of the decoder's, the bottleneck last.
-        encoder_vectors: of the encoder's features that are compared themselves, each (B, 128).
-        decoder_vectors: of the decoder's.
+        segmentation: the output of the plain network.
+        encoder_logits: logits of the encoder levels with heads, each (B, C, *spatial).
+        decoder_logits: logits of the decoder levels with heads, each (B, C, *spatial), the bottleneck last.
+        encoder_vectors: vectors of the encoder features that are compared, each (B, 128).
+        decoder_vectors: vectors of the decoder features that are compared, each (B, 128).
     """
 
     segmentation: Tensor | list[Tensor]
@@ -37,19 +40,21 @@ class DistillationOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class DistillationTerms:
-    """Which terms the loss has.
+    """The terms of the loss and their weights.
 
     Attributes:
-        supervision: eta, the weight of the ground truth at the decoder's heads.
-        encoder: alpha, the weight of the encoder's divergence.
-        decoder: beta, the weight of the decoder's.
-        vectors: the weight of the distance of features (0: none).
-        temperature: softens teacher and students.
-        teacher: "deep" (the paper's): the deepest encoder feature before the bottleneck, the decoder feature at half
-            resolution. "reversed": the shallowest encoder feature, the bottleneck. "mean": the mean of all.
-        detach_teacher: stop the gradient at the teacher. The authors do not.
-        mean_supervision: the mean over heads, on the scale of nnU-Net's own deep supervision; False: the paper's sum.
-        regions: the outputs are regions.
+        supervision: eta, weight of the supervision of the decoder's heads with the ground truth.
+        encoder: alpha, weight of the encoder's divergence.
+        decoder: beta, weight of the decoder's divergence.
+        vectors: weight of the squared distance between features; 0 leaves it out.
+        temperature: distillation temperature of teacher and students.
+        teacher: which levels teach. "deep", as in the paper: the deepest encoder level before the bottleneck, and the
+            decoder level at half resolution. "reversed": the shallowest encoder level, and the bottleneck. "mean":
+            the mean probability of all levels.
+        detach_teacher: whether to stop the gradient at the teacher; the authors do not.
+        mean_supervision: whether to average the supervision over heads, which matches the scale of nnU-Net's deep
+            supervision, instead of summing it as in the paper.
+        regions: whether the outputs are overlapping regions.
     """
 
     supervision: float = 1.0
@@ -64,12 +69,12 @@ class DistillationTerms:
 
 
 class SelfDistillationLoss(nn.Module):
-    """nnU-Net's loss plus the terms of self-distillation; of a plain output, as in validation, nnU-Net's loss alone.
+    """nnU-Net's loss plus the terms of self-distillation; for a plain output, as in validation, nnU-Net's loss alone.
 
     Args:
-        stock: the loss of what the plain network returns.
-        one_output: the same loss of a single tensor of logits and its target.
-        terms: weights of the others.
+        stock: the loss of the plain network's output.
+        one_output: the same loss for a single tensor of logits and its target.
+        terms: the terms of self-distillation and their weights.
     """
 
     def __init__(self, stock: SegmentationLoss, one_output: SegmentationLoss, terms: DistillationTerms) -> None:
@@ -79,11 +84,12 @@ class SelfDistillationLoss(nn.Module):
         self.terms = terms
 
     def forward(self, output: Any, target: Any) -> Tensor:
-        """A scalar.
+        """The loss, a scalar.
 
         Args:
-            output: a `DistillationOutput`, or what the plain network returns.
-            target: nnU-Net's: (B, 1, *spatial) labels or (B, regions, *spatial); with deep supervision a list.
+            output: a `DistillationOutput`, or the output of the plain network.
+            target: nnU-Net's target: labels (B, 1, *spatial) or regions (B, regions, *spatial); a list of them with
+                deep supervision.
         """
         if not isinstance(output, DistillationOutput):
             return self.stock(output, target)
@@ -102,7 +108,7 @@ class SelfDistillationLoss(nn.Module):
         return loss
 
     def supervision(self, decoder_logits: Sequence[Tensor], target: Tensor) -> Tensor:
-        """The ground truth at each head, on the head's own grid (Eq. 3)."""
+        """The supervision of all heads with the ground truth, each on the head's own grid (Eq. 3); a scalar."""
         total = torch.stack(
             [self.one_output(logits, target_on_grid(target, logits)) for logits in decoder_logits]
         ).sum()
@@ -112,8 +118,8 @@ class SelfDistillationLoss(nn.Module):
         """Sum over students of KL(teacher || student) x T^2 (Eq. 4).
 
         Args:
-            logits: of one side, the finest level first.
-            teacher: position of the paper's teacher, the first or the last.
+            logits: logits of the encoder's or the decoder's levels, the finest first.
+            teacher: position of the paper's teacher, 0 or -1.
         """
         options: dict[str, Any] = {"temperature": self.terms.temperature, "regions": self.terms.regions}
         if self.terms.teacher == "mean":
@@ -123,18 +129,18 @@ class SelfDistillationLoss(nn.Module):
         return torch.stack([distillation_kl(student, master, **options) for student in students]).sum()
 
     def distance(self, vectors: Sequence[Tensor], *, teacher: int) -> Tensor:
-        """Sum over students of the mean squared difference of vectors (B, 128), in fp32."""
+        """Sum over students of the mean squared difference between their vector and the teacher's, in fp32."""
         master, students = self.roles(vectors, teacher=teacher)
         return torch.stack([F.mse_loss(student.float(), master.float()) for student in students]).sum()
 
     def roles(self, levels: Sequence[Tensor], *, teacher: int) -> tuple[Tensor, list[Tensor]]:
         """The teacher and its students."""
         if self.terms.teacher == "reversed":
-            teacher = -1 - teacher  # from the first to the last and back
+            teacher = -1 - teacher  # swaps first and last
         students = list(levels)
         master = students.pop(teacher)
         return self.taught_by(master), students
 
     def taught_by(self, teacher: Tensor) -> Tensor:
-        """The teacher as its students see it."""
+        """The teacher, detached if its gradient is to be stopped."""
         return teacher.detach() if self.terms.detach_teacher else teacher

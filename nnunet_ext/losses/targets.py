@@ -1,7 +1,7 @@
-"""nnU-Net's targets in the form that losses compute with: what is true, which voxels count, and on which grid.
+"""nnU-Net's targets in the form that losses use: the truth, the voxels that count, and the grid.
 
-nnU-Net has one target of labels for classes, and one channel for each region. Voxels with the ignore label bear that
-label in the first form, and are marked in a last channel in the second.
+For classes, nnU-Net's target is one channel of labels; for regions it has one channel per region. Ignored voxels have
+the ignore label in the first case, and are marked by an additional last channel in the second.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class Target(NamedTuple):
-    """A target without its ignored voxels.
+    """A target and the voxels that count.
 
     Attributes:
-        truth: (B, 1, *spatial) labels, int64, or (B, regions, *spatial), fp32 zeros and ones.
-        counted: (B, 1, *spatial), fp32, 0 where a voxel is ignored; None if all count.
+        truth: int64 labels (B, 1, *spatial), or regions (B, regions, *spatial) as fp32 zeros and ones.
+        counted: (B, 1, *spatial) fp32, 0 where a voxel is ignored and 1 elsewhere; None if all voxels count.
     """
 
     truth: Tensor
@@ -27,14 +27,14 @@ class Target(NamedTuple):
 
 
 def without_ignored(target: Tensor, *, regions: bool = False, ignore_label: int | None = None) -> Target:
-    """Splits nnU-Net's target into truth and the voxels that count.
+    """Splits nnU-Net's target into the truth and the voxels that count.
 
     Args:
-        target: (B, 1, *spatial) labels of any number type; for regions (B, regions, *spatial) zeros and ones, with an
-            ignore label (B, regions + 1, *spatial).
-        regions: the target holds one channel per region.
-        ignore_label: the label of ignored voxels, which become background; for regions anything but None says that
-            the last channel marks them.
+        target: labels (B, 1, *spatial) of any number type; for regions zeros and ones (B, regions, *spatial), or
+            (B, regions + 1, *spatial) with an ignore label.
+        regions: whether the target has one channel per region.
+        ignore_label: the label of ignored voxels, which become background; for regions, any number means that the
+            last channel marks them.
     """
     if regions:
         if ignore_label is None:
@@ -48,23 +48,23 @@ def without_ignored(target: Tensor, *, regions: bool = False, ignore_label: int 
 
 
 def truth_by_output(target: Target, outputs: int, *, regions: bool = False) -> Tensor:
-    """What a perfect network would say at each of its outputs: (B, outputs, *spatial), fp32 zeros and ones."""
+    """The truth of each output of the network, (B, outputs, *spatial) as fp32 zeros and ones."""
     return target.truth if regions else one_hot(target.truth, outputs)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Labels (B, 1, *spatial), int64, as zeros and ones (B, classes, *spatial), fp32."""
+    """One-hot encoding of int64 labels (B, 1, *spatial): (B, classes, *spatial) as fp32 zeros and ones."""
     shape = (labels.shape[0], classes, *labels.shape[2:])
     return torch.zeros(shape, device=labels.device).scatter_(1, labels, 1.0)
 
 
 def probabilities_of(logits: Tensor, *, regions: bool = False) -> Tensor:
-    """What nnU-Net makes of logits (B, C, *spatial), in fp32 whatever they are: softmax, for regions sigmoid."""
+    """Probabilities of logits (B, C, *spatial), always in fp32: softmax, or sigmoid for regions."""
     return torch.sigmoid(logits.float()) if regions else torch.softmax(logits.float(), dim=1)
 
 
 def target_on_grid(target: Tensor, logits: Tensor) -> Tensor:
-    """A target (B, channels, *spatial) at the nearest voxels of the logits' grid, in its own type."""
+    """A target (B, channels, *spatial) resampled to the logits' grid by nearest neighbour, in its own type."""
     grid = logits.shape[2:]
     if target.shape[2:] == grid:
         return target
@@ -72,15 +72,15 @@ def target_on_grid(target: Tensor, logits: Tensor) -> Tensor:
 
 
 def require_fitting(logits: Tensor, truth: Tensor, *, regions: bool) -> None:
-    """Raises ValueError unless logits (B, C, *spatial) hold voxels and the truth fits; it has no ignore channel."""
+    """Raises ValueError unless logits (B, C, *spatial) have voxels and the truth, without ignore channel, fits."""
     if not logits.numel():
-        raise ValueError(f"A batch must hold at least one voxel; found logits of the shape {tuple(logits.shape)}.")
+        raise ValueError(f"A batch must have at least one voxel; found logits of shape {tuple(logits.shape)}.")
     channels = logits.shape[1] if regions else 1
     expected = (logits.shape[0], channels, *logits.shape[2:])
     if tuple(truth.shape) != expected:
         raise ValueError(
-            f"Logits of the shape {tuple(logits.shape)} need a target of the shape {expected} (an ignore channel not "
-            f"counted); found {tuple(truth.shape)}."
+            f"Logits of shape {tuple(logits.shape)} need a target of shape {expected}, not counting an ignore "
+            f"channel; found {tuple(truth.shape)}."
         )
 
 

@@ -1,1 +1,1 @@
-"""A model folder made ready: members, plans, network, weights, plain copies."""
+"""Model folders loaded for prediction: members, plans, network, weights, plain copies."""

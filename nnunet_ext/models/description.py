@@ -1,4 +1,4 @@
-"""What a model folder says about itself: `plans.json` and `dataset.json`. Torch is not imported."""
+"""Reads the plans and the dataset description of a model folder. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def model_description(folder: Path, *, advice: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """The plans and the description of the dataset of a model folder.
+    """The contents of `plans.json` and `dataset.json` of a model folder, in this order.
 
     Args:
-        folder: `TRAINER__PLANS__CONFIGURATION`.
-        advice: what else to do if it is none, for the message.
+        folder: a `TRAINER__PLANS__CONFIGURATION` folder.
+        advice: a sentence for the end of the error message: what else to do if it is not a model folder.
 
     Raises:
-        FileNotFoundError: if one of the files does not exist.
+        FileNotFoundError: if one of the two files does not exist.
     """
     files = folder / "plans.json", folder / "dataset.json"
     for file in files:

@@ -1,4 +1,4 @@
-"""The members of an ensemble: which checkpoints of which folds, checked to belong together."""
+"""Finds the members of an ensemble, the checkpoints of its folds, and checks that they belong together."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from nnunet_ext.samples import (
 FIXED_RULES = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
 SAMPLE_RULES = {"samples": select_all_modes, "last-cycle": select_last_cycle}
 DROPOUT_RULE = "mc-dropout"
-DEFAULT_DROPOUT_DRAWS = 10  # of arXiv 2212.06278
-POSTERIOR_FILE = "checkpoint_posterior.pth"  # an ensemble in itself: no member unless named without wildcards
+DEFAULT_DROPOUT_DRAWS = 10  # as in arXiv 2212.06278
+POSTERIOR_FILE = "checkpoint_posterior.pth"  # a whole ensemble in one file: a member only if named without wildcards
 
 logger = logging.getLogger(__name__)
 
 
 class MemberError(ValueError):
-    """Members that do not exist or do not belong together; the message names them."""
+    """Members are missing or do not belong together; the message names them."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class MemberRule:
 
     Attributes:
         name: "final", "best", "samples", "last-cycle", "mc-dropout", or a file name with or without wildcards.
-        count: how many at most; None takes all.
-        stride: every how many-th, counted back from the end.
+        count: the largest number of members per fold; None takes all.
+        stride: take every `stride`-th checkpoint, counted back from the last.
     """
 
     name: str
@@ -61,7 +61,7 @@ class MemberRule:
         """Reads "samples", "samples:30", "last-cycle:30:2", "mc-dropout:10" or "checkpoint_*.pth:5".
 
         Raises:
-            MemberError: if the text has another form.
+            MemberError: if the text is none of these forms.
         """
         match = re.fullmatch(r"([^:]+)(?::([1-9]\d*))?(?::([1-9]\d*))?", text)
         words = (*FIXED_RULES, *SAMPLE_RULES, DROPOUT_RULE)
@@ -74,7 +74,7 @@ class MemberRule:
         return cls(match[1], int(match[2]) if match[2] else None, int(match[3] or 1))
 
     def files_in(self, fold_folder: Path) -> list[Path]:
-        """The member files of a fold, in order of training; empty where it has none."""
+        """The checkpoint files of a fold that are members, in order of training; empty if there are none."""
         if self.name in SAMPLE_RULES:
             samples = SAMPLE_RULES[self.name](read_manifest(fold_folder), self.count, stride=self.stride)
             return [fold_folder / sample.file for sample in samples]
@@ -86,12 +86,12 @@ class MemberRule:
 
     @property
     def dropout_draws(self) -> int:
-        """How many draws of each file are members; 0 if the files themselves are."""
+        """Number of dropout draws per file that are members; 0 if the files themselves are the members."""
         return (self.count or DEFAULT_DROPOUT_DRAWS) if self.name == DROPOUT_RULE else 0
 
     @property
     def wanted(self) -> str:
-        """What the rule looks for, for messages."""
+        """The file or pattern that the rule looks for."""
         if self.name in SAMPLE_RULES:
             return MANIFEST
         return FIXED_RULES["final"] if self.dropout_draws else FIXED_RULES.get(self.name, self.name)
@@ -102,15 +102,15 @@ class Member:
     """One checkpoint of one fold.
 
     Attributes:
-        name: "fold_0/checkpoint_final".
-        path: of the file.
-        sha256: of the file.
-        trainer_name: the class that built the network.
+        name: unique name within the model folder, for example "fold_0/checkpoint_final".
+        path: path of the checkpoint.
+        sha256: SHA-256 of the file.
+        trainer_name: name of the trainer class that built the network.
         configuration: name of the configuration in the plans.
-        mirror_axes: spatial axes that training mirrored, or None.
-        trust: the file may hold any Python object.
-        dropout_seed: of a draw with dropout on; None is the network as it is.
-        facts: what it was trained with, see `training_facts`.
+        mirror_axes: spatial axes that were mirrored in training, or None.
+        trust: whether the file may hold any Python object.
+        dropout_seed: seed of a dropout draw; None runs the network without dropout.
+        facts: what the checkpoint was trained with, see `training_facts`.
     """
 
     name: str
@@ -124,12 +124,12 @@ class Member:
     facts: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights in fp32, mapped from the file rather than read: they take no memory of their own."""
+        """The weights in fp32; memory-mapped, so that weights stored in fp32 take no memory of their own."""
         checkpoint = load_checkpoint(self.path, trust=self.trust, mmap=True)
         return cast_weights(checkpoint["network_weights"], torch.float32)
 
     def record(self) -> dict[str, str]:
-        """What `predict_args.json` records of it."""
+        """What `predict_args.json` records about the member."""
         return {
             "name": self.name,
             "file": str(self.path),
@@ -142,18 +142,18 @@ class Member:
 def find_members(
     model_folder: Path, folds: Sequence[int | str] | str | None, rule: MemberRule, *, trust: bool = False
 ) -> list[Member]:
-    """The members that a model folder holds, by fold and then in order of training.
+    """The members of a model folder, ordered by fold and then by training.
 
     Args:
-        model_folder: `TRAINER__PLANS__CONFIGURATION` with its `fold_X` folders.
-        folds: None takes every fold that has members (`fold_all` only if it is the only one).
-        rule: which checkpoints of a fold.
+        model_folder: a `TRAINER__PLANS__CONFIGURATION` folder with its `fold_X` folders.
+        folds: the folds to use; None uses every fold that has members (`fold_all` only if it is the only one).
+        rule: which checkpoints of each fold are members.
         trust: allow checkpoints that hold more than data.
 
     Raises:
-        MemberError: if a fold or all folds have no members, or the members do not belong together.
-        CheckpointError: if a file is damaged, is no nnU-Net checkpoint, its weights are not finite, or a sample is
-            not the file that the training wrote.
+        MemberError: if a chosen fold has no members, no fold has any, or the members do not belong together.
+        CheckpointError: if a file is damaged or is not an nnU-Net checkpoint, its weights are not finite, or a sample
+            is not the file that the training wrote.
     """
     if folds is None:
         fold_folders = folders_with_members(model_folder, rule)
@@ -172,8 +172,8 @@ def find_members(
         files += found
     if any(path.name == POSTERIOR_FILE for path in files):
         logger.warning(
-            "%s is an ensemble as one network, for stock nnUNetv2_predict; here it counts as one member, and how its "
-            "samples disagree is not seen. For each sample as a member: --members samples.",
+            "%s is a whole ensemble in one network, made for stock nnUNetv2_predict; here it counts as one member, "
+            "so the disagreement of its samples is lost. Use --members samples to make each sample a member.",
             POSTERIOR_FILE,
         )
     members = [read_member(path, trust=trust) for path in files]
@@ -184,16 +184,16 @@ def find_members(
 
 
 def dropout_members(member: Member, draws: int) -> list[Member]:
-    """A member drawn several times, each draw with a seed of its own."""
+    """One member per dropout draw of a checkpoint, each with its own seed; empty without draws."""
     name = member.name.rpartition("/")[0] + f"/{DROPOUT_RULE}"
     return [replace(member, name=f"{name}_{seed:02d}", dropout_seed=seed) for seed in range(draws)]
 
 
 def folders_with_members(model_folder: Path, rule: MemberRule) -> list[Path]:
-    """The `fold_X` folders that have members; `fold_all` only if there is no other.
+    """The `fold_X` folders that have members; `fold_all` only if it is the only one.
 
     Raises:
-        MemberError: if there is none.
+        MemberError: if no fold has members.
     """
     folders = [path for path in model_folder.glob("fold_*") if path.is_dir() and rule.files_in(path)]
     folders.sort(key=lambda path: (len(path.name), path.name))  # fold_10 after fold_2
@@ -208,12 +208,13 @@ def folders_with_members(model_folder: Path, rule: MemberRule) -> list[Path]:
 
 
 def read_member(path: Path, *, trust: bool = False) -> Member:
-    """Opens a checkpoint once, checks it, and keeps what identifies it.
+    """Reads a checkpoint once, checks it, and returns what identifies it, without its weights.
 
     Raises:
-        CheckpointError: if it is damaged, is no nnU-Net checkpoint, or has weights that are NaN or infinite.
+        CheckpointError: if it is damaged, is not an nnU-Net checkpoint, was trained without labels, or has weights
+            that are NaN or infinite.
     """
-    checkpoint = load_checkpoint(path, trust=trust)  # read whole, not mapped: only then is its checksum compared
+    checkpoint = load_checkpoint(path, trust=trust)  # not memory-mapped: only a full read verifies the checksums
     missing = [key for key in ("network_weights", "init_args", "trainer_name") if key not in checkpoint]
     if missing:
         raise CheckpointError(
@@ -237,16 +238,16 @@ def read_member(path: Path, *, trust: bool = False) -> Member:
 
 
 def require_form(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Refuses a checkpoint whose parts are not what nnU-Net stores: a file made by something else, or by hand."""
+    """Refuses a checkpoint whose entries do not have the types that nnU-Net stores: it was not written by nnU-Net."""
     weights, init_args = checkpoint["network_weights"], checkpoint["init_args"]
     axes = checkpoint.get("inference_allowed_mirroring_axes")
     expected = {
-        "network_weights must be tensors by name": isinstance(weights, Mapping)
+        "network_weights must map names to tensors": isinstance(weights, Mapping)
         and all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()),
         "init_args must name the configuration": isinstance(init_args, Mapping)
         and isinstance(init_args.get("configuration"), str),
         "trainer_name must be a name": isinstance(checkpoint["trainer_name"], str),
-        "inference_allowed_mirroring_axes must be numbers or None": axes is None
+        "inference_allowed_mirroring_axes must be a list of axes or None": axes is None
         or (isinstance(axes, (list, tuple)) and all(isinstance(axis, Integral) for axis in axes)),
     }
     for rule, holds in expected.items():
@@ -257,17 +258,17 @@ def require_form(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def require_segmentation(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Refuses a checkpoint of a training without labels, which says of itself that it cannot segment."""
+    """Refuses a checkpoint of a training without labels, which is marked as unable to segment."""
     added = checkpoint.get(EXTRA_STATE_KEY)
     if isinstance(added, Mapping) and added.get(CANNOT_SEGMENT_KEY):
         raise CheckpointError(
             f"Members must be networks that segment; {path} was written by {checkpoint['trainer_name']}, a training "
-            f"without labels. Start a training from it with -pretrained_weights, and predict with that."
+            f"without labels. Train on labels starting from it with -pretrained_weights, and predict with the result."
         )
 
 
 def require_recorded_files(samples: Iterable[Member]) -> None:
-    """Refuses samples whose bytes are not those that samples.json records."""
+    """Refuses samples whose SHA-256 is not the one recorded in samples.json."""
     recorded = {}
     for member in samples:
         folder = member.path.parent
@@ -284,14 +285,14 @@ def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
     if broken:
         raise CheckpointError(
             f"All weights must be finite; {path} has NaN or infinite values in {len(broken)} tensors, the first of "
-            f"them {broken[0]}. Train again or leave this member out."
+            f"them {broken[0]}. Train again, or leave this member out with -f or --members."
         )
 
 
 def require_same_model(members: Iterable[Member]) -> None:
-    """Refuses members of different trainers, configurations, mirror axes or plans; warns of the same file twice.
+    """Refuses members of different trainers, configurations, mirror axes or plans; warns if two files are identical.
 
-    Stock nnU-Net takes these from the first fold and says nothing.
+    Stock nnU-Net takes these settings from the first fold without checking the others.
     """
     members = list(members)
     first = members[0]
@@ -313,13 +314,14 @@ def require_same_model(members: Iterable[Member]) -> None:
         if unlike:
             raise MemberError(
                 f"All members of a model folder must be trained with the same plans and labels; {first.path} and "
-                f"{member.path} differ in {', '.join(unlike)}. Choose folds of one planning with -f, or train the "
-                f"others again."
+                f"{member.path} differ in {', '.join(unlike)}. Choose folds with -f that were trained with the same "
+                f"plans, or retrain the others."
             )
     seen: dict[str, Member] = {}
     for member in members:
         if member.sha256 in seen:
             logger.warning(
-                "%s and %s are the same file; the ensemble counts it twice.", seen[member.sha256].path, member.path
+                "%s and %s are identical and count twice in the ensemble. Leave one out with -f or --members.",
+                *(seen[member.sha256].path, member.path),
             )
         seen[member.sha256] = member

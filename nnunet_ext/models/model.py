@@ -1,4 +1,4 @@
-"""A model folder made ready to predict: its plans, its network and its members."""
+"""A model folder loaded for prediction: its plans, its network and its members."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ from nnunet_ext.models.members import Member, MemberError, MemberRule, find_memb
 from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
 from nnunet_ext.models.weight_store import WeightStore, default_budget_bytes, point_at
 from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.trainers.part import PREFIX
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-PREFIX = "nnUNetTrainer"
-
 
 @dataclass(frozen=True)
 class Model:
-    """One model folder: everything that its members share.
+    """One model folder: its members and everything they share.
 
     Attributes:
-        folder: `TRAINER__PLANS__CONFIGURATION`.
+        folder: the `TRAINER__PLANS__CONFIGURATION` folder.
         plans: nnU-Net's plans.
-        configuration: of the members.
-        dataset_json: as in the folder.
-        labels: classes or regions.
-        network: the architecture, in evaluation mode; `load` gives it a member's weights.
-        members: at least one.
-        weights: theirs.
+        configuration: the configuration of the members.
+        dataset_json: contents of the folder's `dataset.json`.
+        labels: nnU-Net's label manager, for classes or regions.
+        network: the network in evaluation mode; `load` gives it the weights of a member.
+        members: the members, at least one.
+        weights: the store of the members' weights.
     """
 
     folder: Path
@@ -63,31 +62,34 @@ class Model:
 
     @property
     def mirror_axes(self) -> tuple[int, ...] | None:
-        """Spatial axes that training mirrored."""
+        """Spatial axes that were mirrored in training, or None."""
         return self.members[0].mirror_axes
 
     @property
     def volumes(self) -> OverVolumes:
-        """How the network runs over a volume."""
+        """How the network runs over a volume, see `OverVolumes`."""
         return over_volumes(self.network)
 
     def load(self, member: Member) -> None:
-        """Gives the network a member's weights.
+        """Gives the network the weights of a member.
 
         Raises:
-            MemberError: if they do not fit the network.
+            MemberError: if the weights do not fit the network.
         """
         try:
             point_at(self.network, self.weights.of(member))
         except RuntimeError as error:
-            raise MemberError(f"{member.path} does not fit the network of {self.folder}: {error}") from error
+            raise MemberError(
+                f"{member.path} does not fit the network of {self.folder}: {error}. Check that plans.json is the one "
+                f"of its training, or leave this member out with -f or --members."
+            ) from error
 
     def preprocess(self, case: Case) -> tuple[torch.Tensor, dict]:
         """Reads and preprocesses a case as nnU-Net does.
 
         Returns:
-            The image (channels, *spatial) at the configuration's spacing, with a cascade's previous segmentation
-            as one-hot channels, and nnU-Net's properties.
+            The image (channels, *spatial) at the configuration's spacing, and nnU-Net's properties. For a cascade the
+            previous stage's segmentation is appended to the image as one-hot channels.
         """
         preprocessor = self.configuration.preprocessor_class(verbose=False)
         previous = str(case.previous_stage) if self.is_cascaded and case.previous_stage else None
@@ -102,7 +104,7 @@ class Model:
 
     @property
     def is_cascaded(self) -> bool:
-        """Whether the configuration needs the previous stage's segmentation."""
+        """Whether the configuration needs the segmentation of a previous stage."""
         return self.configuration.previous_stage_name is not None
 
 
@@ -115,19 +117,19 @@ def load_model(
     trust: bool = False,
     weights_dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """Opens a model folder that stock nnU-Net or one of our trainers wrote.
+    """Loads a model folder that stock nnU-Net or a trainer of this package wrote.
 
     Args:
-        folder: `TRAINER__PLANS__CONFIGURATION`.
+        folder: a `TRAINER__PLANS__CONFIGURATION` folder.
         folds: see `find_members`.
-        rule: which checkpoints of a fold are members.
+        rule: which checkpoints of each fold are members.
         device: where the network will run.
         trust: allow checkpoints that hold more than data.
-        weights_dtype: that it will run with.
+        weights_dtype: number type of the weights that the network will run with.
 
     Raises:
-        FileNotFoundError: if it is not a model folder.
-        MemberError, CheckpointError: see `find_members`; also if a member does not fit the plans' network.
+        FileNotFoundError: if the folder is not a model folder.
+        MemberError, CheckpointError: see `find_members`; also if a member does not fit the network of the plans.
     """
     stored_plans, dataset_json = model_description(folder)
     plans = PlansManager(stored_plans)
@@ -151,7 +153,7 @@ def load_model(
 
 
 def require_dropout(model: Model) -> None:
-    """Refuses to draw from a network that drops nothing: all draws would be the same."""
+    """Refuses dropout draws of a network without dropout layers, because all of them would be the same."""
     if not drawn_layers(model.network):
         raise MemberError(
             f"--members mc-dropout needs a network with dropout layers; that of {model.folder} has none. Train one "
@@ -166,10 +168,10 @@ def build_network(
     dataset_json: dict,
     labels: LabelManager,
 ) -> nn.Module:
-    """The network that a trainer of this name builds, without deep supervision.
+    """The network that the trainer of this name builds, without deep supervision.
 
-    Trainers of the signature before nnU-Net 2.8 are served as stock nnU-Net serves them. nnU-Net's own trainer, which
-    builds what the plans say, is not imported for it: that would take 2 seconds.
+    Trainers with the signature of before nnU-Net 2.8 are called with their old arguments, as stock nnU-Net does. For
+    `nnUNetTrainer` itself the plans decide alone, so it is not imported: that would take 2 seconds.
     """
     channels = determine_num_input_channels(plans, configuration, dataset_json)
     outputs = labels.num_segmentation_heads
@@ -197,18 +199,18 @@ def build_network(
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:
-    """Our class or stock's for a trainer's name; with `nnUNet_extTrainer` unset, too. Else nnU-Net searches."""
+    """The trainer class of this name: one of this package (even if `nnUNet_extTrainer` is unset), else nnU-Net's."""
     from nnunet_ext.trainers.names import UnknownPartError, trainer_class  # imports nnU-Net's trainer: 2 seconds
 
     if name.startswith(PREFIX):
         with suppress(UnknownPartError):
             return trainer_class(name)
-    with redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
+    with redirect_stdout(io.StringIO()):  # nnU-Net prints the folders that it searches
         return recursive_find_trainer_class_by_name(name)
 
 
 def require_same_labels(models: Sequence[Model]) -> None:
-    """Refuses models that segment different labels, or read images in different ways."""
+    """Refuses models that segment different labels or read their input differently."""
     if not models:
         raise MemberError("An ensemble needs at least one model folder; found none. Give one with -m.")
     first = models[0]
@@ -228,22 +230,22 @@ def require_same_labels(models: Sequence[Model]) -> None:
 
 
 def region_order(model: Model) -> tuple[object, object]:
-    """What the outputs of a region-based model stand for, and in which order they are painted."""
+    """The regions of a region-based model, and the order in which they are painted."""
     return model.labels.all_regions, model.dataset_json.get("regions_class_order")
 
 
 def channel_names(model: Model) -> list[str]:
-    """The input channels in their order."""
+    """The names of the input channels in order."""
     names = model.dataset_json.get("channel_names", model.dataset_json.get("modality", {}))
     return [names[key] for key in sorted(names, key=int)]
 
 
 def require_model_weights(weights: Sequence[float] | None, models: Sequence[Model]) -> None:
-    """Refuses weights that are not one positive number a model folder."""
+    """Refuses weights that are not one positive number per model folder."""
     if weights is not None and (len(weights) != len(models) or not all(np.isfinite(weights)) or min(weights) <= 0):
         raise MemberError(
-            f"--weights must give one positive number for each model folder; found {list(weights)} for "
-            f"{len(models)} folders."
+            f"--weights must be one positive number per model folder; found {list(weights)} for {len(models)} "
+            f"folders. Write as many numbers as -m folders."
         )
 
 
@@ -253,6 +255,6 @@ def require_previous_stage(folder: str | Path | None, models: Sequence[Model]) -
     if cascaded is not None and folder is None:
         raise ValueError(
             f"{cascaded.folder} is the second stage of a cascade and needs the segmentations of "
-            f"{cascaded.configuration.previous_stage_name}. Predict those first and give their folder with "
-            f"-prev_stage_predictions."
+            f"{cascaded.configuration.previous_stage_name}. Predict with that configuration first, and pass its "
+            f"output folder with -prev_stage_predictions."
         )

@@ -1,4 +1,4 @@
-"""The folders of the models that a command works on. Torch is not imported."""
+"""Resolves the model folders that a command works on. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SHOWN_MODELS = 5
 
 
 def chosen_model_folders(choice: ModelChoice) -> list[Path]:
-    """`TRAINER__PLANS__CONFIGURATION` folders: those that were named, or the one in `nnUNet_results`.
+    """The chosen `TRAINER__PLANS__CONFIGURATION` folders: those given as paths, or one in `nnUNet_results`.
 
     Raises:
-        FileNotFoundError: if the dataset has trained models, but not this one; names the closest.
+        FileNotFoundError: if the dataset has trained models, but not this one; the message lists the most similar.
     """
     if choice.folders:
         return list(choice.folders)
@@ -25,7 +25,7 @@ def chosen_model_folders(choice: ModelChoice) -> list[Path]:
     if not folder.is_dir() and trained:
         known = "; ".join(model.flags for model in trained[:SHOWN_MODELS])
         raise FileNotFoundError(
-            f"-tr, -p and -c must name a trained model of {folder.parent.name}; there is no {folder.name}. Write "
-            f"one of these, the closest first: {known}."
+            f"-tr, -p and -c must name a trained model of {folder.parent.name}; there is no {folder.name}. Use one "
+            f"of these, the most similar first: {known}."
         )
     return [folder]

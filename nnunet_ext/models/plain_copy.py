@@ -1,4 +1,4 @@
-"""A copy of a trained model that stock nnU-Net predicts with, on machines without this package."""
+"""Copies a trained model so that stock nnU-Net can predict with it, on machines without this package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_ext.files.checkpoints import load_checkpoint, save_checkpoint
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, build_network, find_trainer, load_model
 from nnunet_ext.options import PlainCopyOptions
-from nnunet_ext.trainers.names import PREFIX, stock_class
+from nnunet_ext.trainers.stock_variants import stock_variant
 
 PREDICTION_KEYS = ("network_weights", "init_args", "inference_allowed_mirroring_axes")
 DESCRIPTIONS = ("dataset.json", "plans.json", "dataset_fingerprint.json")
@@ -20,24 +20,24 @@ CPU = torch.device("cpu")
 
 
 class PlainCopyError(ValueError):
-    """A model that has no plain form, or a place that is taken; the message says which."""
+    """A model has no plain form, or the target folder exists; the message says which."""
 
 
 def copy_plain_model(model_folder: Path, options: PlainCopyOptions) -> Path:
     """Copies checkpoints under the name of the stock trainer that builds the same network.
 
-    The copies hold what prediction needs: weights, plans and mirror axes; training cannot continue from them. Each
-    is loaded strictly into stock's network before it is written.
+    The copies hold what prediction needs: weights, plans and mirror axes; training cannot continue from them. All
+    weights are loaded strictly into the stock trainer's network before anything is written.
 
     Args:
-        model_folder: `TRAINER__PLANS__CONFIGURATION`.
-        options: which checkpoints, and where the copy goes.
+        model_folder: a `TRAINER__PLANS__CONFIGURATION` folder.
+        options: which checkpoints to copy, and where to.
 
     Returns:
         The folder of the copy, `results/DATASET/STOCK_TRAINER__PLANS__CONFIGURATION`.
 
     Raises:
-        PlainCopyError: if stock nnU-Net has no network that takes the weights, or the copy's folder exists.
+        PlainCopyError: if the network of the stock trainer does not take the weights, or the target folder exists.
         MemberError, CheckpointError, FileNotFoundError: see `load_model`.
     """
     model = load_model(
@@ -48,7 +48,7 @@ def copy_plain_model(model_folder: Path, options: PlainCopyOptions) -> Path:
     plans, configuration = model.plans.plans, model.members[0].configuration
     target = options.results / plans["dataset_name"] / f"{trainer}__{plans['plans_name']}__{configuration}"
     if target.exists():
-        raise PlainCopyError(f"The copy goes to a new folder; {target} exists. Choose another -o, or remove it.")
+        raise PlainCopyError(f"A copy is written to a new folder; {target} exists. Choose another -o, or delete it.")
     for member in model.members:
         content = load_checkpoint(member.path, trust=options.trust_checkpoints)
         weights = plain_weights(content["network_weights"], options.classifier)
@@ -64,20 +64,20 @@ def copy_plain_model(model_folder: Path, options: PlainCopyOptions) -> Path:
 
 
 def plain_trainer_name(trainer_name: str) -> str:
-    """The stock trainer that builds the network of a trainer: `nnUNetTrainerDSD_BN_Cyclical` gives `nnUNetTrainerBN`.
+    """The stock trainer that builds the same network: `nnUNetTrainerBN` for `nnUNetTrainerDSD_BN_Cyclical`.
 
-    One that nnU-Net calls otherwise (`nnUNet_Primus_M_Trainer`) keeps its name.
+    A stock trainer, whatever its name (`nnUNet_Primus_M_Trainer`), is returned as it is.
     """
     trainer = find_trainer(trainer_name)
     if trainer.__module__.startswith("nnunetv2."):
         return trainer_name
     words = getattr(trainer, "network_parts", ())
-    stock = [stock_class(f"{PREFIX}{word}") or stock_class(f"{PREFIX}_{word}") for word in words]
+    stock = [stock_variant(word) for word in words]
     return next((variant.__name__ for variant in stock if variant is not None), nnUNetTrainer.__name__)
 
 
 def plain_weights(weights: dict[str, torch.Tensor], classifier: int | None) -> dict[str, torch.Tensor]:
-    """The weights of one classifier of a mixture under a network's own names; all weights if none is chosen."""
+    """The weights of one classifier of a mixture, named as in a plain network; all weights if it is None."""
     if classifier is None:
         return weights
     prefix = f"classifiers.{classifier}."
@@ -85,14 +85,14 @@ def plain_weights(weights: dict[str, torch.Tensor], classifier: int | None) -> d
 
 
 def require_plain(model: Model, trainer: str, classifier: int | None) -> None:
-    """Refuses a model whose weights do not fit the network that a stock trainer builds."""
+    """Refuses a model whose weights do not fit the network that the stock trainer builds."""
     network = build_network(trainer, model.plans, model.configuration, model.dataset_json, model.labels)
     for member in model.members:
         try:
             network.load_state_dict(plain_weights(member.weights(), classifier), assign=True)
         except RuntimeError as error:
             raise PlainCopyError(
-                f"A plain copy holds the network that {trainer} builds; the weights of {member.path} "
-                f"({member.trainer_name}) are of another one. Predict with this package instead; of a Streaming "
-                f"model, copy one of its U-Nets with --classifier."
+                f"A plain copy needs weights that fit the network of {trainer}; those of {member.path} "
+                f"({member.trainer_name}) belong to another network. Predict with nnunet_ext instead, or, for a "
+                f"Streaming model, copy one of its U-Nets with --classifier."
             ) from error

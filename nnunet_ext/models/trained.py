@@ -1,4 +1,4 @@
-"""Which models of a dataset are trained, as their folders show. Torch is not imported."""
+"""Lists the trained models of a dataset from their folders. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One model folder.
+    """One model folder of `nnUNet_results`.
 
     Attributes:
-        folder: `TRAINER__PLANS__CONFIGURATION`.
-        folds: names of the folds with a final checkpoint, "0", "1", "all".
-        unfinished: names of those that have other checkpoints only.
-        samples: how many posterior samples all folds have together.
-        is_calibrated: whether `nnunet_ext calibrate` has written its file.
+        folder: the `TRAINER__PLANS__CONFIGURATION` folder.
+        folds: the folds with a final checkpoint: "0", "1", "all".
+        unfinished: the folds that have checkpoints, but no final one.
+        samples: total number of posterior samples of all folds.
+        is_calibrated: whether `nnunet_ext calibrate` has stored a calibration.
     """
 
     folder: Path
@@ -32,13 +32,13 @@ class TrainedModel:
 
     @property
     def flags(self) -> str:
-        """The flags that name it, behind `-d DATASET`."""
+        """The flags that select the model, after `-d DATASET`."""
         trainer, plans, configuration = self.folder.name.split(SEPARATOR)
         return f"-tr {trainer} -p {plans} -c {configuration}"
 
 
 def trained_models(dataset_folder: Path) -> list[TrainedModel]:
-    """The models of a dataset's folder in `nnUNet_results`, by name; none if there is no such folder."""
+    """The models in a dataset's folder of `nnUNet_results`, sorted by name; empty if the folder does not exist."""
     found = []
     for folder in sorted(dataset_folder.glob(f"*{SEPARATOR}*{SEPARATOR}*")):
         if len(folder.name.split(SEPARATOR)) != 3:
@@ -58,10 +58,10 @@ def trained_models(dataset_folder: Path) -> list[TrainedModel]:
 
 
 def name_of(fold_folder: Path) -> str:
-    """ "0" of `fold_0`."""
+    """The fold's name without its prefix: "0" for `fold_0`."""
     return fold_folder.name.removeprefix("fold_")
 
 
 def closest_first(models: list[TrainedModel], wanted: str) -> list[TrainedModel]:
-    """The models in the order in which their folders' names resemble a name."""
+    """The models sorted by how similar their folders' names are to `wanted`, the most similar first."""
     return sorted(models, key=lambda model: -difflib.SequenceMatcher(None, model.folder.name, wanted).ratio())

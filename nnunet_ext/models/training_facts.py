@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with, as far as prediction must do the same; compared, since nnU-Net does not."""
+"""The settings of a training that prediction must share; nnU-Net does not compare them, so this module does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 INTENSITIES = "foreground_intensity_properties_per_channel"
-# These go by the image alone: the dataset's intensities, which change with every new case, do not matter to them.
+# These normalise by the image alone, so the dataset's intensities, which change with every new case, are irrelevant.
 WITHOUT_INTENSITIES = {
     *("ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"),
 }
@@ -26,16 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 def training_facts(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """What decides how images reach the network and what its outputs mean; empty if the plans lack the configuration.
+    """The settings that decide how images reach the network and what its outputs mean.
 
     Args:
-        plans: nnU-Net's.
-        dataset_json: the dataset's description.
-        configuration: name of one of the plans.
+        plans: nnU-Net's plans.
+        dataset_json: contents of `dataset.json`.
+        configuration: name of the configuration.
+
+    Returns:
+        Setting name to value; empty if the plans do not have the configuration.
     """
     if configuration not in plans.get("configurations", {}):
         return {}
-    with redirect_stdout(io.StringIO()):  # nnU-Net prints a remark about plans of its earlier versions
+    with redirect_stdout(io.StringIO()):  # nnU-Net prints a notice about plans of earlier versions
         resolved = PlansManager(dict(plans)).get_configuration(configuration).configuration
     return (
         {"transpose_forward": plans.get("transpose_forward"), INTENSITIES: _used_intensities(plans, resolved)}
@@ -45,7 +48,7 @@ def training_facts(plans: Mapping[str, Any], dataset_json: Mapping[str, Any], co
 
 
 def _used_intensities(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Intensities of the dataset by channel, where the channel's normalization uses them."""
+    """The dataset's intensity statistics of those channels whose normalization uses them."""
     schemes = configuration.get("normalization_schemes", [])
     intensities = plans.get(INTENSITIES) or {}
     return {
@@ -56,40 +59,40 @@ def _used_intensities(plans: Mapping[str, Any], configuration: Mapping[str, Any]
 
 
 def facts_of_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that a checkpoint stores; empty where it stores none, or plans that nnU-Net does not understand."""
+    """The training facts that a checkpoint stores; empty if it stores none, or plans that nnU-Net cannot read."""
     stored = checkpoint["init_args"]
     plans, dataset_json = stored.get("plans"), stored.get("dataset_json")
     if not isinstance(plans, Mapping) or not isinstance(dataset_json, Mapping):
         return {}
     try:
         return training_facts(plans, dataset_json, stored["configuration"])
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):  # the folder's own plans count
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):  # prediction uses the folder's plans
         return {}
 
 
 def differing(facts: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """The names of the facts that differ; none where one side knows nothing."""
+    """The names of the facts that differ; facts that only one side has are not compared."""
     return [key for key in facts if key in others and facts[key] != others[key]]
 
 
 def warn_of_other_plans(
     facts_of_members: Mapping[Path, Mapping[str, Any]], folder: Path, facts: Mapping[str, Any]
 ) -> None:
-    """Warns once per folder where plans.json or dataset.json are not what the members were trained with.
+    """Warns once per folder if plans.json or dataset.json differ from what the members were trained with.
 
-    It is no error: predicting with another resampling than training is done on purpose, and stock
-    nnU-Net goes by the folder's files as well.
+    It is not an error: some predict on purpose with another resampling than in training, and stock nnU-Net uses the
+    folder's files as well.
 
     Args:
-        facts_of_members: of the folder, by the files of the members.
+        facts_of_members: checkpoint path to the facts that it stores.
         folder: the model folder.
-        facts: of the folder's own files.
+        facts: the facts of the folder's own files.
     """
     for path, own in facts_of_members.items():
         changed = differing(own, facts)
         if changed:
             logger.warning(
-                "%s was trained with other plans than those in %s, which are used: %s differ. If they were not "
+                "%s was trained with other plans than those in %s, which are used: %s differ. Unless they were "
                 "changed on purpose, restore plans.json and dataset.json from the training.",
                 *(path, folder, ", ".join(changed)),
             )

@@ -1,4 +1,4 @@
-"""The members' weights, ready where the network runs, and put into it by pointer."""
+"""Keeps the members' weights on the network's device and swaps them in by pointer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from nnunet_ext.models.members import Member
 
 Weights = dict[str, torch.Tensor]
 
-SHARE_OF_MEMORY = 0.25  # of what is available, for weights that are kept between cases
+SHARE_OF_MEMORY = 0.25  # share of the available memory for weights that are kept between cases
 
 
 class WeightStore:
-    """Keeps members' weights between cases as long as a budget lasts; those beyond it are read for every case.
+    """Keeps members' weights between cases within a memory budget; the others are read again for every case.
 
-    On a CPU weights in single precision are mapped from their files: what is kept are pages of the file, which the
-    system can drop.
+    On a CPU, weights in single precision are memory-mapped from their files, so that the operating system can drop
+    their pages.
 
     Args:
-        device: where the weights are needed.
-        dtype: of the weights.
-        budget_bytes: how much is kept.
+        device: device of the network.
+        dtype: number type that the network runs with.
+        budget_bytes: the most memory that kept weights may take.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, budget_bytes: int) -> None:
@@ -37,7 +37,7 @@ class WeightStore:
         self._kept: dict[Path, Weights] = {}
 
     def of(self, member: Member) -> Weights:
-        """The weights of a member; draws with dropout share those of their file."""
+        """The weights of a member; dropout draws of one checkpoint share its weights."""
         if member.path in self._kept:
             return self._kept[member.path]
         weights = on_device(cast_weights(member.weights(), self.dtype), self.device)
@@ -49,14 +49,14 @@ class WeightStore:
 
 
 def default_budget_bytes(device: torch.device) -> int:
-    """A quarter of the memory that is free where the weights will be."""
+    """A quarter of the free memory of the device."""
     if device.type == "cuda":
         return int(SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0])
     return int(SHARE_OF_MEMORY * (available_memory_bytes() or 0))
 
 
 def on_device(weights: Weights, device: torch.device) -> Weights:
-    """The weights on a device; those that share memory still do so there."""
+    """The weights moved to a device; tensors that share memory still share it there."""
     if device.type == "cpu":
         return weights
     moved: dict[object, torch.Tensor] = {}
@@ -70,16 +70,16 @@ def on_device(weights: Weights, device: torch.device) -> Weights:
 
 
 def unique_bytes(weights: Weights) -> int:
-    """What the weights take, each block of memory counted once: nnU-Net lists most tensors under two names."""
+    """Memory of the weights, each storage counted once, because nnU-Net lists most tensors under two names."""
     blocks = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights.values()}
     return sum(blocks.values())
 
 
 def point_at(network: nn.Module, weights: Weights) -> None:
-    """Lets all parameters and buffers of a network be the given tensors, without copying them.
+    """Points all parameters and buffers of a network at the given tensors, without copying them.
 
     Raises:
-        RuntimeError: if names or shapes are not the network's.
+        RuntimeError: if names or shapes differ from the network's.
     """
     own = network.state_dict(keep_vars=True)
     names = [*own, *(name for name in weights if name not in own)]
@@ -95,5 +95,5 @@ def point_at(network: nn.Module, weights: Weights) -> None:
 
 
 def shape_in(weights: Weights, name: str) -> str:
-    """The shape of a tensor, for comparison and for people."""
+    """The shape of a tensor as text; "absent" if there is no tensor of this name."""
     return str(tuple(weights[name].shape)) if name in weights else "absent"

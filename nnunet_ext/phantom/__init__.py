@@ -1,6 +1,6 @@
 """Synthetic datasets in nnU-Net's raw format: hearts, and tumours with regions and ignored voxels.
 
-Nothing is downloaded and nothing is real.
+Nothing is downloaded and no patient data are used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Short-axis hearts: few thick slices, end slices in which a structure is half there, shifts, and two scanners."""
+"""Synthetic short-axis cardiac MR: few thick slices, partly present structures at both ends, shifts, two vendors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CARDIAC_LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 
 @dataclass(frozen=True)
 class Vendor:
-    """How one scanner shows the tissues: brightness of each, and what degrades the image.
+    """The appearance of images of one scanner: brightness of each tissue, and image degradation.
 
-    Brightness is relative to blood at vendor a. `noise` is the standard deviation in each of the two channels
-    whose magnitude is the image (Rician noise), `bias` that of the logarithm of the bias field, `shift_mm`
-    that of a slice's displacement along y and x.
+    Brightness is relative to blood at vendor a. `noise` is the standard deviation in each of the two channels whose
+    magnitude is the image (Rician noise), `bias` is that of the logarithm of the bias field, and `shift_mm` is that
+    of the displacement of a slice along y and x.
     """
 
     lung: float
@@ -54,16 +54,16 @@ LUNG, FAT, MUSCLE, LIVER, VESSEL, HEART_WALL, RV, MYO, LV, PAPILLARY = range(10)
 # Papillary muscles belong to the blood pool, as in ACDC; atria and the right ventricle's wall have no label.
 LABEL_OF_TISSUE = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 3], dtype=np.uint8)
 
-THIN_SLICES = 5  # per thick slice: their mean is its partial-volume effect
+THIN_SLICES = 5  # thin slices per thick slice, averaged to simulate the partial-volume effect
 
 
 @dataclass(frozen=True)
 class Heart:
-    """Anatomy of one subject, lengths in mm, angles in radians.
+    """The anatomy of one subject, with lengths in mm and angles in radians.
 
-    Depth is measured from the valve plane (0) to the apex (`length`). `tilt` is the slope of the valve plane,
-    `drift` the slope of the heart's axis, both along x and y. `wobble` holds amplitude and phase of the waves
-    on the contours.
+    Depth is measured from the valve plane (0) to the apex (`length`). `tilt` is the slope of the valve plane and
+    `drift` the slope of the heart's axis, both along x and y. `wobble` holds amplitude and phase of the waves on the
+    contours.
     """
 
     length: float
@@ -84,32 +84,33 @@ def cardiac_case(
     slices: int | None = None,
     in_plane_shape: tuple[int, int] | None = None,
 ) -> PhantomCase:
-    """Draws one short-axis heart: right ventricle 1, myocardium 2, left ventricle 3.
+    """Draws one short-axis cardiac case with the labels right ventricle 1, myocardium 2 and left ventricle 3.
 
-    The first slice lies at the base, often above the valve plane, where there are atria as bright as the
-    ventricles but without a label; the last lies near the apex or below it.
+    The first slice lies at the base, often above the valve plane, where the atria are as bright as the ventricles but
+    have no label; the last slice lies near or below the apex.
 
     Args:
         seed: the same seed and vendor give the same voxels.
-        vendor: "a" is clean. "b" has other contrast, more noise, a stronger bias field and more blur.
-        slices: number of slices; 8 to 10 if None.
-        in_plane_shape: (y, x) in voxels; each 96 to 128 if None.
+        vendor: "a" has clean images; "b" has another contrast, more noise, a stronger bias field and more blur.
+        slices: number of slices; None draws 8 to 10.
+        in_plane_shape: (y, x) in voxels; None draws 96 to 112 by 96 to 128.
 
     Returns:
-        image (z, y, x) float32, labels (z, y, x) uint8, spacing 8 to 10 mm by 1.4 to 1.8 mm.
+        The image (z, y, x) float32, the labels (z, y, x) uint8 and the spacing, 8 to 10 mm between slices and 1.4 to
+        1.8 mm in plane.
 
     Raises:
         ValueError: if the vendor is unknown.
     """
     if vendor not in VENDORS:
-        raise ValueError(f"A vendor is one of {', '.join(VENDORS)}; found {vendor!r}.")
+        raise ValueError(f"The vendor must be one of {', '.join(VENDORS)}; found {vendor!r}.")
     scanner = VENDORS[vendor]
     rng = np.random.default_rng([seed, list(VENDORS).index(vendor)])
     heart = _draw_heart(rng)
     count = slices if slices is not None else int(rng.integers(8, 11))
     shape = in_plane_shape if in_plane_shape is not None else _draw_in_plane_shape(rng)
     in_plane_mm = round(float(rng.uniform(1.4, 1.8)), 2)
-    # The stack covers the heart and a little more, whatever the number of slices; 8 to 10 mm for 8 to 10.
+    # The stack covers slightly more than the heart, within the limits of 8 to 10 mm between slices.
     slice_mm = round(float(np.clip(1.06 * heart.length / (count - 1), 8.0, 10.0)), 1)
     first_mm = float(rng.uniform(-0.7, 0.4)) * slice_mm
 
@@ -133,7 +134,7 @@ def cardiac_case(
 
 
 def _brightness_of_tissue(scanner: Vendor) -> Field:
-    """Brightness by tissue code: heart wall and papillary muscles are myocardium, vessels are blood."""
+    """Brightness by tissue code; heart wall and papillary muscles look like myocardium, vessels like blood."""
     background = [scanner.lung, scanner.fat, scanner.muscle, scanner.liver, scanner.blood, scanner.myocardium]
     heart = [scanner.blood, scanner.myocardium, scanner.blood, scanner.myocardium]
     return np.array(background + heart)
@@ -161,7 +162,7 @@ def _draw_in_plane_shape(rng: np.random.Generator) -> tuple[int, int]:
 def _in_plane_grid(
     shape: tuple[int, int], spacing_mm: float, shift_mm: npt.NDArray[np.float64]
 ) -> tuple[Field, Field]:
-    """Coordinates of the pixels, 0 in the middle of the image, y downwards."""
+    """Coordinates of the pixels in mm, with 0 at the centre of the image and y pointing down."""
     y, x = ((np.arange(n) - (n - 1) / 2) * spacing_mm - s for n, s in zip(shape, shift_mm, strict=True))
     return np.broadcast_to(y[:, None], shape), np.broadcast_to(x[None, :], shape)
 
@@ -173,7 +174,7 @@ def _tissues(heart: Heart, depth_mm: float, y_mm: Field, x_mm: Field) -> npt.NDA
     def paint(code: int, mask: npt.NDArray[np.bool_]) -> None:
         tissue[mask] = code
 
-    # Chest: around the lungs muscle and fat, below the heart liver and stomach, beside the spine the aorta.
+    # Chest: muscle and fat around the lungs, liver and stomach below the heart, the aorta beside the spine.
     chest = np.hypot((x_mm - 8.0) / 88.0, (y_mm - 2.0) / 76.0)
     paint(MUSCLE, chest > 1.0)
     paint(FAT, chest > 1.1)
@@ -214,5 +215,5 @@ def _tissues(heart: Heart, depth_mm: float, y_mm: Field, x_mm: Field) -> npt.NDA
 
 
 def _taper(t: Field, apex: float) -> Field:
-    """1 at the base, 0 at the apex and below, an ellipse between; above the base it stays 1."""
+    """An elliptic taper: 1 at the base and above, 0 at the apex and below."""
     return np.sqrt(np.clip(1.0 - np.clip(t / apex, 0.0, None) ** 2, 0.0, None))

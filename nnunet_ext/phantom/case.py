@@ -1,4 +1,4 @@
-"""What every phantom is made of: a case, and smooth noise."""
+"""Shared by all phantoms: a synthetic case, and smooth noise."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class PhantomCase(NamedTuple):
     """One synthetic case.
 
     Attributes:
-        image: (z, y, x), or (channel, z, y, x) where there are several channels; arbitrary units.
-        labels: (z, y, x).
+        image: (z, y, x), or (channel, z, y, x) with several channels; arbitrary units.
+        labels: (z, y, x), the label map.
         spacing_mm: distance between voxel centres along z, y, x.
     """
 
@@ -28,7 +28,7 @@ class PhantomCase(NamedTuple):
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float, ...]) -> Field:
-    """A smooth random field with mean 0 and standard deviation 1."""
-    # Wrapped, so that edges and corners vary no more than the middle.
+    """A smooth random field with mean 0 and standard deviation 1; `sigma` is in voxels along each axis."""
+    # mode="wrap" makes the variance the same at the borders and in the middle
     field = gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
     return (field - field.mean()) / field.std()

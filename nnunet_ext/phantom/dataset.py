@@ -1,4 +1,4 @@
-"""Phantoms as datasets in nnU-Net's raw format."""
+"""Writes phantoms as datasets in nnU-Net's raw format."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def write_cardiac_dataset(
     """Writes `DatasetXXX_NAME` with imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
 
     Args:
-        raw_folder: nnU-Net's raw folder (`nnUNet_raw`); made if missing.
-        dataset_id: 1 to 999.
-        name: what follows the number in the dataset's name.
-        training_cases: all of vendor a.
-        test_cases: of *each* vendor; the case names say which one, such as `vendor_b_003`.
-        seed: cases depend on it and on their own number only, not on how many there are.
+        raw_folder: nnU-Net's raw folder (`nnUNet_raw`); created if missing.
+        dataset_id: number of the dataset, 1 to 999.
+        name: the dataset's name after the number.
+        training_cases: number of training cases, all of vendor a.
+        test_cases: number of test cases per vendor; the names give the vendor, for example `vendor_b_003`.
+        seed: a case depends only on the seed and its own number, not on how many cases there are.
 
     Returns:
         The dataset's folder.
@@ -43,7 +43,7 @@ def write_cardiac_dataset(
     folder = Path(raw_folder) / f"Dataset{dataset_id:03d}_{name}"
     split: dict[str, list[tuple[VendorName, int]]] = {
         "Tr": [("a", number) for number in range(training_cases)],
-        # Numbers of test cases continue those of the training cases, so that no case is in both.
+        # Test cases continue the numbers of the training cases, so that no case is in both.
         "Ts": [(vendor, training_cases + number) for vendor in ("a", "b") for number in range(test_cases)],
     }
     for part, cases in split.items():
@@ -65,17 +65,18 @@ def write_regions_dataset(
     regions: bool = True,
     ignore: bool = True,
 ) -> Path:
-    """Writes a two-channel 3D dataset with nested regions and an ignore label, every affine oblique.
+    """Writes a two-channel 3D dataset with nested regions, an ignore label and oblique affines.
 
     Args:
-        raw_folder: nnU-Net's raw folder (`nnUNet_raw`); made if missing.
-        dataset_id: 1 to 999.
-        name: what follows the number in the dataset's name.
-        training_cases: cases in imagesTr and labelsTr.
-        test_cases: cases in imagesTs and labelsTs; their labels have no ignored voxels.
-        seed: cases depend on it and on their own number only, not on how many there are.
-        regions: declare the regions whole = {1, 2} and core = {2}; else plain labels, edge = 1 and core = 2.
-        ignore: paint the ignore label 3 over part of the training labels, and declare it.
+        raw_folder: nnU-Net's raw folder (`nnUNet_raw`); created if missing.
+        dataset_id: number of the dataset, 1 to 999.
+        name: the dataset's name after the number.
+        training_cases: number of cases in imagesTr and labelsTr.
+        test_cases: number of cases in imagesTs and labelsTs; their labels have no ignored voxels.
+        seed: a case depends only on the seed and its own number, not on how many cases there are.
+        regions: whether to declare the regions whole = {1, 2} and core = {2} instead of the labels edge = 1 and
+            core = 2.
+        ignore: whether to declare the ignore label 3 and paint it over part of the training labels.
 
     Returns:
         The dataset's folder.
@@ -99,7 +100,7 @@ def _case_seed(seed: int, number: int) -> int:
 
 
 def _oblique_affine(spacing_mm: tuple[float, float, float], number: int) -> Field:
-    """Voxel (x, y, z) to world: turned about two axes and moved off the origin, differently for each case."""
+    """The affine from voxels (x, y, z) to world, rotated about two axes and shifted, differently for each case."""
     about_z, about_x = np.deg2rad(20.0 + 7.0 * (number % 5)), np.deg2rad(-15.0 + 5.0 * (number % 4))
     turn_z = np.array([[np.cos(about_z), -np.sin(about_z), 0], [np.sin(about_z), np.cos(about_z), 0], [0, 0, 1.0]])
     turn_x = np.array([[1.0, 0, 0], [0, np.cos(about_x), -np.sin(about_x)], [0, np.sin(about_x), np.cos(about_x)]])
@@ -117,9 +118,9 @@ def _write_case(folder: Path, part: str, case_name: str, case: PhantomCase, affi
 
 
 def _write_nifti(array: npt.NDArray[Any], affine: Field, path: Path) -> None:
-    """Writes a (z, y, x) array; NIfTI stores (x, y, z)."""
+    """Writes a (z, y, x) array as NIfTI, which stores (x, y, z)."""
     nifti = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
-    # Both forms, so that readers that prefer one or the other see the same geometry.
+    # Both forms are set, so that all readers get the same geometry.
     nifti.set_qform(affine, code=1)
     nifti.set_sform(affine, code=1)
     nifti.header.set_xyzt_units("mm")

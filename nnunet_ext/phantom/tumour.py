@@ -1,4 +1,4 @@
-"""A tumour with a core in two channels: nested regions, and voxels that annotators left undecided."""
+"""A synthetic tumour with a core in two channels: nested regions, and voxels that annotators left undecided."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def tumour_case(seed: int, *, ignore: bool = False) -> PhantomCase:
     """Draws one tumour with a core in textured tissue, in two channels.
 
     Args:
-        seed: the same seed gives the same voxels, with and without `ignore`.
-        ignore: paint a few strokes of label 3 over the labels, as annotators leave parts undecided.
+        seed: the same seed gives the same image, with and without `ignore`.
+        ignore: whether to paint a few strokes of the ignore label 3, as if annotators had left parts undecided.
 
     Returns:
-        image (2, z, y, x) float32, labels (z, y, x) uint8 with 1 = tumour around the core, 2 = core and, if
-        asked for, 3 = ignore; 32 to 40 voxels a side, spacing 0.9 to 1.3 mm.
+        The image (2, z, y, x) float32, the labels (z, y, x) uint8 with 1 = tumour around the core, 2 = core and
+        3 = ignored, and the spacing, 0.9 to 1.3 mm. Each side has 32 to 40 voxels.
     """
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(32, 41, size=3))
@@ -44,7 +44,7 @@ def tumour_case(seed: int, *, ignore: bool = False) -> PhantomCase:
 
 
 def _strokes(rng: np.random.Generator, shape: tuple[int, ...], count: int = 4) -> npt.NDArray[np.bool_]:
-    """Thick curved strokes, each within a few neighbouring slices, as a brush leaves them."""
+    """(z, y, x) bool: thick curved brush strokes, each within a few neighbouring slices."""
     painted = np.zeros(shape, dtype=bool)
     limits = np.array(shape)
     for _ in range(count):

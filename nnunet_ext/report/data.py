@@ -19,15 +19,15 @@ from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
 from nnunet_ext.prediction_folder.map_files import map_file_ending
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME
-from nnunet_ext.report.label_names import channel_name, label_names
+from nnunet_ext.report.label_names import channel_names, label_names
 from nnunet_ext.report.models import ModelFolder, model_folders
 
 VERDICTS = ("reject", "review", "accept")  # worst first
 ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
 EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
 ONE_MEMBER = (
-    "One member: how members disagree (pairwise Dice, mutual information) is not known. Predict with more folds, "
-    "with --tta-members, or with --members mc-dropout if the network has dropout."
+    "One member: disagreement between members (pairwise Dice, mutual information) is not defined. Predict with more "
+    "folds, with --tta-members, or with --members mc-dropout if the network has dropout."
 )
 
 ImageFiles = dict[str, tuple[Path, ...]]  # by case
@@ -114,7 +114,7 @@ class ReportData:
         reader: nnU-Net's for this dataset.
         structures: names of the foreground classes or regions.
         label_names: label of the segmentations to name.
-        channel: name of the channel that is drawn.
+        channels: names of the image's channels.
         members: as `predict_args.json` lists them.
         models: their model folders.
         evaluation: of the folder, if there is a truth.
@@ -131,7 +131,7 @@ class ReportData:
     reader: BaseReaderWriter
     structures: tuple[str, ...]
     label_names: Mapping[int, str]
-    channel: str
+    channels: tuple[str, ...]
     members: Sequence[Mapping[str, Any]] = ()
     models: Sequence[ModelFolder] = ()
     evaluation: FolderEvaluation | None = None
@@ -218,7 +218,7 @@ def gather(
         reader=reader,
         structures=tuple(column.removeprefix("volume_ml_") for column in rows[0] if column.startswith("volume_ml_")),
         label_names=names,
-        channel=channel_name(dataset_json),
+        channels=channel_names(dataset_json),
         members=members,
         models=model_folders(members, mapped_samples=mapped_samples),
         evaluation=evaluation,
@@ -280,7 +280,9 @@ def _image_files(images: Path | None, run: Mapping[str, Any], ending: str) -> tu
             return {case.name: case.files for case in find_cases(Path(recorded), ending)}, []
     except FileNotFoundError:
         pass  # the note below says so
-    return {}, ["The images that were predicted are not where they were. Segmentations are drawn on black."]
+    return {}, [
+        "The predicted images are no longer in their folder, so segmentations are drawn on black. Name it with -i."
+    ]
 
 
 def _map_files(folder: Path, case: str, ending: str) -> dict[str, Path]:

@@ -46,11 +46,11 @@ def evaluation_figures(data: ReportData) -> list[PlotFigure]:
     if bins is not None and bins.counts.any():
         figures.append(
             PlotFigure(
-                f"Reliability: ECE {fixed(bins.expected_error(), 4)} of all voxels together",
+                f"Reliability: ECE {fixed(bins.expected_error(), 4)} over all voxels",
                 reliability_diagram(bins),
                 (("line-1", "these cases"), ("reference", "perfect"), ("faint", "voxels, log scale")),
                 "Below the diagonal the model is over-confident. "
-                "Voxels in the box of the truth's foreground, all cases together.",
+                "All cases together; voxels in the bounding box of the true foreground.",
             )
         )
     column = detection_column(data)
@@ -112,7 +112,7 @@ def weight_figures(data: ReportData) -> list[PlotFigure]:
             f"Samples of the weights, {fold.name.replace('_', ' ')}",
             weight_plane(fold.name, fold.weights),
             (),
-            f"{len(fold.weights.cycles)} of {fold.weights.available} samples, joined in order of training. The two "
+            f"{len(fold.weights.cycles)} of {fold.weights.available} samples, joined in training order. The two "
             f"axes explain {percent(sum(fold.weights.explained))} of their variance.",
         )
         for model in data.models
@@ -135,8 +135,8 @@ def _risk_coverage(data: ReportData, column: str, cases: list[ReportCase]) -> Pl
             ("reference", "accept at random"),
             *([("ring", "operating point")] if accepted is not None and accepted.any() else []),
         ),
-        "Accept the most confident cases only, from left to right ever more of them: the lower the curve, the better "
-        "the confidence sorts out bad ones.",
+        "Cases are accepted in order of confidence, the most confident on the left. The lower the curve, the better "
+        "the confidence separates good cases from bad ones.",
     )
 
 

@@ -23,7 +23,7 @@ def label_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
     return {int(value): name for name, value in named.items() if not isinstance(value, (list, tuple))}
 
 
-def channel_name(dataset_json: Mapping[str, Any]) -> str:
-    """Name of the first channel, the one that is drawn; empty if it has none."""
+def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the channels, in their order; empty if they have none."""
     names = dataset_json.get("channel_names") or dataset_json.get("modality") or {}
-    return str(names.get("0", ""))
+    return tuple(str(names[number]) for number in sorted(names, key=int))

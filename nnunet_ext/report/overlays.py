@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,7 +18,7 @@ from nnunet_ext.report.contact_sheet import LABEL_COLOURS
 LONGER_SIDE = 256  # pixels of a picture, more than its column is wide
 FILL_OPACITY = 0.22
 UNCERTAINTY_COLOURS = "inferno"
-PALETTE = 96  # colours of a PNG; a third of the bytes of a full one
+QUALITIES = (85, 50)  # of WebP: a third of the bytes of a PNG with a palette, and half of these where bytes are few
 
 Rgb = np.ndarray  # (y, x, 3) float in [0, 1]
 
@@ -27,18 +28,28 @@ def label_colour(label: int) -> str:
     return LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
 
 
-def picture_size(shape: tuple[int, int], spacing_mm: tuple[float, float]) -> tuple[int, int]:
-    """Height and width in pixels that show a slice without distortion, the longer one `LONGER_SIDE`."""
+def picture_size(
+    shape: tuple[int, int], spacing_mm: tuple[float, float], longer_side: int = LONGER_SIDE
+) -> tuple[int, int]:
+    """Height and width in pixels that show a slice without distortion."""
     height_mm, width_mm = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
-    scale = LONGER_SIDE / max(height_mm, width_mm)
+    scale = longer_side / max(height_mm, width_mm)
     return max(round(height_mm * scale), 1), max(round(width_mm * scale), 1)
 
 
 def grey(image: np.ndarray, window: tuple[float, float], size: tuple[int, int]) -> Rgb:
     """A slice (y, x) in grey, with its window's ends black and white."""
+    return np.repeat(resized(_windowed(image, window), size)[..., None], 3, axis=2)
+
+
+def grey_levels(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Intensities as bytes, with the window's ends 0 and 255."""
+    return (_windowed(image, window) * 255).round().astype(np.uint8)
+
+
+def _windowed(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     low, high = window
-    values = np.clip((image.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
-    return np.repeat(resized(values, size)[..., None], 3, axis=2)
+    return np.clip((image.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
 
 
 def with_segmentation(background: Rgb, labels: np.ndarray, truth: np.ndarray | None) -> Rgb:
@@ -69,9 +80,16 @@ def with_segmentation(background: Rgb, labels: np.ndarray, truth: np.ndarray | N
 
 def with_uncertainty(background: Rgb, uncertainty: np.ndarray) -> Rgb:
     """Lays a map in [0, 1] over the image: the more certain, the more transparent."""
-    values = np.clip(resized(uncertainty, background.shape[:2]), 0, 1)
-    opacity = np.sqrt(values)[..., None]
-    return (1 - opacity) * background + opacity * colormaps[UNCERTAINTY_COLOURS](0.25 + 0.75 * values)[..., :3]
+    colours = uncertainty_colours(np.clip(resized(uncertainty, background.shape[:2]), 0, 1))
+    opacity = colours[..., 3:]
+    return (1 - opacity) * background + opacity * colours[..., :3]
+
+
+def uncertainty_colours(values: np.ndarray) -> np.ndarray:
+    """(..., 4) red, green, blue and opacity in [0, 1] of uncertainties in [0, 1]; 0 is transparent."""
+    colours = colormaps[UNCERTAINTY_COLOURS](0.25 + 0.75 * values)
+    colours[..., 3] = np.sqrt(values)
+    return colours
 
 
 def outline(mask: np.ndarray, width: int = 2) -> np.ndarray:
@@ -83,13 +101,17 @@ def outline(mask: np.ndarray, width: int = 2) -> np.ndarray:
 
 
 def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(y, x) values on a grid of this height and width, smoothly."""
+    """(y, x) values on a grid of this height and width, smoothly; as they are where it is their own."""
+    if values.shape == size:
+        return values
     picture = Image.fromarray(values.astype(np.float32))
     return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A label map (y, x) on a grid of this height and width: the nearest label of each pixel, borders even."""
+    if labels.shape == size:
+        return labels
     values = np.unique(labels)
     masks = [
         Image.fromarray((labels == value).astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
@@ -98,14 +120,25 @@ def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values[np.argmax([np.asarray(mask) for mask in masks], axis=0)]
 
 
-def data_uri(picture: Rgb) -> str:
-    """A picture as a PNG inside the page."""
-    pixels = Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
+def data_uri(picture: Rgb, quality: int = QUALITIES[0]) -> str:
+    """A picture inside the page."""
+    return webp_uri(Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8)), quality)
+
+
+def webp_uri(picture: Image.Image, quality: int) -> str:
+    """A picture with small errors, as text inside the page."""
+    return _uri(picture, "WEBP", {"quality": quality, "use_sharp_yuv": True})
+
+
+def png_uri(picture: Image.Image) -> str:
+    """A picture with a palette, exactly as it is, as text inside the page."""
+    return _uri(picture, "PNG", {"optimize": True})
+
+
+def _uri(picture: Image.Image, file_format: str, options: dict[str, Any]) -> str:
     stream = io.BytesIO()
-    pixels.quantize(PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        stream, format="PNG", optimize=True
-    )
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    picture.save(stream, format=file_format, **options)
+    return f"data:image/{file_format.lower()};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def uncertainty_scale() -> str:

@@ -25,6 +25,7 @@ from nnunet_ext.report.tables import (
     structure_table,
     summary_table,
 )
+from nnunet_ext.report.volumes import PICTURE_BYTES
 
 TEMPLATE = "template.html.j2"
 SYMBOLS = {"accept": "✓", "review": "!", "reject": "✕"}
@@ -43,7 +44,9 @@ def write_report(data: ReportData, file: str | os.PathLike[str], *, shown_cases:
     """
     if shown_cases < 0:
         raise ValueError(f"The number of cases with slices is 0 or more; found {shown_cases}.")
-    page = render(data, [card(rank, case, data) for rank, case in enumerate(data.cases[:shown_cases], start=1)])
+    worst = data.cases[:shown_cases]
+    budget = PICTURE_BYTES // max(len(worst), 1)
+    page = render(data, [card(rank, case, data, budget) for rank, case in enumerate(worst, start=1)])
     with atomic_path(file) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -57,9 +60,13 @@ def render(data: ReportData, cards: list[Card]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
+    style, sorting, viewer = (
+        environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
+        for name in ("style.css", "sorting.js", "viewer.js")
+    )
     return environment.get_template(TEMPLATE).render(
         style=style,
+        scripts=(sorting, viewer) if cards else (sorting,),
         version=nnunet_ext.__version__,
         data=data,
         tiles=tiles(data),
@@ -118,7 +125,7 @@ def evaluation_tables(data: ReportData) -> list[Table]:
         return []
     tables = [
         structure_table(evaluation),
-        summary_table("Cases as a whole", CASE_METRICS, evaluation),
+        summary_table("Per case", CASE_METRICS, evaluation),
         summary_table("Calibration of the probabilities", CALIBRATION_METRICS, evaluation),
         detection_table(data),
         map_table(evaluation),

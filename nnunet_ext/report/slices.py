@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from nnunet_ext.evaluation.boxes import bounding_box
@@ -9,6 +11,7 @@ from nnunet_ext.evaluation.boxes import bounding_box
 SHOWN = 4  # slices of a case
 MARGIN = 0.2  # of the box's longer side
 SMALLEST_MM = 24.0  # side of a crop
+LARGEST = "largest area"
 ORDINALS = ("most uncertain", "second most uncertain", "third most uncertain", "fourth most uncertain")
 
 
@@ -39,8 +42,13 @@ def shown_slices(segmentation: np.ndarray, uncertainty: np.ndarray | None) -> di
         if index in reasons:
             reasons[index].append(words)
     if uncertainty is None and areas.any():
-        reasons[int(areas.argmax())].append("largest area")
+        reasons[int(areas.argmax())].append(LARGEST)
     return {index: words or ["middle"] for index, words in reasons.items()}
+
+
+def opening_slice(chosen: Mapping[int, list[str]]) -> int:
+    """Of the chosen slices the most uncertain one, else the one with most foreground, else the first."""
+    return min(chosen, key=lambda index: not {ORDINALS[0], LARGEST}.intersection(chosen[index]))
 
 
 def _by_uncertainty(uncertainty: np.ndarray | None) -> list[int]:

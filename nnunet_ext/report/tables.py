@@ -150,7 +150,7 @@ def case_table(data: ReportData) -> Table:
             cells.append(Cell(words, words, is_text=True))
         return tuple(cells)
 
-    caption = "Volumes with ± their coefficient of variation over the members." if data.structures else ""
+    caption = "Volumes ± coefficient of variation over the members." if data.structures else ""
     return Table(caption, tuple(header), tuple(row(case) for case in data.cases))
 
 
@@ -186,7 +186,7 @@ def summary_table(caption: str, metrics: Mapping[str, Metric], evaluation: Folde
                 Cell(f"{len(values)} of {len(evaluation.cases)}"),
             )
         )
-    return Table(caption, ("figure", "mean", "median", "worst", "cases"), tuple(rows)) if rows else None
+    return Table(caption, ("metric", "mean", "median", "worst", "cases"), tuple(rows)) if rows else None
 
 
 def map_table(evaluation: FolderEvaluation) -> Table | None:
@@ -205,7 +205,7 @@ def map_table(evaluation: FolderEvaluation) -> Table | None:
         (Cell(column_words(name)), *(_summary(metric, evaluation.column(name + end)) for end, metric in present))
         for name in names
     ]
-    return _table("Maps of uncertainty: mean over the cases", "map", present, rows) if present else None
+    return _table("Uncertainty maps: mean over the cases", "map", present, rows) if present else None
 
 
 def detection_table(data: ReportData) -> Table | None:
@@ -221,7 +221,7 @@ def detection_table(data: ReportData) -> Table | None:
     )
     header = ("confidence", *(metric.name for metric in FAILURE_METRICS.values()))
     hints = ("", *(f"{metric.better} is better" for metric in FAILURE_METRICS.values()))
-    caption = f"A failure is a case with a Dice below {data.failure_dice:g}; uncertainties count with a minus."
+    caption = f"A failure is a case with a Dice below {data.failure_dice:g}; uncertainties are negated first."
     return Table(caption, header, rows, hints) if rows else None
 
 

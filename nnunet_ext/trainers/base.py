@@ -1,4 +1,4 @@
-"""What every trainer part shares: one hook for hyper-parameters, whole checkpoints, rates by the epoch."""
+"""The base class of all trainer parts: hooks, atomically written checkpoints, schedules by epoch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nnunet_ext.trainers.losses.one_output import loss_of_one_output, with_loss_
 
 
 class ExtTrainer(nnUNetTrainer):
-    """The class that all parts derive from.
+    """The base class of all parts.
 
-    A part overrides one hook of nnU-Net or of this class and calls `super()`. Parts compose by multiple
-    inheritance, so none may change the constructor: nnU-Net re-creates trainers from its five arguments.
+    A part overrides hooks of nnU-Net or of this class and calls `super()`. Parts compose by multiple inheritance,
+    and none may change the constructor, because nnU-Net re-creates trainers from its five arguments.
     """
 
-    network_parts: tuple[str, ...] = ()  # the words of the trainer's name that change the network
+    network_parts: tuple[str, ...] = ()  # the parts of the trainer's name that change the network
 
     def __init__(
         self,
@@ -38,16 +38,17 @@ class ExtTrainer(nnUNetTrainer):
         self.set_hyperparameters()
 
     def set_hyperparameters(self) -> None:
-        """Hook: sets what nnU-Net's constructor has just set to its defaults. Call `super()` first."""
+        """Hook: overrides the defaults that nnU-Net's constructor has just set. Call `super()` first."""
 
     def initialize(self) -> None:
-        """nnU-Net's, which asks `build_network_architecture` for the network, here for the one that training runs.
+        """nnU-Net's initialisation with the network of the training, see `training_network`.
 
-        The class's own `build_network_architecture` stays as it is: prediction calls it for the plain network.
+        nnU-Net asks `build_network_architecture` for the network. It is replaced on this object only, because
+        prediction asks the class for the plain network.
         """
         build_plain = self.network_builder()
 
-        @functools.wraps(build_plain)  # nnU-Net looks at the signature
+        @functools.wraps(build_plain)  # nnU-Net inspects the signature
         def build(*arguments: Any) -> nn.Module:
             return self.training_network(build_plain(*arguments))
 
@@ -58,23 +59,23 @@ class ExtTrainer(nnUNetTrainer):
             del self.__dict__["build_network_architecture"]
 
     def network_builder(self) -> Callable[..., nn.Module]:
-        """Hook: what builds the planned network when it is trained; prediction asks the class itself."""
+        """Hook: the function that builds the planned network for training; prediction asks the class itself."""
         return self.build_network_architecture
 
     def training_network(self, network: nn.Module) -> nn.Module:
-        """Hook: what training runs around the planned network; its state dict must be the planned network's."""
+        """Hook: wraps the planned network for training; the state dict must remain that of the planned network."""
         return network
 
     def loss_of_one_output(self, planned: nn.Module) -> nn.Module:
-        """Hook: the loss of one output (B, C, *spatial) and its target, instead of nnU-Net's, which is given."""
+        """Hook: the loss of one output (B, C, *spatial) and its target; `planned` is nnU-Net's."""
         return planned
 
     def loss_terms(self) -> list[AddedTerm]:
-        """Hook: what is added to the loss at full resolution. Extend `super()`'s; derive from `LossTermPart`."""
+        """Hook: terms added to the loss at full resolution. Extend the list of `super()`; see `LossTermPart`."""
         return []
 
     def _build_loss(self) -> nn.Module:
-        """nnU-Net's loss with another loss of one output inside and terms around, whatever the parts' order is."""
+        """nnU-Net's loss, with the parts' loss of one output inside and their terms added, in any order of parts."""
         planned = super()._build_loss()
         loss = with_loss_of_one_output(planned, self.loss_of_one_output(loss_of_one_output(planned)))
         terms = self.loss_terms()
@@ -85,11 +86,11 @@ class ExtTrainer(nnUNetTrainer):
         return with_terms
 
     def extra_state(self) -> dict[str, Any]:
-        """Hook: what a part must find again after a resume, beyond nnU-Net's own checkpoint. Extend `super()`'s."""
+        """Hook: state that a resumed training needs beyond nnU-Net's own checkpoint. Extend that of `super()`."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Hook: takes back what `extra_state` gave. Call `super()`."""
+        """Hook: restores what `extra_state` returned. Call `super()`."""
 
     @property
     def writes_files(self) -> bool:
@@ -97,7 +98,7 @@ class ExtTrainer(nnUNetTrainer):
         return self.local_rank == 0 and not self.disable_checkpointing
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint, whole under its name or not there at all, with the parts' state added."""
+        """Writes nnU-Net's checkpoint and the parts' state atomically: a killed run leaves no partial file."""
         if not self.writes_files:
             super().save_checkpoint(filename)  # logs that checkpointing is disabled
             return
@@ -110,21 +111,21 @@ class ExtTrainer(nnUNetTrainer):
                 torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """nnU-Net's loading (a file name: in 2.8.1 a dictionary does not work), then the parts' state."""
+        """Loads nnU-Net's checkpoint, then the parts' state. Needs a file name: nnU-Net 2.8.1 fails on a dict."""
         super().load_checkpoint(filename_or_checkpoint)
         if isinstance(filename_or_checkpoint, str):
             checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
             self.load_extra_state(checkpoint.get(EXTRA_STATE_KEY, {}))
 
     def save_weights(self, path: Path, weights: dict[str, torch.Tensor]) -> None:
-        """Writes weights with just what a predictor needs: trainer name, init arguments, mirror axes.
+        """Writes weights with only what prediction needs: trainer name, init arguments, mirror axes.
 
         Stock `nnUNetv2_predict -chk NAME` reads such a file; training cannot continue from it.
         """
         save_checkpoint(self.prediction_checkpoint(weights), path)
 
     def prediction_checkpoint(self, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """What stock nnU-Net's predictor needs to use these weights."""
+        """The checkpoint with these weights that stock nnU-Net needs for prediction."""
         return {
             "network_weights": weights,
             "init_args": self.my_init_kwargs,
@@ -134,16 +135,16 @@ class ExtTrainer(nnUNetTrainer):
 
     @property
     def plain_network(self) -> nn.Module:
-        """The planned network, without what training and DDP and torch.compile put around it."""
+        """The planned network, without the wrappers of training, DDP and torch.compile."""
         return plain_network(self.network)
 
 
 class EpochSchedule:
-    """A learning-rate scheduler that knows nothing but the epoch, so that there is no state to resume.
+    """A learning-rate scheduler that depends on the epoch only, so that there is no state to resume.
 
     Args:
-        optimizer: its parameter groups get the rate.
-        learning_rate_at: a pure function of the epoch's index.
+        optimizer: the optimizer whose parameter groups get the learning rate.
+        learning_rate_at: returns the learning rate of an epoch, given its index from 0.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, learning_rate_at: Callable[[int], float]) -> None:
@@ -151,11 +152,11 @@ class EpochSchedule:
         self.learning_rate_at = learning_rate_at
 
     def step(self, epoch: int) -> None:
-        """Sets the rate of this epoch; nnU-Net calls it at the start of every training epoch."""
+        """Sets the learning rate of this epoch; nnU-Net calls it at the start of every training epoch."""
         learning_rate = self.learning_rate_at(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
     def get_last_lr(self) -> list[float]:
-        """The rates in use, as torch's schedulers name them."""
+        """The current learning rate of each parameter group, under the name that torch's schedulers use."""
         return [group["lr"] for group in self.optimizer.param_groups]

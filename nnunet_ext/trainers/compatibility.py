@@ -1,4 +1,4 @@
-"""Which parts go together in one name, decided from the table alone."""
+"""Decides which parts can be combined in one name, from the table alone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from nnunet_ext.trainers.part import Claim, Kind, Part, Requirement
 
 
 class TrainerNameError(ValueError):
-    """A trainer's name that cannot be resolved; the message says why and what to write instead."""
+    """A trainer's name cannot be resolved; the message says why and what to write instead."""
 
 
 @dataclass(frozen=True)
 class UsedPart:
-    """A part as a name spells it: `Cyclical5` is the row `Cyclical<M>` with the number 5.
+    """A part as it is written in a name: `Cyclical5` is the row `Cyclical<M>` with the number 5.
 
     Attributes:
-        word: as it stands in the name.
-        row: its row in the table; None for a variant of nnU-Net.
-        number: in the word, or None.
+        word: the part as written in the name.
+        row: its row of the table; None for a stock variant.
+        number: the number in the word; None if it has none.
         variant: nnU-Net's class; None for a part of the table.
-        variant_claims: what that sets.
+        variant_claims: what a stock variant sets.
     """
 
     word: str
@@ -37,7 +37,7 @@ class UsedPart:
 
     @property
     def requires(self) -> frozenset[Requirement]:
-        """What the part needs; stock's variants look for themselves."""
+        """What the part requires; stock variants check their own requirements."""
         return self.row.requires if self.row else frozenset()
 
     @property
@@ -50,7 +50,7 @@ class UsedPart:
 
     @property
     def is_network(self) -> bool:
-        """Whether the part of the table builds a network."""
+        """Whether the part is of the kind "network"."""
         return self.row is not None and self.row.kind is Kind.NETWORK
 
 
@@ -58,8 +58,8 @@ def require_compatible(name: str, parts: Sequence[UsedPart]) -> None:
     """Refuses a combination that cannot be built.
 
     Raises:
-        TrainerNameError: if a part changes another one that is not there, needs what another part replaces, stands
-            twice, or sets what another one sets.
+        TrainerNameError: if a part modifies another one that is not in the name, requires what another part replaces,
+            is repeated, or sets what another part sets.
     """
     for reason in (what_is_missing(parts), what_is_ruled_out(parts), what_collides(parts)):
         if reason:
@@ -67,7 +67,7 @@ def require_compatible(name: str, parts: Sequence[UsedPart]) -> None:
 
 
 def what_is_missing(parts: Sequence[UsedPart]) -> str:
-    """The reason if a part changes another one and the name has none such, else ""."""
+    """The reason if a part modifies another one that is not in the name, else ""."""
     spellings = {part.row.spelling for part in parts if part.row}
     for part in parts:
         if part.row and part.row.changes and spellings.isdisjoint(part.row.changes):
@@ -78,16 +78,16 @@ def what_is_missing(parts: Sequence[UsedPart]) -> str:
 
 
 def what_is_ruled_out(parts: Sequence[UsedPart]) -> str:
-    """The reason if a part needs what no trainer with another one has, else ""."""
+    """The reason if a part requires what another part rules out, else ""."""
     for part in parts:
         for other in parts:
             for requirement in part.requires & (other.row.lacks if other.row else frozenset()):
-                return f"{part.word} needs {requirement.words}, and {other.word} brings none. Leave one out."
+                return f"{part.word} needs {requirement.words}, which {other.word} does not provide. Leave one out."
     return ""
 
 
 def what_collides(parts: Sequence[UsedPart]) -> str:
-    """The reason if a part stands twice or two set the same thing, else ""."""
+    """The reason if a part is repeated or two parts set the same thing, else ""."""
     shared = frozenset().union(*(part.row.shares for part in parts if part.row))
     for position, part in enumerate(parts):
         for earlier in parts[:position]:

@@ -1,4 +1,4 @@
-"""Curves of our own in nnU-Net's log, one value per epoch: the mean over its steps."""
+"""Additional curves in nnU-Net's log, with one value per epoch: the mean over its steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import distributed
 
 
 def log_curve(logger: MetaLogger, name: str, value: float, epoch: int) -> None:
-    """Logs a value under a name that nnU-Net does not know; checkpoints hold the curve, so a resume continues it.
+    """Logs a value under a new name. The curve is stored in checkpoints, so that a resumed training continues it.
 
     Epochs before the first value are NaN.
     """
@@ -27,7 +27,7 @@ def last_value(logger: MetaLogger, name: str, epoch: int) -> float:
 
 
 def mean_over_processes(values: list[float]) -> float:
-    """The mean of the values of all steps of an epoch, with DDP of all processes."""
+    """The mean of the values of all steps of an epoch, over all processes with DDP."""
     if distributed.is_available() and distributed.is_initialized():
         gathered: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(gathered, values)

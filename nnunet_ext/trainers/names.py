@@ -1,6 +1,6 @@
-"""From a trainer's name to its parts and its class: `nnUNetTrainer` + parts, the first attached, `_` between.
+"""From a trainer's name to its parts and its class: `nnUNetTrainer` + parts, separated by `_`.
 
-A name of parts of the table alone is read and refused without importing torch.
+A name made only of parts of the table is parsed, and refused if necessary, without importing torch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.trainers.compatibility import TrainerNameError, UsedPart, require_compatible
-from nnunet_ext.trainers.part import Claim, Part, load
+from nnunet_ext.trainers.part import PREFIX, Claim, Part, load
 from nnunet_ext.trainers.parts import PARTS, RENAMED
-from nnunet_ext.trainers.stock_variants import PREFIX, claims_of, loaded_stock_words, stock_class, stock_variant
+from nnunet_ext.trainers.stock_variants import claims_of, loaded_stock_words, stock_variant
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-__all__ = ["PREFIX", "TrainerNameError", "UnknownPartError", "known_spellings", "stock_class", "trainer_class"]
+__all__ = ["PREFIX", "TrainerNameError", "UnknownPartError", "known_spellings", "trainer_class"]
 
 
 REQUIREMENTS_CHECK = "nnunet_ext.trainers.requirements.CheckedRequirements"
@@ -27,29 +27,29 @@ STOCK_TRAINER = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetTrainer"
 
 
 class UnknownPartError(TrainerNameError):
-    """A word that is neither a part nor a stock variant."""
+    """A word of the name is neither a part nor a stock variant."""
 
 
 @cache
 def trainer_class(name: str) -> type[nnUNetTrainer]:
-    """The class for a trainer's name; the same object at every call.
+    """The class for a trainer's name; every call returns the same object.
 
     Raises:
-        UnknownPartError: if a word is unknown; names the closest known ones.
-        TrainerNameError: if the parts do not go together, or the name is not a trainer's.
+        UnknownPartError: if a word is unknown; the message names the closest known ones.
+        TrainerNameError: if the parts cannot be combined, or the name is not a trainer's.
     """
     return build_trainer_class(name, PARTS)
 
 
 def build_trainer_class(name: str, rows: Sequence[Part]) -> type[nnUNetTrainer]:
-    """The same from a table of one's own, built anew at every call.
+    """Builds the class for a trainer's name from any table of parts; every call returns a new class.
 
     Args:
-        name: of the trainer.
-        rows: the parts that a name may hold, in the order of inheritance.
+        name: name of the trainer.
+        rows: the parts that a name may contain, in the order of inheritance.
 
     Raises:
-        UnknownPartError, TrainerNameError: as `trainer_class`.
+        UnknownPartError, TrainerNameError: see `trainer_class`.
     """
     parts = parse(name, rows)
     require_compatible(name, parts)
@@ -65,7 +65,7 @@ def build_trainer_class(name: str, rows: Sequence[Part]) -> type[nnUNetTrainer]:
 
 
 def base_classes(parts: Sequence[UsedPart]) -> tuple[type, ...]:
-    """The classes that a trainer of these parts derives from, in the table's order, stock's variants last."""
+    """The classes that a trainer of these parts derives from, in the table's order, stock variants last."""
     paths = [part.row.mixin for part in parts if part.row and part.row.mixin]
     if any(part.requires for part in parts):
         paths.insert(0, REQUIREMENTS_CHECK)
@@ -74,7 +74,7 @@ def base_classes(parts: Sequence[UsedPart]) -> tuple[type, ...]:
 
 
 def network_words(parts: Sequence[UsedPart]) -> tuple[str, ...]:
-    """The words that a prediction needs, too: of networks, and of what changes those."""
+    """The words that prediction needs as well: parts that build a network, and parts that modify those."""
     networks = {part.row.spelling for part in parts if part.row and part.is_network}
     return tuple(
         part.word
@@ -86,9 +86,15 @@ def network_words(parts: Sequence[UsedPart]) -> tuple[str, ...]:
 
 
 def parse(name: str, rows: Sequence[Part] = PARTS) -> list[UsedPart]:
-    """The parts of a name in the order of inheritance: our parts as the table has them, then stock variants."""
+    """The parts of a name in the order of inheritance: parts of the table in its order, then stock variants.
+
+    Raises:
+        UnknownPartError, TrainerNameError: see `trainer_class`; combinations are not checked.
+    """
     if not name.startswith(PREFIX):
-        raise TrainerNameError(f"A trainer's name begins with {PREFIX}; found {name!r}.")
+        raise TrainerNameError(
+            f"A trainer's name begins with {PREFIX}; found {name!r}. `nnunet_ext trainers` shows examples."
+        )
     own: list[UsedPart] = []
     variants: list[UsedPart] = []
     words = words_of(name)
@@ -109,20 +115,32 @@ def words_of(name: str) -> list[str]:
 
 
 def table_part(word: str, rows: Sequence[Part] = PARTS) -> UsedPart | None:
-    """The part of the table that a word names, or None; refuses a number that is too small."""
+    """The part of the table that a word names, or None.
+
+    Raises:
+        TrainerNameError: if the number in the word is too small.
+    """
     for row in rows:
         found = row.pattern.fullmatch(word)
         if not found:
             continue
         number = int(found["number"]) if row.attribute else None
         if number is not None and number < row.smallest:
-            raise TrainerNameError(f"The number in {row.spelling} must be at least {row.smallest}; found {word!r}.")
+            raise TrainerNameError(
+                f"The number in {row.spelling} must be at least {row.smallest}; found {word!r}. Write {row.example}, "
+                f"for example."
+            )
         return UsedPart(word, row, number)
     return None
 
 
 def stock_part(words: list[str]) -> tuple[UsedPart, list[str]]:
-    """The stock variant that words begin with and the words after it; as long as possible: `onlyMirror01_DA5`."""
+    """The longest stock variant that the words begin with (`onlyMirror01_DA5`), and the words after it.
+
+    Raises:
+        TrainerNameError: if the first word was renamed.
+        UnknownPartError: if no stock variant begins with the first word.
+    """
     if words[0] in RENAMED:
         raise TrainerNameError(f"{words[0]} is called {RENAMED[words[0]]} now. Write that instead.")
     for end in range(len(words), 0, -1):
@@ -134,19 +152,19 @@ def stock_part(words: list[str]) -> tuple[UsedPart, list[str]]:
 
 
 def known_spellings() -> list[str]:
-    """The words that users may write, as the table spells them."""
+    """The spellings of all parts that users may write."""
     return [part.spelling for part in PARTS if not part.internal]
 
 
 def close_spellings(word: str, spellings: list[str]) -> list[str]:
-    """Spellings that a mistyped word resembles, the closest first; numbers do not count."""
+    """The spellings that are similar to a mistyped word, the closest first; numbers are ignored."""
     bare = {re.sub(r"<\w>|\d", "", spelling).lower(): spelling for spelling in reversed(spellings)}
     close = difflib.get_close_matches(re.sub(r"\d", "", word).lower(), bare, n=3, cutoff=0.7)
     return [bare[match] for match in close]
 
 
 def unknown_part_message(word: str) -> str:
-    """What to say of a word that names nothing."""
+    """The error message for an unknown word."""
     close = close_spellings(word, known_spellings()) or close_spellings(word, loaded_stock_words())
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
@@ -156,7 +174,7 @@ def unknown_part_message(word: str) -> str:
 
 
 def resembles_ours(name: str) -> bool:
-    """Whether a word of the name is a part of ours, or close to one."""
+    """Whether a word of the name is a part of the table, or similar to one."""
     words = words_of(name)
     return any(part.pattern.fullmatch(word) for part in PARTS for word in words) or any(
         close_spellings(word, known_spellings()) for word in words
@@ -164,7 +182,7 @@ def resembles_ours(name: str) -> bool:
 
 
 def __getattr__(name: str) -> type:
-    """Lets pickle find the classes, which live in this module under their names."""
+    """Lets pickle find the trainer classes as attributes of this module."""
     if name.startswith(PREFIX):
         try:
             return trainer_class(name)

@@ -1,4 +1,4 @@
-"""Trainings that own their steps: they learn something else than nnU-Net's segmentation, from data without labels."""
+"""The base class of trainings without labels, which replace nnU-Net's data, targets, loss and validation."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ Targets = Tensor | list[Tensor]
 
 
 class CannotSegmentError(RuntimeError):
-    """A network was asked to segment that was trained for something else."""
+    """A network that was trained without labels cannot segment."""
 
 
 class OwnStepsTrainer(ExtTrainer):
-    """A training that brings its own data, targets, loss and validation, through four hooks:
+    """A training with its own data, targets, loss and validation, defined by four hooks:
 
-    - `get_dataloaders`, nnU-Net's own hook: two iterators over batches, dictionaries with at least `data`;
-    - `inputs_and_targets`: what the network sees of a batch, and what the loss compares its outputs with;
-    - `training_loss`: a scalar of outputs and targets, in training and validation;
-    - `validation_figures`: further figures of a validation batch, for the log.
+    - `get_dataloaders`, a hook of nnU-Net: two iterators over batches, which are dictionaries with at least `data`;
+    - `inputs_and_targets`: the network's input from a batch, and what the loss compares its outputs with;
+    - `training_loss`: a scalar from outputs and targets, in training and validation;
+    - `validation_figures`: further metrics of a validation batch, for the log.
 
-    All else is nnU-Net's: optimizer, schedule, gradient clipping, mixed precision, checkpoints, resuming, DDP. The
-    epoch with the lowest validation loss is `checkpoint_best.pth`. There is nothing to segment at the end.
+    Everything else is nnU-Net's: optimizer, schedule, gradient clipping, mixed precision, checkpoints, resuming, DDP.
+    `checkpoint_best.pth` is that of the epoch with the lowest validation loss. Validation cases are not segmented.
 
-    The network is the planned one with `training_network` around it; deep supervision is off. What such a training
-    writes cannot segment. Its checkpoints say so, and whoever predicts with them, ours or stock, is refused; other
-    trainings can start from them with `-pretrained_weights`. As a part of a trainer's name it stands before the parts
-    that build a network, so that nnU-Net's predictor asks this class first.
+    The network is the planned one inside `training_network`, without deep supervision. It cannot segment: checkpoints
+    are marked, and prediction with them is refused, by this package and by stock nnU-Net. Other trainings can start
+    from them with `-pretrained_weights`. In the table, such a part comes before the parts that build a network, so
+    that nnU-Net's predictor asks this class first.
     """
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
         self.enable_deep_supervision = False
-        self._best_ema = -inf  # the best negative validation loss; nnU-Net stores it, and compares it with NaN only
+        self._best_ema = -inf  # best negative validation loss; nnU-Net stores it and compares it only with NaN
 
     def inputs_and_targets(self, batch: Mapping[str, Any]) -> tuple[Tensor, Targets]:
-        """Hook: the network's input (B, channels, *spatial) and a target or a list of targets for the loss.
+        """Hook: the network's input (B, channels, *spatial), and a target or a list of targets for the loss.
 
         Args:
-            batch: from the loaders, with its tensors on the trainer's device.
+            batch: a batch of the loaders, with its tensors on the trainer's device.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what its network sees: inputs_and_targets().")
+        raise NotImplementedError(f"{type(self).__name__} must define inputs_and_targets().")
 
     def training_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Hook: a scalar, of what the network returns and what `inputs_and_targets` gave."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it learns: training_loss().")
+        """Hook: a scalar loss of the network's outputs and the targets of `inputs_and_targets`."""
+        raise NotImplementedError(f"{type(self).__name__} must define training_loss().")
 
     def validation_figures(self, outputs: Any, targets: Any) -> dict[str, float]:
-        """Hook: figures of one validation batch by name; the log shows their mean over an epoch's batches."""
+        """Hook: metrics of one validation batch by name; the log shows their mean over the batches of an epoch."""
         return {}
 
     # --- nnU-Net's steps ---
@@ -69,7 +69,7 @@ class OwnStepsTrainer(ExtTrainer):
         return self.training_loss
 
     def on_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch as nnU-Net's steps take it, from one of this training's loaders."""
+        """A batch of this training's loaders in the form that nnU-Net's steps take, on the trainer's device."""
         moved = {
             key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for key, value in batch.items()
@@ -91,7 +91,7 @@ class OwnStepsTrainer(ExtTrainer):
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         means = {name: mean_over_processes(values) for name, values in collate_outputs(val_outputs).items()}
         self.logger.log("val_losses", means.pop("loss"), self.current_epoch)
-        self.logger.log("mean_fg_dice", nan, self.current_epoch)  # nnU-Net wants one value per epoch
+        self.logger.log("mean_fg_dice", nan, self.current_epoch)  # nnU-Net requires one value per epoch
         self.logger.log("dice_per_class_or_region", [], self.current_epoch)
         for name, mean in means.items():
             log_curve(self.logger, name, mean, self.current_epoch)
@@ -102,21 +102,21 @@ class OwnStepsTrainer(ExtTrainer):
         score = -self.logger.get_value("val_losses", step=-1)
         if score > self._best_ema:
             self._best_ema = score
-            self.print_to_log_file(f"The lowest validation loss up to now: {-score:.4g}")
-            self.current_epoch -= 1  # nnU-Net has counted on, and stores the next one
+            self.print_to_log_file(f"New lowest validation loss: {-score:.4g}")
+            self.current_epoch -= 1  # nnU-Net has already advanced the epoch, and a checkpoint stores the next one
             self.save_checkpoint(str(Path(self.output_folder) / BEST_CHECKPOINT))
             self.current_epoch += 1
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """nnU-Net's, for networks that have a decoder with such a switch; others have nothing to switch."""
+        """Switches deep supervision of networks whose decoder has such a switch; ignored for all others."""
         if hasattr(getattr(self.plain_network, "decoder", None), "deep_supervision"):
             super().set_deep_supervision_enabled(enabled)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Says that there is nothing to segment; nnU-Net calls it after a training and with `--val`."""
+        """Logs that no case is segmented; nnU-Net calls it after a training and with `--val`."""
         self.print_to_log_file(f"{type(self).__name__} learns without labels: no case is segmented for validation.")
 
-    # --- what cannot be predicted with ---
+    # --- refusing to segment ---
 
     @classmethod
     def build_network_architecture(
@@ -127,14 +127,14 @@ class OwnStepsTrainer(ExtTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Refuses: who asks the class for a network wants to segment with it. Training asks `network_builder`.
+        """Refuses to build a network for prediction; training calls `network_builder` instead.
 
         Raises:
             CannotSegmentError: always.
         """
         raise CannotSegmentError(
-            f"{cls.__name__} is a training without labels: its network does not segment. Start a training from its "
-            f"checkpoint with -pretrained_weights, and predict with that."
+            f"{cls.__name__} is a training without labels: its network cannot segment. Train on labels starting from "
+            f"its checkpoint with -pretrained_weights, and predict with the result."
         )
 
     def network_builder(self) -> Callable[..., nn.Module]:

@@ -1,4 +1,4 @@
-"""What a row of the table of parts holds, and the words for it. Nothing here imports torch."""
+"""The rows of the table of parts, and their vocabulary. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
 
-PLANNED = "planned"  # stands for nnU-Net's planned network where the path of a network part can stand
+PREFIX = "nnUNetTrainer"  # begins every trainer's name
+PLANNED = "planned"  # nnU-Net's planned network, used in place of the path of a network part
 
 
 class Kind(Enum):
-    """What sort of thing a part is; the table is printed in this order."""
+    """What a part changes about a training; the table is printed in this order."""
 
     LENGTH = "length"
     SEED = "seed"
@@ -30,7 +31,7 @@ class Kind(Enum):
 
 
 class Claim(Enum):
-    """What only one part of a name may set; the value is what a refusal calls it."""
+    """What only one part of a name may set; the value is its name in error messages."""
 
     EPOCHS = "the number of epochs"
     ITERATIONS = "the iterations per epoch"
@@ -52,17 +53,17 @@ class Claim(Enum):
 
 
 class Requirement(Enum):
-    """What a part cannot do without: what it needs, and what to do where that is missing.
+    """What a part requires, and what to do if it is missing.
 
-    The plans, the dataset and the configuration are looked at in `requirements.py`, when a trainer is constructed.
+    Plans, dataset and configuration are checked in `requirements.py` when a trainer is constructed.
     """
 
     UNET = (
         "a U-Net with nnU-Net's encoder and decoder (PlainConvUNet, ResidualEncoderUNet)",
-        "choose plans of such a network",
+        "choose plans with such a network",
     )
     LABELS = ("labels rather than regions", "train on a dataset of labels")
-    SEGMENTATION = ("a training that learns to segment", "start another training from its checkpoint")
+    SEGMENTATION = ("a training on labels", "start another training from its checkpoint with -pretrained_weights")
     THREE_AXES = ("a 3D configuration", "train 3d_fullres or 3d_lowres")
 
     def __init__(self, words: str, remedy: str) -> None:
@@ -72,25 +73,25 @@ class Requirement(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One word of a trainer's name.
+    """One part: a word of a trainer's name.
 
     Attributes:
-        spelling: the word, with `<M>` where a number stands: "Cyclical", "Cyclical<M>", "<n>epochs".
-        kind: what sort of thing it is.
-        mixin: dotted path of the class that a trainer of this name derives from, imported when the name is used; ""
-            if the part only sets values of another one.
-        summary: what it does, for the table.
-        paper: where it comes from, or "".
-        example: a name that uses it.
-        claims: what it sets; two parts with the same claim cannot be combined.
-        requires: what it needs of the other parts, the plans and the dataset.
-        lacks: what no trainer with this part has, for parts that require it.
-        changes: the spellings of the parts that it changes; a name without any of them is refused.
-        shares: claims of network parts beside which they may stand several times: the part mixes them.
-        values: class attributes that it sets.
-        attribute: class attribute that takes the number.
-        smallest: the smallest number allowed.
-        internal: not for users to train with.
+        spelling: the word, with a placeholder for a number: "Cyclical", "Cyclical<M>", "<n>epochs".
+        kind: what the part changes about a training.
+        mixin: dotted path of the class that a trainer with this part derives from, imported when the name is used;
+            "" if the part only sets attributes of another part.
+        summary: what the part does, in one line for the table.
+        paper: the source, or "".
+        example: a trainer's name with this part.
+        claims: what the part sets; two parts with the same claim cannot be combined.
+        requires: what the part requires of the other parts, the plans and the dataset.
+        lacks: requirements of other parts that no trainer with this part can meet.
+        changes: spellings of the parts that it modifies; a name without any of them is refused.
+        shares: claims that several network parts may make in the same name if this part, which mixes them, is there.
+        values: class attributes that the part sets.
+        attribute: the class attribute that takes the number in the word.
+        smallest: the smallest number that is allowed.
+        internal: whether the part is hidden from users, because it cannot be trained.
     """
 
     spelling: str
@@ -111,11 +112,11 @@ class Part:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What a word of this spelling looks like; the group `number` is there if the spelling has one."""
+        """Matches a word of this spelling; has the group `number` if the spelling has a placeholder."""
         return re.compile(re.sub(r"<\w>", lambda _: r"(?P<number>\d+)", self.spelling))
 
 
 def load(path: str) -> type:
-    """The class of a dotted path, imported now."""
+    """Imports the class with this dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)

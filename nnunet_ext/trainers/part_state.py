@@ -1,4 +1,4 @@
-"""What parts of a trainer keep for a resume, each under a key of its own."""
+"""State of parts that checkpoints store for a resumed training, each part under its own key."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from nnunet_ext.trainers.base import ExtTrainer
 
 
 class PartWithState(ExtTrainer):
-    """A part that must find something again after a resume, beyond nnU-Net's own checkpoint.
+    """A part with state that must survive a resume, beyond nnU-Net's own checkpoint.
 
-    A part sets `state_key` and defines `part_state` and `load_part_state` for itself alone, without `super()`: all
-    parts of a trainer are asked, and what one keeps cannot overwrite what another does.
+    A part sets `state_key` and defines `part_state` and `load_part_state` for itself only, without `super()`. They
+    are called for every part of a trainer, so that parts cannot overwrite each other's state.
     """
 
     state_key: str
 
     def part_state(self) -> Any:
-        """What this part keeps."""
+        """The state of this part."""
         raise NotImplementedError
 
     def load_part_state(self, state: Any) -> None:
-        """Takes back what `part_state` gave."""
+        """Restores what `part_state` returned."""
         raise NotImplementedError
 
     @classmethod
     def parts_with_state(cls) -> dict[str, type[PartWithState]]:
-        """The parts of this trainer that keep something, by their keys.
+        """The parts of this trainer that have state, by key.
 
         Raises:
-            ValueError: if two of them have the same key.
+            ValueError: if two parts have the same key.
         """
         found: dict[str, type[PartWithState]] = {}
         for part in cls.__mro__:
@@ -37,8 +37,8 @@ class PartWithState(ExtTrainer):
                 continue
             if part.state_key in found:
                 raise ValueError(
-                    f"Every part keeps its state under a key of its own; found {part.state_key!r} in "
-                    f"{found[part.state_key].__name__} and in {part.__name__}. Give one another state_key."
+                    f"Every part needs its own state_key; found {part.state_key!r} in "
+                    f"{found[part.state_key].__name__} and in {part.__name__}. Rename one of them."
                 )
             found[part.state_key] = part
         return found
@@ -50,5 +50,5 @@ class PartWithState(ExtTrainer):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
         for key, part in self.parts_with_state().items():
-            if key in state:  # not in stock's checkpoints
+            if key in state:  # checkpoints of stock nnU-Net do not have it
                 part.load_part_state(self, state[key])

@@ -1,4 +1,4 @@
-"""What the parts of a trainer need of its plans and its dataset, looked at when it is constructed."""
+"""Checks what the parts of a trainer require of plans and dataset, when the trainer is constructed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STOCK_NETWORKS = "dynamic_network_architectures."
 
 
 class RequirementError(ValueError):
-    """A part needs what the plans or the dataset do not have; the message names both and says what to do."""
+    """The plans or the dataset do not meet a part's requirement; the message names both and says what to do."""
 
 
 class CheckedRequirements(ExtTrainer):
-    """The first base of a trainer whose parts require something.
+    """The first base class of every trainer whose parts have requirements.
 
     Attributes:
-        requirements: the words of the name and what each requires.
+        requirements: pairs of a word of the name and a requirement of that part.
     """
 
     requirements: tuple[tuple[str, Requirement], ...] = ()
@@ -39,9 +39,9 @@ class CheckedRequirements(ExtTrainer):
 
 
 def another_network(trainer: nnUNetTrainer) -> str:
-    """The planned network if it is one of nnU-Net's that is no U-Net, else "".
+    """The planned network if it is one of nnU-Net's but not a U-Net, else "".
 
-    A network of somebody else's may have nnU-Net's encoder and decoder; the part looks at it when it is built.
+    A third-party network may have nnU-Net's encoder and decoder; the part checks it once it is built.
     """
     name = trainer.configuration_manager.network_arch_class_name
     is_known = name.startswith(STOCK_NETWORKS)
@@ -49,7 +49,7 @@ def another_network(trainer: nnUNetTrainer) -> str:
 
 
 def found_regions(trainer: nnUNetTrainer) -> str:
-    """The dataset's regions, or "" if it is one of labels."""
+    """The dataset's regions, or "" if it has labels instead."""
     if not trainer.label_manager.has_regions:
         return ""
     regions = [name for name in trainer.dataset_json["labels"] if name not in ("background", "ignore")]
@@ -57,17 +57,17 @@ def found_regions(trainer: nnUNetTrainer) -> str:
 
 
 def own_steps_of(trainer: nnUNetTrainer) -> str:
-    """What a training is that owns its steps, else ""."""
-    return "one that learns without labels" if isinstance(trainer, OwnStepsTrainer) else ""
+    """What a training without labels is called in the message, "" for any other training."""
+    return "a training without labels" if isinstance(trainer, OwnStepsTrainer) else ""
 
 
 def plane_of(trainer: nnUNetTrainer) -> str:
-    """The configuration if it is 2D, else ""."""
+    """The configuration if it is not 3D, else ""."""
     axes = len(trainer.configuration_manager.patch_size)
-    return f"the configuration {trainer.configuration_name} with {axes} axes" if axes != 3 else ""
+    return f"the configuration {trainer.configuration_name} with {axes} spatial axes" if axes != 3 else ""
 
 
-# What was found where a requirement is not met, "" where it is or cannot be told yet. One row a requirement.
+# For each requirement, a function that returns what was found instead; "" if it is met or cannot be checked yet.
 INSTEAD: dict[Requirement, Callable[[nnUNetTrainer], str]] = {
     Requirement.UNET: another_network,
     Requirement.LABELS: found_regions,

@@ -1,4 +1,4 @@
-"""Parts and nnU-Net's own variants by a word. Neither torch nor a variant is imported: their files are read."""
+"""Searches parts and nnU-Net's own variants for a word, without importing torch or a variant: files are parsed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from nnunet_ext.trainers.part import Part
+from nnunet_ext.trainers.part import PREFIX, Part
 from nnunet_ext.trainers.parts import PARTS
-
-PREFIX = "nnUNetTrainer"
 
 
 def matching_parts(word: str) -> list[Part]:
-    """The parts that have a word in their spelling, kind, summary, paper or example, whatever its capitals."""
+    """The parts with a word in their spelling, kind, summary, paper or example, ignoring case."""
     wanted = _searched(word)
     return [
         part
@@ -29,13 +27,13 @@ def matching_parts(word: str) -> list[Part]:
 
 
 def matching_variants(word: str) -> list[str]:
-    """The names of nnU-Net's own trainers that have a word in them, whatever its capitals."""
+    """The names of nnU-Net's own trainers that contain a word, ignoring case."""
     wanted = _searched(word)
     return [name for name in stock_variant_names() if wanted in name.removeprefix(PREFIX).lower()]
 
 
 def close_to(word: str) -> list[str]:
-    """What a word that finds nothing may have been meant as, the closest first."""
+    """Names that are similar to a word that finds nothing, the closest first."""
     spellings = {part.spelling.lower(): part.spelling for part in PARTS if not part.internal}
     variants = {name.removeprefix(PREFIX).strip("_").lower(): name for name in stock_variant_names()}
     known = variants | spellings
@@ -44,7 +42,7 @@ def close_to(word: str) -> list[str]:
 
 @cache
 def stock_variant_names() -> tuple[str, ...]:
-    """The names of nnU-Net's own trainers besides `nnUNetTrainer` itself, sorted; found in its source."""
+    """The sorted names of nnU-Net's own trainers except `nnUNetTrainer` itself, parsed from its source."""
     package = find_spec("nnunetv2")
     places = (package.submodule_search_locations if package else None) or ()
     files = [file for place in places for file in (Path(place) / "training" / PREFIX).rglob("*.py")]

@@ -1,4 +1,4 @@
-"""nnU-Net's own trainer variants as parts of a name. nnU-Net is imported when it is searched."""
+"""nnU-Net's own trainer variants as parts of a name. nnU-Net is imported only when it is searched."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.trainers.part import Claim
+from nnunet_ext.trainers.part import PREFIX, Claim
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-PREFIX = "nnUNetTrainer"
-
-# What a stock variant replaces, by the hook that it overrides. Two parts may not replace the same thing.
+# What a stock variant sets, by the hook that it overrides. Two parts may not set the same thing.
 CLAIMS_BY_HOOK = {
     "build_network_architecture": Claim.PLANNED_NETWORK,
     "_build_loss": Claim.LOSS,
@@ -23,12 +21,12 @@ CLAIMS_BY_HOOK = {
     "configure_rotation_dummyDA_mirroring_and_inital_patch_size": Claim.MIRRORING,
     "get_training_transforms": Claim.AUGMENTATION,
 }
-# Variants whose configure_optimizers brings a schedule of its own as well.
+# Variants whose configure_optimizers also sets its own schedule.
 SCHEDULING_VARIANTS = ("CosAnneal", "warmup", "Primus")
 
 
 def stock_variant(word: str) -> type[nnUNetTrainer] | None:
-    """nnU-Net's variant that a word of a name means, or None: `DA5`, `onlyMirror01`, `onlyMirror01_DA5`."""
+    """nnU-Net's variant with this name after `nnUNetTrainer` (`DA5`, `onlyMirror01_DA5`), or None."""
     return stock_class(f"{PREFIX}{word}") or stock_class(f"{PREFIX}_{word}")
 
 
@@ -45,7 +43,7 @@ def stock_class(name: str) -> type[nnUNetTrainer] | None:
 
 
 def claims_of(variant: type[nnUNetTrainer]) -> frozenset[Claim]:
-    """What a stock variant replaces, read off the hooks that it overrides."""
+    """What a stock variant sets, derived from the hooks that it overrides."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     own_classes = variant.__mro__[: variant.__mro__.index(nnUNetTrainer)]
@@ -58,7 +56,7 @@ def claims_of(variant: type[nnUNetTrainer]) -> frozenset[Claim]:
 
 
 def loaded_stock_words() -> list[str]:
-    """The words of nnU-Net's own variants, as far as their modules are imported; a search imports all."""
+    """The names of nnU-Net's own variants whose modules are imported; searching with `stock_class` imports all."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     words, classes = [], [nnUNetTrainer]

@@ -1,4 +1,4 @@
-"""Instance norms with the channels last: the numbers of torch's own, in another layout, under the same names."""
+"""Channels-last instance norm: the values of torch's own in another layout, with the same names of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepLabV3+: shapes against nnU-Net's own network, rates by impulses, and what instance norm must not undo."""
+"""DeepLabV3+: shapes against nnU-Net's own network, rates by impulses, and what instance norm must not cancel."""
 
 import pytest
 import torch
@@ -328,12 +328,12 @@ def test_the_number_of_parameters_is_the_one_in_its_description():
 
 @pytest.mark.parametrize("strides", [[1], [2, 2], [(1, 2), (2, 2)]])
 def test_a_network_without_a_first_stage_at_full_resolution_is_refused(strides):
-    with pytest.raises(ValueError, match="two stages or more, the first one with stride 1"):
+    with pytest.raises(ValueError, match="at least two stages, the first with stride 1"):
         DeepLabV3Plus(1, 2, conv_op=nn.Conv2d, strides=strides, features_per_stage=[4] * len(strides))
 
 
 def test_as_many_features_as_strides_are_needed():
-    with pytest.raises(ValueError, match="3 strides and 2 features"):
+    with pytest.raises(ValueError, match="3 strides and 2 numbers of features"):
         DeepLabV3Plus(1, 2, conv_op=nn.Conv2d, strides=[1, 2, 2], features_per_stage=[4, 4])
 
 

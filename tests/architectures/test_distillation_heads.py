@@ -1,4 +1,4 @@
-"""Heads: as many parameters as the paper reports, grids by hand, and the maps they are written out in torch."""
+"""Heads: as many parameters as the paper reports, grids by hand, and their maps written out in torch."""
 
 import pytest
 import torch
@@ -99,7 +99,7 @@ def test_a_strides_name():
         (ANISOTROPIC, [(4, 32, 16), (4, 16, 8), (2, 8, 4), (1, 4, 2), (1, 2, 1)]),
     ],
 )
-def test_every_level_comes_out_on_the_grid_of_level_0(strides, grids):
+def test_every_level_is_up_sampled_to_the_grid_of_level_0(strides, grids):
     for level, grid in enumerate(grids):
         head = DistillationHead(4, 3, steps_to_full_resolution(strides, level), nn.Conv3d)
         assert head(random(2, 4, *grid)).shape == (2, 3, *grids[0])

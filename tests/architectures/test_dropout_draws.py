@@ -60,7 +60,7 @@ def test_layers_draw_masks_of_their_own():
 
 
 def test_tiles_batches_and_flips_of_a_draw_share_its_mask(network):
-    """What a draw says about a voxel does not depend on what is predicted with it."""
+    """The prediction of a draw for a voxel does not depend on the rest of the batch."""
     image = torch.randn(1, 50, 4, 8, generator=torch.Generator().manual_seed(0))
     whole = drawn(network, 3, image)
     tiles = drawn(network, 3, torch.cat([image[..., :4], image[..., 4:]]))

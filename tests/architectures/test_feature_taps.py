@@ -1,4 +1,4 @@
-"""Tapping runs the very network: the same bits come out, and each level's feature has the shape it must have."""
+"""Tapping does not change the output, and each level's feature has the expected shape."""
 
 import pytest
 import torch
@@ -135,7 +135,7 @@ def test_two_levels_are_refused():
 
 
 class EncoderOfAnotherMake(nn.Module):
-    """Has a decoder of nnU-Net's, but an encoder that does not tell its channels."""
+    """Has a decoder of nnU-Net's, but an encoder that lacks its number of channels."""
 
     def __init__(self):
         super().__init__()

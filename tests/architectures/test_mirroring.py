@@ -1,4 +1,4 @@
-"""Mirrored copies: which there are, and that each is mirrored back."""
+"""Mirrored copies: which ones there are, and that each is mirrored back."""
 
 from __future__ import annotations
 

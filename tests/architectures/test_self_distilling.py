@@ -1,4 +1,4 @@
-"""In evaluation and on the disk the network is the plain one; in training torch.compile and DDP can run it."""
+"""In evaluation and in checkpoints it is the plain network; in training it runs with torch.compile and DDP."""
 
 from copy import deepcopy
 

@@ -184,7 +184,7 @@ def test_regions_by_hand():
     assert weights.tolist() == pytest.approx([0.5622, 0.4378], abs=1e-4)
 
 
-def test_a_region_that_is_surely_absent_is_as_decided_as_one_that_is_surely_there():
+def test_a_region_certainly_absent_weighs_as_much_as_one_certainly_present():
     weights = memory_weights(one_voxel([0.0], [1.0], [0.5]), regions=True).flatten()
     # exp(1/2) = 1.6487; 1.6487 / (1.6487 + 1.6487 + 1)
     assert weights.tolist() == pytest.approx([0.3837, 0.3837, 0.2327], abs=1e-4)
@@ -208,7 +208,7 @@ def test_the_order_of_slices_does_not_matter():
 
 @pytest.mark.parametrize("garbage", [0.0, 1e6, -3.0])
 @pytest.mark.parametrize("regions", [False, True])
-def test_padded_slices_leave_the_weights(garbage, regions):
+def test_padded_slices_do_not_change_the_weights(garbage, regions):
     probabilities = random_probabilities(2, 2, 3, 4, 5, 6)
     padded = torch.full((2, 2, 3, 7, 5, 6), garbage)
     padded[:, :, :, 1:5] = probabilities
@@ -241,7 +241,7 @@ def test_all_classes_and_slices_share_the_weights(in_plane):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("regions", [False, True])
-def test_half_precision_is_weighed_in_single_precision(dtype, regions):
+def test_half_precision_is_weighted_in_single_precision(dtype, regions):
     half = random_probabilities(2, 1, 3, 4, 5, 6).to(dtype)
     valid = torch.tensor([[True, True, True, False]])
     weights = memory_weights(half, valid_slices=valid, regions=regions)
@@ -272,7 +272,7 @@ def test_the_gradient_flows_through_the_weights(regions):
     np.testing.assert_allclose(probabilities.grad.numpy(), expected, atol=1e-5)
 
 
-def test_the_memorys_rule_hands_on_all_it_is_given():
+def test_the_memory_rule_passes_all_its_arguments_on():
     probabilities = random_probabilities(2, 2, 3, 4, 5, 6)
     options = {"valid_slices": torch.tensor([[True, False, True, True]] * 2), "regions": True}
     found = MemoryWeights(3.0)(probabilities, **options)
@@ -516,7 +516,7 @@ def test_padding_of_a_3d_patch_does_not_enter_its_memory_and_is_zero_to_the_clas
     assert np.abs(found - expected_mixture(logits)).max() > 1e-4
 
 
-def test_the_channels_that_a_cascade_appends_bear_no_mark():
+def test_the_channels_that_a_cascade_appends_are_not_marked():
     network, image = mixture_of("2d").eval(), stack(batch=1)
     marked = image.clone()
     marked[:, 0, 1], marked[:, 1, 1] = torch.nan, 1.0  # the previous stage's prediction, grown into the padding
@@ -610,7 +610,7 @@ def test_a_unet_and_a_deeplab_mix_at_every_scale():
 
 @pytest.mark.parametrize("assign", [False, True])
 @pytest.mark.parametrize("regions", [False, True])
-def test_weights_say_whether_outputs_are_regions(regions, assign):
+def test_the_regions_flag_is_loaded_with_the_weights(regions, assign):
     given, network = mixture_of("2d", regions=regions).eval(), mixture_of("2d", regions=not regions).eval()
     network.load_state_dict(deepcopy(given.state_dict()), assign=assign)
     assert network.has_regions is regions
@@ -620,14 +620,14 @@ def test_weights_say_whether_outputs_are_regions(regions, assign):
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_weights_say_it_inside_of_another_network_too(assign):
+def test_the_regions_flag_is_loaded_inside_another_network_too(assign):
     given = nn.Sequential(mixture_of("2d", regions=True), mixture_of("2d", regions=False))
     network = nn.Sequential(mixture_of("2d", regions=False), mixture_of("2d", regions=True))
     network.load_state_dict(deepcopy(given.state_dict()), assign=assign)
     assert [inner.has_regions for inner in network] == [True, False]
 
 
-def test_a_copy_of_a_network_knows_it_and_goes_its_own_way():
+def test_a_copy_of_a_network_keeps_the_regions_flag_and_is_independent():
     network = mixture_of("2d", regions=True)
     copied = deepcopy(network)
     assert copied.has_regions

@@ -72,7 +72,7 @@ def calibration_of(
 
 @pytest.fixture
 def two_members(make_model_folder: Callable[..., Path]) -> Callable[..., CaseSums]:
-    """Two members' probabilities, one row an output without background, in the box of the case above."""
+    """Two members' probabilities, one row per output without background, in the box of the case above."""
 
     def make(first: Sequence[Any], second: Sequence[Any], *, regions: bool = False, **settings: Any) -> CaseSums:
         labels = {"labels": REGIONS, "regions_class_order": [1, 2]} if regions else {"labels": TWO_LABELS}
@@ -103,7 +103,7 @@ def entropy(p: float) -> float:
 # --- one case ---
 
 
-def test_probabilities_are_those_of_the_temperature_and_nothing_is_known_better_outside(two_members):
+def test_probabilities_are_calibrated_and_background_stays_certain_outside(two_members):
     """Means 0.2 and 0.8. With T = 2: √0.2/(√0.2 + √0.8) = 1/3 and 2/3. Outside of the crop is background."""
     ensemble = two_members([0.1, 0.9], [0.3, 0.7])
     plain, calibrated = (finished(ensemble, each) for each in (None, calibration_of(2.0, 2.0)))
@@ -176,7 +176,7 @@ def test_the_mask_covers_what_the_uncalibrated_probability_reaches(two_members):
 
 
 def test_a_mask_of_everything_reaches_beyond_nnunets_crop(two_members):
-    """At the threshold 0 no promise is possible but the whole image."""
+    """At threshold 0 only the whole image keeps the guarantee."""
     mask = finished(two_members([0.1, 0.9], [0.3, 0.7]), calibration_of(1.0, 1.0, mask=0.0)).covering_mask
     assert mask.tolist() == [[[1, 1, 1, 1]]]
 
@@ -222,7 +222,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 
 def test_files_of_a_calibrated_prediction(folder, images, tmp_path):
-    """Held against the files of a plain one: p^(1/T) normalised, by NumPy."""
+    """Compared with the files of an uncalibrated prediction: p^(1/T) normalised, by NumPy."""
     predictor = opened(folder)
     predictor.predict_from_files(images, tmp_path / "plain", save_probabilities=True)
     calibrated = opened(folder, calibration=calibration_of(1.7, 1.7, 1.7, mask=0.25, settings=predictor.settings))

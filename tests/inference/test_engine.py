@@ -122,15 +122,15 @@ def test_nnunets_variable_asks_for_compiled_networks(two_models, monkeypatch):
     assert type(runtime_for(model, torch.device("cpu"), SINGLE)) is CompiledTorchRuntime
 
 
-def test_an_engine_is_whole_when_it_is_constructed(two_models):
-    """What cannot work is refused at once, not by the first case."""
-    with pytest.raises(MemberError, match="one positive number for each model folder"):
+def test_the_constructor_refuses_models_and_weights_that_do_not_fit(two_models):
+    """They are refused before the first case is predicted."""
+    with pytest.raises(MemberError, match="one positive number per model folder"):
         EnsembleEngine.from_model_folders(two_models, device="cpu", model_weights=[1])
     with pytest.raises(MemberError, match="at least one model folder"):
         EnsembleEngine([], EnsembleOptions(device="cpu"))
 
 
-def test_mirrored_copies_as_members_of_a_model_that_did_not_mirror_are_said_to_add_nothing(make_model_folder, caplog):
+def test_tta_members_of_a_model_trained_without_mirroring_are_said_to_add_nothing(make_model_folder, caplog):
     folder = make_model_folder("plain", mirror_axes=None)
     EnsembleEngine.from_model_folders(folder, device="cpu", tta_members=True)
     assert "--tta-members adds nothing" in caplog.text
@@ -166,7 +166,7 @@ def test_sums_that_do_not_fit_into_a_gpu_are_kept_in_main_memory(caplog):
 
     assert where_it_fits(predict_on, torch.device("cuda"), "liver", bar) == "summed up on the cpu"
     assert bar.n == 3, "members that are run again count once"
-    assert "liver does not fit into the memory of the GPU; summing up in main memory." in caplog.text
+    assert "liver does not fit into GPU memory" in caplog.text
 
 
 def test_other_errors_on_a_gpu_are_not_taken_for_memory_that_runs_out():

@@ -75,7 +75,7 @@ def ensemble_of(
 
 
 def finished(sums: CaseSums, **fields: Any) -> CasePrediction:
-    """What is written about the case, without a calibration."""
+    """What is written for the case, without a calibration."""
     options = OutputOptions(**fields)
     structures = regions_of(sums.frame.models[0].dataset_json)
     return finish("case", sums, structures, stages_for(options, None), options)
@@ -133,7 +133,7 @@ def test_members_count_by_their_weight(open_model):
 @pytest.mark.parametrize(
     ("average", "expected"), [("probabilities", 1.61 / 3), ("logits", 1 / (1 + math.exp(0.6077)))]
 )
-def test_one_sure_member_outvotes_two_unsure_ones_only_in_logits(open_model, average, expected):
+def test_one_confident_member_outvotes_two_uncertain_ones_only_in_logits(open_model, average, expected):
     """Organ 0.01, 0.8 and 0.8 of three members: the mean probability is 1.61/3 = 0.537, for the organ.
 
     Their logits are −4.595, 1.386 and 1.386; the mean is −0.6077, and its sigmoid 0.3526, against it.
@@ -166,7 +166,7 @@ def test_models_with_other_axes_meet_in_the_image(open_model):
     assert result.maps["entropy"].shape == SHAPE
 
 
-def test_where_one_model_cropped_more_it_is_sure_of_background(open_model):
+def test_where_a_model_cropped_more_it_predicts_background_for_certain(open_model):
     """The first saw voxels 1 and 2, the second 2 and 3. In 1 the second, in 3 the first says background."""
     first, second = open_model(), open_model(mirror_axes=None)
     ensemble = ensemble_of([first, second], [prepared(slice(1, 3)), prepared(slice(2, 4))])
@@ -210,7 +210,7 @@ def test_regions_are_painted_in_their_order_and_are_absent_outside(open_model):
 # --- before or behind the softmax ---
 
 
-def test_stock_resamples_logits_and_the_fast_way_probabilities(open_model):
+def test_stock_resamples_logits_and_fast_resampling_probabilities(open_model):
     """The organ has 0.2 and 0.8 in two voxels that become four, of which the middle ones lie a quarter of the way.
 
     The logits are -ln 4 and ln 4; between them -ln 2 and ln 2, which stand for 1/3 and 2/3. The probabilities between
@@ -225,7 +225,7 @@ def test_stock_resamples_logits_and_the_fast_way_probabilities(open_model):
         assert result.segmentation.tolist() == [[[0, 0, 1, 1]]]
 
 
-def test_the_fast_way_averages_probabilities_of_members_and_is_certain_outside(open_model):
+def test_fast_resampling_averages_probabilities_of_members_and_is_certain_outside(open_model):
     """One sees voxels 1 and 2, the other 2 and 3: (0.2 + 0)/2, (0.8 + 0.4)/2 and (0 + 0.6)/2."""
     first, second = open_model(), open_model()
     ensemble = ensemble_of([first, second], [prepared(slice(1, 3)), prepared(slice(2, 4))], fast_resampling=True)
@@ -235,7 +235,7 @@ def test_the_fast_way_averages_probabilities_of_members_and_is_certain_outside(o
     np.testing.assert_allclose(result.probabilities[1, 0, 0], [0, 0.1, 0.6, 0.3], atol=1e-6)
 
 
-def test_the_fast_way_is_nnunets_resampling_of_the_softmax(open_model):
+def test_fast_resampling_is_nnunets_resampling_of_the_softmax(open_model):
     """4 x 6 x 5 voxels become 6 x 9 x 10, by nnU-Net's own function, which is scikit-image in double precision."""
     model = open_model(configuration="3d_fullres", spacing_mm=(1.5, 1.5, 2.0))
     shape, spacing = (6, 9, 10), [1.0, 1.0, 1.0]
@@ -269,7 +269,7 @@ def test_where_nothing_is_resampled_both_ways_are_the_same(open_model):
 # --- members that are left out ---
 
 
-def test_closed_voxels_keep_their_mean_and_open_ones_take_members_in(open_model):
+def test_closed_voxels_keep_their_mean_and_open_ones_accumulate_members(open_model):
     """Three members over four voxels. After two, sums for the organ are 1.8, 1.0, 0.2 and 1.3; it leads or lags by
     1.6, 0, 1.6 and 0.6. So the first and third are settled, with 0.9 and 0.1; the last member says 0.6 and counts in
     the others: (1.0 + 0.6)/3 and (1.3 + 0.6)/3."""
@@ -290,7 +290,7 @@ def test_closed_voxels_keep_their_mean_and_open_ones_take_members_in(open_model)
 
 
 def test_where_a_member_did_not_run_its_segmentation_is_that_of_those_before(open_model):
-    """As above, but what the last member says of the closed third voxel, "organ", is not heard. The first member has
+    """As above, but what the last member says of the closed third voxel, "organ", is ignored. The first member has
     organ in voxels 1, 2 and 4, the others in 1 and 4."""
     model = open_model()
     ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
@@ -305,7 +305,7 @@ def test_where_a_member_did_not_run_its_segmentation_is_that_of_those_before(ope
 
 
 def test_a_member_that_need_not_run_at_all_counts_as_those_before_it(open_model):
-    """All voxels lead by 1.8 after two of three: the third is taken in without logits."""
+    """All voxels lead by 1.8 after two of three: the third is counted without logits."""
     model = open_model()
     ensemble = ensemble_of([model], [prepared(slice(0, 4))], early_exit=LabelSettled())
     for _ in range(2):
@@ -320,7 +320,7 @@ def test_a_member_that_need_not_run_at_all_counts_as_those_before_it(open_model)
 
 
 def test_a_voxel_that_is_closed_stays_closed(open_model):
-    """The rule of the mutual information looks at every voxel again and might change its mind."""
+    """The mutual-information rule checks every voxel again, and might reopen one."""
     model = open_model()
     ensemble = ensemble_of(
         [model], [prepared(slice(0, 4))], early_exit=InformationSettled(tolerance=0.01, least_members=2)

@@ -25,12 +25,12 @@ def test_plans_whose_resampling_overshoots_are_refused(make_model_folder):
     plans["configurations"]["2d"]["resampling_fn_probabilities_kwargs"]["order"] = 3
     (folder / "plans.json").write_text(json.dumps(plans))
     with pytest.raises(
-        ValueError, match=r"linear interpolation.*the plans have resample_data_or_seg_to_shape with .*'order': 3"
+        ValueError, match=r"linear interpolation.*the plans use resample_data_or_seg_to_shape with .*'order': 3"
     ):
         opened(folder)
 
 
-def test_a_calibration_without_it_is_not_for_it(make_model_folder):
+def test_a_calibration_depends_on_fast_resampling(make_model_folder):
     folder = make_model_folder()
     plain = EnsembleEngine.from_model_folders(folder, device="cpu")
     assert "fast_resampling" not in plain.settings

@@ -1,4 +1,4 @@
-"""What goes wrong around a prediction: disks, permissions, threads. Each fault is named, and spoils what it must.
+"""Faults around a prediction: disks, permissions, threads. Each is named, and spoils only what it must.
 
 docs/reference/faults.md is the list of them.
 """
@@ -244,7 +244,7 @@ def test_a_disk_that_fills_up_leaves_whole_cases_only(predictor, small_disk, mak
 
 @pytest.fixture
 def foreign_folder() -> Iterator[Path]:
-    """A folder that this process may look into but not change: root becomes nobody for the test."""
+    """A folder that this process may look into but not change: root becomes the user nobody for the test."""
     if os.name == "nt":
         pytest.skip("permissions of POSIX")
     folder = Path(tempfile.mkdtemp())  # the folders above tmp_path are closed to others

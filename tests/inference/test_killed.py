@@ -99,7 +99,7 @@ def test_killed_predictions_leave_whole_files_and_continue_to_the_same_result(ru
     assert len(left_by_kills) > kills // 10, "the kills fell into the same moment"
 
 
-def test_what_describes_the_run_is_whole_whenever_it_is_killed(run, tmp_path):
+def test_the_record_of_a_run_is_complete_whenever_it_is_killed(run, tmp_path):
     for seconds in (0.005, 0.01, 0.02, 0.05):
         killed_after(seconds, run, tmp_path / "out")
         for path in (tmp_path / "out").glob("*.json"):

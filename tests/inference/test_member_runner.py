@@ -104,7 +104,7 @@ def test_padding_to_the_patch_does_not_enter_the_memory():
 
 
 def test_blank_slices_of_the_image_are_part_of_the_memory():
-    """Two blank slices behind four: they are real, and all six share the weights (arXiv 2502.09269, Eq. 3)."""
+    """Two blank slices after four others belong to the image; all six share the weights (arXiv 2502.09269, Eq. 3)."""
     image, network = torch.cat([volume(4, 8, 8), torch.zeros(1, 2, 8, 8)], dim=1), mixture(nn.Conv3d)
     with torch.no_grad():
         logits = torch.stack([classifier(image[None]) for classifier in network.classifiers])  # (K, 1, C, D, H, W)
@@ -165,7 +165,7 @@ def test_four_flips_leave_the_variance_over_the_draws_as_it_is(dropping):
 
 
 def test_a_draw_is_the_same_network_in_all_tiles_and_slices(dropping):
-    """The image is the same everywhere, so one network says the same everywhere."""
+    """The image is the same everywhere, so one network predicts the same everywhere."""
     found = runner_of(dropping).logits(step(seed=1), tile_image(torch.ones(1, 3, 8, 12), (4, 4)))
     torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))
 

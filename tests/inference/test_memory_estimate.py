@@ -23,7 +23,7 @@ def test_a_whole_body_of_many_classes_is_large() -> None:
 
 
 def test_a_case_that_does_not_fit_is_refused_with_the_figures_and_what_helps() -> None:
-    with pytest.raises(CaseTooLargeError, match="A case must fit into the memory") as refusal:
+    with pytest.raises(CaseTooLargeError, match="A case must fit into memory") as refusal:
         require_memory(12 * GIB, 8 * GIB + GIB // 2, case="liver_007")
     message = str(refusal.value)
     assert "liver_007 needs at least 12.0 GiB" in message

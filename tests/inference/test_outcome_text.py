@@ -1,4 +1,4 @@
-"""The lines at the end of a prediction."""
+"""The summary at the end of a prediction."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def outcome_of(**rows):
     return outcome
 
 
-def test_nothing_more_is_said_where_nothing_was_predicted():
+def test_only_the_first_line_is_shown_if_nothing_was_predicted():
     outcome = RunOutcome(skipped=["a"], failed={"b": "is cut"})
     assert closing_lines(outcome, Path("out")) == ["0 predicted, 1 complete before, 1 failed: out"]
 
 
 def test_members_flags_and_where_the_table_is():
-    """An empty segmentation is not just "predicted"."""
+    """An empty segmentation is reported, not just counted as predicted."""
     outcome = outcome_of(a={}, b={"flags": ["empty_segmentation"]})
     assert closing_lines(outcome, Path("out")) == [
         "2 predicted, 0 failed: out",

@@ -97,7 +97,7 @@ def test_a_folder_without_results_is_free_for_another_ensemble(opened, images_of
     ]
 
 
-def test_the_same_ensemble_under_another_rule_goes_on(opened, images_of, output):
+def test_the_same_ensemble_by_another_member_rule_may_continue(opened, images_of, output):
     again = opened(members="checkpoint_final.pth").predict_from_files(images_of("a"), output, overwrite=False)
     assert again.skipped == ["a"]
 
@@ -143,7 +143,7 @@ def test_parts_keep_the_rows_of_another_run(opened, images_of, output):
     assert [row["case"] for row in read_cases(output / "cases.csv")] == ["a", "b", "c"]
 
 
-def test_what_is_not_written_again_of_a_case_is_removed(opened, images_of, tmp_path):
+def test_files_of_a_case_that_are_not_written_again_are_removed(opened, images_of, tmp_path):
     both, everything = tmp_path / "out", {"save_members": True, "maps": ["entropy", "variance"]}
     opened().predict_from_files(images_of("a", "b"), both, save_probabilities=True, **everything)
     opened().predict_from_files(images_of("a"), both, maps=["entropy"])
@@ -159,7 +159,7 @@ def test_a_case_without_a_row_is_predicted_again(opened, images_of, output):
 
 
 def test_a_case_that_fails_keeps_the_files_and_the_row_of_before(opened, images_of, output):
-    """They are of one run, and the command says that the case failed."""
+    """They belong to one run, and the command reports that the case failed."""
     before = content(output)
     images = images_of("a")
     (images / "a_0000.nii.gz").write_bytes(b"no image")

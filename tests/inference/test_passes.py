@@ -1,4 +1,4 @@
-"""Which runs of networks an ensemble is made of, what they are called and what they weigh."""
+"""The passes of an ensemble, their names and their weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLIPS = TRANSFORM_SETS["flips"]
 
 
 def model(folder: str, *members: str, mirror_axes: tuple[int, ...] | None = (0,)) -> Any:
-    """All that a model's passes depend on."""
+    """Everything that the passes of a model depend on."""
     return SimpleNamespace(
         folder=Path(folder), mirror_axes=mirror_axes, members=[SimpleNamespace(name=name) for name in members]
     )
@@ -30,7 +30,7 @@ def test_a_member_is_one_run_over_all_its_flips():
 
 
 def test_flips_that_are_members_share_the_weight_of_their_model():
-    """Weight 3 over two members of two flips each: 0.75 a run."""
+    """Weight 3 over two members with two flips each: 0.75 per pass."""
     ((*runs,),) = passes_of([model("m", "fold_0", "fold_1")], [3], transforms=FLIPS, tta_members=True)
     assert [run.transforms for run in runs] == [(IDENTITY,), (Flip((0,)),)] * 2
     assert [run.weight for run in runs] == [0.75] * 4
@@ -39,7 +39,7 @@ def test_flips_that_are_members_share_the_weight_of_their_model():
 
 
 @pytest.mark.parametrize(("transforms", "axes"), [("none", (0, 1)), ("flips", None)])
-def test_without_mirroring_the_image_is_seen_as_it_is(transforms, axes):
+def test_without_mirroring_the_only_transform_is_the_identity(transforms, axes):
     ((run,),) = passes_of(
         [model("m", "fold_0", mirror_axes=axes)], None, transforms=TRANSFORM_SETS[transforms], tta_members=False
     )

@@ -1,4 +1,4 @@
-"""The whole way from image files to results, held against stock nnU-Net and against NumPy.
+"""Prediction end to end, from image files to results, compared with stock nnU-Net and with NumPy.
 
 Comparisons of label maps use scaled logits and blocks of constant grey (see conftest.py). With plain random weights
 many voxels would be near-ties, which rounding decides, and the comparison would be about rounding.
@@ -114,7 +114,7 @@ def images(make_image: Callable[..., Path], tmp_path: Path) -> Path:
 def test_averaged_logits_of_folds_give_the_segmentation_of_stock_nnunet(
     make_model_folder, stock_predictor, images, tmp_path, settings
 ):
-    """Not one voxel differs from stock with fp32 sums, and hardly one from stock with its half precision."""
+    """No voxel differs from stock nnU-Net with fp32 sums, and hardly any from stock with half precision."""
     folder = make_model_folder(folds=(0, 1, 2), **settings)
     ours = segmentation(predicted(folder, images, tmp_path / "ours", average="logits"))
     exact = segmentation(predicted_by_stock(stock_predictor(folder, exact=True), images, tmp_path / "exact"))
@@ -319,7 +319,7 @@ def test_each_saved_member_is_what_that_member_predicts_alone(make_model_folder,
 
 
 def test_flips_can_be_members(make_model_folder, images, tmp_path):
-    """Two folds with two mirror axes: 2 · 4 members. The first of each fold is the image as it is."""
+    """Two folds with two mirror axes: 2 · 4 members. The first of each fold is not mirrored."""
     folder = make_model_folder(folds=(0, 1))
     output = predicted(folder, images, tmp_path / "flips", tta_members=True, save_members=True)
     assert table(output)["case"]["members"] == "8"
@@ -685,7 +685,7 @@ def test_a_folder_without_images_is_refused_by_the_command(make_model_folder, tm
 
 
 class MemoryProbe:
-    """Stands in for the progress bar: after every member it looks at the memory of all tensors that are alive."""
+    """Replaces the progress bar: after every member it sums the memory of all live tensors."""
 
     def __init__(self) -> None:
         self.bytes_after_member: list[int] = []
@@ -859,8 +859,8 @@ def test_the_order_in_which_classes_are_listed_does_not_matter(make_model_folder
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, 0], [1, -1], [1, float("nan")]])
-def test_weights_must_be_one_positive_number_a_folder(make_model_folder, weights):
-    with pytest.raises(MemberError, match="one positive number for each model folder"):
+def test_weights_must_be_one_positive_number_per_folder(make_model_folder, weights):
+    with pytest.raises(MemberError, match="one positive number per model folder"):
         opened([make_model_folder("first"), make_model_folder("second")], model_weights=weights)
 
 

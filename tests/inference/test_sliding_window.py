@@ -75,7 +75,7 @@ def test_an_image_smaller_than_the_patch_is_padded_on_both_sides_and_cropped_aga
     torch.testing.assert_close(tiled.image[cropped], image)
 
 
-def test_each_tile_is_looked_at_once_a_flip():
+def test_each_tile_is_predicted_once_per_flip():
     network = Copies()
     tiled = tile_image(torch.zeros(1, 3, 24, 16), (16, 16))  # 2 tiles in each of 3 slices
     sliding_window_logits(network, tiled, flips((0, 1)), batch_size=BatchSize(8))
@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(caplog):
     assert network.batches == [1] * 6
     assert size.patches == 1, "the next member must not try again what did not fit"
     torch.testing.assert_close(logits, image)
-    assert "A batch of 6 patches does not fit into memory; going on with 3." in caplog.text
+    assert "A batch of 6 patches does not fit into memory; continuing with 3." in caplog.text
 
 
 def test_a_patch_that_does_not_fit_alone_is_an_error():
@@ -149,7 +149,7 @@ def test_a_network_that_returns_its_input_gives_the_image_back(shape, patch):
     torch.testing.assert_close(logits, image, rtol=1e-5, atol=1e-6)
 
 
-def test_overlapping_tiles_are_weighed_by_the_window():
+def test_overlapping_tiles_are_weighted_by_the_window():
     """6 columns, patch 4, step 2: tiles at 0 and 2. A ramp that starts anew in each tile gives, in column 3, the
     ramp's 3 of the first tile and 1 of the second, weighed by the window's columns 3 and 1."""
     tiled = tile_image(torch.zeros(1, 1, 4, 6), (4, 4))

@@ -159,13 +159,13 @@ def test_terms_with_parameters_are_part_of_the_loss():
 
 
 def test_two_terms_of_the_same_name_are_refused():
-    with pytest.raises(ValueError, match="names that differ; found square, square"):
+    with pytest.raises(ValueError, match="unique names; found square, square"):
         with_terms(square(0.5), square(0.5))
 
 
 def test_terms_may_not_replace_more_than_the_loss():
     other = AddedTerm("other", MeanSquare(), ConstantRamp(0.5), replaces_base=True)
-    with pytest.raises(ValueError, match=r"at most 1 together; found 1\.1"):
+    with pytest.raises(ValueError, match=r"sum to at most 1; found 1\.1"):
         with_terms(square(0.6, replaces_base=True), other)
 
 
@@ -182,7 +182,7 @@ def test_terms_share_what_the_loader_computes():
     )
     assert with_terms(*terms).extras_of_target == {"distance": distance, "skeleton": skeleton}
     clash = AddedTerm("clash", MeanSquare(), ConstantRamp(1.0), {"distance": skeleton})
-    with pytest.raises(ValueError, match="two of the name 'distance', one of them of clash"):
+    with pytest.raises(ValueError, match="two functions named 'distance', one of them of clash"):
         _ = with_terms(*terms, clash).extras_of_target
 
 

@@ -18,7 +18,7 @@ def logits_of(probabilities):
 
 
 def certain(labels, classes, margin=100.0):
-    """Logits (B, C, *spatial) that are sure of labels (B, 1, *spatial)."""
+    """Logits (B, C, *spatial) that are confident of labels (B, 1, *spatial)."""
     return margin * torch.nn.functional.one_hot(labels[:, 0], classes).movedim(-1, 1).float()
 
 
@@ -316,7 +316,7 @@ def test_labels_may_have_any_number_type():
     assert len(values) == 1
 
 
-def test_volumes_are_taken_like_pictures():
+def test_volumes_work_like_2d_images():
     logits, labels = random_batch(shape=(4, 5, 6))
     flat = DiceFocalLoss()(logits.flatten(start_dim=2), labels.flatten(start_dim=2))
     assert DiceFocalLoss()(logits, labels).item() == pytest.approx(flat.item(), rel=1e-5)
@@ -364,7 +364,7 @@ def test_two_weights_of_one_class_are_refused():
 
 
 @pytest.mark.parametrize("weight", [-1, math.inf, math.nan])
-def test_a_weight_that_is_no_weight_is_refused(weight):
+def test_a_weight_that_is_negative_or_not_finite_is_refused(weight):
     with pytest.raises(ValueError, match="finite, at least 0"):
         class_weights(ACDC, {"RV": weight})
     with pytest.raises(ValueError, match="finite, at least 0"):

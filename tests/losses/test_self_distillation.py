@@ -90,9 +90,9 @@ def test_two_voxels_by_hand():
 def test_the_teacher_comes_first():
     # KL((0.9, 0.1) || (0.5, 0.5)) = 0.368064 as above; the other way round
     # KL((0.5, 0.5) || (0.9, 0.1)) = 0.5 ln(0.5/0.9) + 0.5 ln(0.5/0.1) = 0.5 ln(25/9) = ln(5/3) = 0.510826
-    sure, unsure = logits_of([0.9]), logits_of([0.5])
-    assert distillation_kl(unsure, sure, temperature=1).item() == pytest.approx(0.368064, abs=1e-6)
-    assert distillation_kl(sure, unsure, temperature=1).item() == pytest.approx(math.log(5 / 3), abs=1e-6)
+    confident, uncertain = logits_of([0.9]), logits_of([0.5])
+    assert distillation_kl(uncertain, confident, temperature=1).item() == pytest.approx(0.368064, abs=1e-6)
+    assert distillation_kl(confident, uncertain, temperature=1).item() == pytest.approx(math.log(5 / 3), abs=1e-6)
 
 
 def test_the_temperature_softens_and_its_square_is_a_factor():
@@ -329,15 +329,15 @@ def test_saturated_logits_stay_finite_with_finite_gradients(sign, student_grid, 
 
 
 def test_a_students_probability_of_zero_in_a_whole_block_counts_as_the_smallest_number():
-    # The student excludes what its teacher is sure of: 1 * (ln 1 - ln 2^-126) = 126 ln 2 = 87.3.
+    # The student excludes what its teacher is confident of: 1 * (ln 1 - ln 2^-126) = 126 ln 2 = 87.3.
     # On one grid logarithms are exact: the difference of the student's logits, 2e4.
-    sure = torch.tensor([1e4, -1e4]).reshape(1, 2, 1, 1)
-    block = sure.expand(1, 2, 2, 2)
-    assert distillation_kl(block, -sure, temperature=1).item() == pytest.approx(126 * math.log(2), rel=1e-5)
-    assert distillation_kl(sure, -sure, temperature=1).item() == pytest.approx(2e4)
+    confident = torch.tensor([1e4, -1e4]).reshape(1, 2, 1, 1)
+    block = confident.expand(1, 2, 2, 2)
+    assert distillation_kl(block, -confident, temperature=1).item() == pytest.approx(126 * math.log(2), rel=1e-5)
+    assert distillation_kl(confident, -confident, temperature=1).item() == pytest.approx(2e4)
 
 
-def test_a_block_of_students_that_are_sure_and_wrong_still_learns():
+def test_a_block_of_students_that_are_confident_and_wrong_still_learns():
     # At T = 3 the right class has the probability e^-40 = 4e-18. The slope of KL by a logit is (s - t) / T, shared by
     # the four voxels of the block: times T^2 that is 3^2 (1 - 0) / 3 / 4 = 0.75.
     student = torch.tensor([60.0, -60.0]).reshape(1, 2, 1, 1).expand(1, 2, 2, 2).clone().requires_grad_()
@@ -361,7 +361,7 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 
 def test_grids_that_do_not_divide_are_refused():
     # (6, 4) and (4, 2) meet on (4, 2), and 6 is no multiple of 4
-    message = r"differ by whole factors; found the grids \(6, 4\) and \(4, 2\). Give a patch size"
+    message = r"differ by integer factors; found \(6, 4\) and \(4, 2\)\. Use a patch size"
     with pytest.raises(ValueError, match=message):
         distillation_kl(random_logits(1, 2, 6, 4), random_logits(1, 2, 4, 2))
     with pytest.raises(ValueError, match=message):

@@ -183,7 +183,7 @@ def test_regions_are_compared_by_their_bernoulli_divergences():
 # --- who teaches ---
 
 
-def test_reversed_teachers_are_at_the_other_ends():
+def test_reversed_teachers_are_the_first_encoder_level_and_the_bottleneck():
     # E_0 teaches E_1 and E_2; the bottleneck D_3 teaches D_1 and D_2.
     output, target = random_output(FULL), targets(FULL)
     (e0, e1, e2), (d1, d2, d3) = output.encoder_logits, output.decoder_logits

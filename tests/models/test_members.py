@@ -62,7 +62,7 @@ def chosen(fold: Path, rule: str) -> list[str]:
     [
         ("samples", [7, 8, 9, 17, 18, 19]),
         ("samples:4", [8, 9, 18, 19]),
-        ("samples:3", [9, 18, 19]),  # one a cycle, the odd one goes to the latest
+        ("samples:3", [9, 18, 19]),  # one per cycle, the remainder goes to the latest
         ("samples:3:2", [9, 17, 19]),  # counted back from each cycle's end
         ("samples:1", [19]),
         ("last-cycle", [17, 18, 19]),
@@ -215,7 +215,7 @@ def test_the_same_file_twice_is_warned_about(make_model_folder, caplog):
         assert len(find_members(folder, None, FINAL)) == 2
     assert "fold_0" in caplog.text
     assert "fold_1" in caplog.text
-    assert "counts it twice" in caplog.text
+    assert "count twice in the ensemble" in caplog.text
 
 
 # --- members that are refused ---
@@ -291,12 +291,15 @@ def test_a_file_of_another_kind_is_refused_with_what_it_lacks(make_model_folder,
 @pytest.mark.parametrize(
     ("part", "rule"),
     [
-        ({"network_weights": [1, 2]}, "network_weights must be tensors by name"),
-        ({"network_weights": {"stem.weight": "heavy"}}, "network_weights must be tensors by name"),
+        ({"network_weights": [1, 2]}, "network_weights must map names to tensors"),
+        ({"network_weights": {"stem.weight": "heavy"}}, "network_weights must map names to tensors"),
         ({"init_args": "2d"}, "init_args must name the configuration"),
         ({"init_args": {"plans": {}}}, "init_args must name the configuration"),
         ({"trainer_name": 7}, "trainer_name must be a name"),
-        ({"inference_allowed_mirroring_axes": "xy"}, "inference_allowed_mirroring_axes must be numbers or None"),
+        (
+            {"inference_allowed_mirroring_axes": "xy"},
+            "inference_allowed_mirroring_axes must be a list of axes or None",
+        ),
     ],
 )
 def test_a_file_whose_parts_have_another_form_is_refused(make_model_folder, write_checkpoint, part, rule):
@@ -310,7 +313,7 @@ def test_a_file_whose_parts_have_another_form_is_refused(make_model_folder, writ
 @pytest.mark.parametrize(
     "plans", [{}, {"configurations": {"2d": {"inherits_from": "2d"}}}, {"configurations": []}, 3]
 )
-def test_plans_of_a_checkpoint_that_nobody_understands_are_not_compared(make_model_folder, write_checkpoint, plans):
+def test_plans_of_a_checkpoint_that_nnunet_cannot_read_are_not_compared(make_model_folder, write_checkpoint, plans):
     folder = make_model_folder(folds=(0,))
     write_checkpoint(folder, 1, edit=lambda checkpoint: checkpoint["init_args"].update(plans=plans))
     assert len(find_members(folder, None, FINAL)) == 2
@@ -466,7 +469,7 @@ def test_a_model_of_another_number_of_classes_does_not_fit(make_model_folder):
 
 
 @pytest.mark.parametrize(("text", "draws"), [("mc-dropout", 10), ("mc-dropout:3", 3)])  # 10: arXiv 2212.06278
-def test_each_fold_is_drawn_that_often(make_model_folder, text, draws):
+def test_each_fold_has_as_many_dropout_draws(make_model_folder, text, draws):
     members = find_members(make_model_folder(folds=(0, 1)), None, MemberRule.parse(text))
     assert len(members) == 2 * draws
     assert [member.name for member in members[:2]] == ["fold_0/mc-dropout_00", "fold_0/mc-dropout_01"]
@@ -474,7 +477,7 @@ def test_each_fold_is_drawn_that_often(make_model_folder, text, draws):
     assert {member.path.name for member in members} == {"checkpoint_final.pth"}
 
 
-def test_a_stride_of_draws_means_nothing():
+def test_a_stride_of_dropout_draws_is_refused():
     with pytest.raises(MemberError, match=r"mc-dropout with an optional :COUNT; found 'mc-dropout:10:2'"):
         MemberRule.parse("mc-dropout:10:2")
 
@@ -490,4 +493,4 @@ def test_the_posterior_as_a_member_is_said_to_be_one_network(make_model_folder, 
     find_members(folder, None, MemberRule.parse("final"))
     assert not caplog.records
     find_members(folder, None, MemberRule.parse("checkpoint_posterior.pth"))
-    assert "For each sample as a member: --members samples" in caplog.text
+    assert "--members samples" in caplog.text

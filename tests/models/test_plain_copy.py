@@ -81,7 +81,7 @@ def test_another_checkpoint_keeps_its_file_name(model_folder, write_checkpoint, 
 
 def test_an_existing_copy_is_not_overwritten(model_folder, tmp_path):
     copy_plain_model(model_folder, PlainCopyOptions(tmp_path))
-    with pytest.raises(PlainCopyError, match=r"goes to a new folder; .*nnUNetTrainer__nnUNetPlans__2d exists"):
+    with pytest.raises(PlainCopyError, match=r"new folder; .*nnUNetTrainer__nnUNetPlans__2d exists"):
         copy_plain_model(model_folder, PlainCopyOptions(tmp_path))
 
 
@@ -93,7 +93,7 @@ def test_a_posterior_has_no_plain_form(model_folder, tmp_path):
         {**checkpoint, "network_weights": weights, "trainer_name": "nnUNetTrainer_posterior1"},
         fold / "checkpoint_posterior.pth",
     )
-    with pytest.raises(PlainCopyError, match=r"are of another one\. Predict with this package instead"):
+    with pytest.raises(PlainCopyError, match=r"belong to another network\. Predict with nnunet_ext instead"):
         copy_plain_model(
             model_folder, PlainCopyOptions(tmp_path / "plain", folds=[0], checkpoint="checkpoint_posterior.pth")
         )

@@ -1,4 +1,4 @@
-"""What the folders of a dataset's trainings show."""
+"""The trained models of a dataset, listed from their folders."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_the_command_prints_a_row_per_model(results, capsys):
         (ModelChoice(dataset=DATASET, configuration="3d_lowres"), "nnUNetTrainer -p nnUNetPlans -c 3d_fullres"),
     ],
 )
-def test_a_model_that_was_never_trained_is_answered_with_the_closest(results, choice, first):
-    with pytest.raises(FileNotFoundError, match=f"the closest first: -tr {first}"):
+def test_a_model_that_was_never_trained_is_refused_with_the_most_similar_ones(results, choice, first):
+    with pytest.raises(FileNotFoundError, match=f"most similar first: -tr {first}"):
         chosen_model_folders(choice)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from nnunet_ext.report.label_names import channel_name, label_names
+from nnunet_ext.report.label_names import channel_names, label_names
 
 
 def test_background_and_ignore_label_have_no_name():
@@ -14,5 +14,5 @@ def test_a_label_of_regions_has_the_name_of_the_last_region_that_writes_it():
 
 
 def test_the_first_channel_is_named_where_it_has_a_name():
-    assert channel_name({"channel_names": {"0": "T2", "1": "T1c"}}) == "T2"
-    assert channel_name({}) == ""
+    assert channel_names({"channel_names": {"1": "T1c", "0": "T2"}}) == ("T2", "T1c")
+    assert channel_names({}) == ()

@@ -148,7 +148,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path, prediction, write_image, ent
     write_image(entropy, prediction / "maps" / "entropy" / "heart_b.nii.gz")
     page = page_of(tmp_path, prediction)
     assert page.loaded
-    assert all(target.startswith(("#", "data:image/png;base64,")) for target in page.loaded)
+    assert all(target.startswith(("#", "data:image/webp;base64,")) for target in page.loaded)
     assert "url(" not in page.source
     assert "@import" not in page.source
     assert "default-src 'none'" in page.source
@@ -192,7 +192,7 @@ def test_what_cannot_be_read_is_said_and_left_out(tmp_path, prediction, write_im
     (images / "heart_a_0000.nii.gz").write_bytes(b"no image")
     page = page_of(tmp_path, prediction, images=images)
     assert "No slices: heart_b.nii.gz cannot be read" in page.text
-    assert "The image has the shape (2, 3, 4), the segmentation (5, 24, 20); it is left out." in page.text
+    assert "The image has shape (2, 3, 4), the segmentation (5, 24, 20); it is left out." in page.text
     assert "The image cannot be read (ImageFileError) and is left out." in page.text
     assert str(tmp_path) not in page.source
 
@@ -211,7 +211,7 @@ def test_an_evaluation_has_its_figures(tmp_path, prediction):
     point = OperatingPoint("pairwise_dice", 0.7)
     page = page_of(tmp_path, prediction, evaluation=evaluation(), operating_point=point)
     assert "0.70 mean Dice" in page.text  # of 0.912, 0.413 and 0.789
-    assert "Reliability: ECE 0.1400 of all voxels together" in page.text  # 0.2 · |0.5 - 0.4| + 0.8 · |0.75 - 0.9|
+    assert "Reliability: ECE 0.1400 over all voxels" in page.text  # 0.2 · |0.5 - 0.4| + 0.8 · |0.75 - 0.9|
     assert "accepts 67 % of them" in page.text
     assert "Dice against pairwise Dice" in page.text
     assert "median 0.789 worst 0.413" in page.text
@@ -236,7 +236,7 @@ def test_without_an_evaluation_nothing_is_said_about_the_truth(tmp_path, predict
 def test_these_cases_are_compared_with_the_training_folds(tmp_path, prediction):
     rows = [{"case": "t", "pairwise_dice": 0.9, "dice": 0.9}, {"case": "u", "pairwise_dice": "0.8", "dice": 0.8}]
     page = page_of(tmp_path, prediction, training_rows=rows)
-    assert "Against the training folds" in page.text
+    assert "Compared with the training folds" in page.text
     assert "3 of 3 cases lie outside the range of the training folds." in page.text  # 0.52, 0.78 and, above, 0.91
 
 
@@ -258,13 +258,13 @@ def test_a_model_that_is_here_shows_its_training_and_its_samples(tmp_path, predi
     page = page_of(tmp_path, prediction)
     assert "Dataset007_Heart" in page.text
     assert "the last pseudo Dice 0.800" in page.text
-    assert "3 of 3 samples, joined in order of training. The two axes explain 100 %" in page.text
+    assert "3 of 3 samples, joined in training order. The two axes explain 100 %" in page.text
 
 
 def test_a_model_that_is_elsewhere_is_a_line(tmp_path, prediction):
     members = [{"name": "fold_0", "file": "/gone/Dataset007_Heart/nnUNetTrainer__p__2d/fold_0/checkpoint_final.pth"}]
     (prediction / "predict_args.json").write_text(json.dumps({"members": members}))
-    assert "The folder of nnUNetTrainer__p__2d is not on this machine" in page_of(tmp_path, prediction).text
+    assert "nnUNetTrainer__p__2d is not on this machine" in page_of(tmp_path, prediction).text
 
 
 def test_a_2d_image_of_a_format_without_floats_is_drawn(tmp_path, prediction):

@@ -110,7 +110,7 @@ def make_trainer(tmp_path):
 
 @pytest.fixture(scope="module")
 def make_shared_trainer(tmp_path_factory):
-    """The same for a training that several tests of a module look at."""
+    """The same for a training that several tests of a module share."""
     with nnunet_folders(tmp_path_factory.mktemp("nnunet")):
         yield new_trainer
 
@@ -134,7 +134,7 @@ def random_batch():
 
 @pytest.fixture(scope="session")
 def run_epochs():
-    """`run_epochs(trainer, until)`: nnU-Net's hooks of each epoch, one training step an epoch, falling Dice.
+    """`run_epochs(trainer, until)`: nnU-Net's hooks of each epoch, one training step per epoch, falling Dice.
 
     Batches depend on the epoch alone (`seed` gives others), so that runs can be compared.
     """

@@ -163,7 +163,7 @@ def test_a_training_that_owns_its_steps_is_part_of_a_name(example, make_trainer_
     with pytest.raises(TrainerNameError, match="both set the loss"):
         trainer_of("own-steps", module, "nnUNetTrainerDenoise_DiceFocal")
     both = extended("loss-term", example("loss-term"), extended("own-steps", module, PARTS))
-    with pytest.raises(TrainerNameError, match="Brier needs a training that learns to segment, and Denoise brings"):
+    with pytest.raises(TrainerNameError, match="Brier needs a training on labels, which Denoise does not"):
         build_trainer_class("nnUNetTrainerDenoise_Brier", both)
 
 

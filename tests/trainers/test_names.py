@@ -154,7 +154,7 @@ def test_a_stock_variants_length_stays(make_trainer):
     assert make_trainer("nnUNetTrainerCyclical_1epoch", initialize=False).num_epochs == 1
 
 
-def test_only_words_that_change_the_network_are_network_parts():
+def test_only_parts_that_change_the_network_are_network_parts():
     assert trainer_class("nnUNetTrainerCyclical_250epochs_NoMirroring").network_parts == ()
     assert trainer_class("nnUNetTrainerCyclical_BN_NoMirroring").network_parts == ("BN",)
 

@@ -1,4 +1,4 @@
-"""A training without labels, by a toy that fills in half of a picture: it trains, it resumes, it is refused."""
+"""A training without labels, with a toy that fills in half an image: training, resuming, refusals."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from nnunet_ext.trainers.own_steps import CannotSegmentError, OwnStepsTrainer
 
 
 class nnUNetTrainerFillIn(OwnStepsTrainer):
-    """Sees the left half of each picture and learns the right one."""
+    """Gets the left half of each image and learns the right half."""
 
     def set_hyperparameters(self):
         super().set_hyperparameters()
@@ -149,7 +149,7 @@ def test_a_network_without_a_decoder_trains(make_fill_in):
     assert np.isfinite(trainer.logger.get_value("train_losses", step=-1))
 
 
-def test_it_goes_with_other_parts(make_fill_in):
+def test_it_combines_with_other_parts(make_fill_in):
     trainer = make_fill_in(
         type("nnUNetTrainerFillIn_Cyclical", (nnUNetTrainerFillIn, trainer_class("nnUNetTrainerCyclical")), {})
     )

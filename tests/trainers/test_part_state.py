@@ -1,4 +1,4 @@
-"""What parts keep for a resume stays apart; checkpoints go to stock nnU-Net and come from it."""
+"""The state of parts is stored separately; checkpoints are exchanged with stock nnU-Net in both directions."""
 
 import numpy as np
 import pytest
@@ -27,11 +27,11 @@ def test_two_parts_with_one_key_are_refused():
     class Twin(PartWithState):
         state_key = EMA.state_key
 
-    with pytest.raises(ValueError, match=r"found 'ema' in Twin and in EMA\. Give one another state_key"):
+    with pytest.raises(ValueError, match=r"its own state_key; found 'ema' in Twin and in EMA"):
         type("nnUNetTrainerTwins", (Twin, EMA), {}).parts_with_state()
 
 
-def test_a_part_whose_state_is_not_in_a_checkpoint_begins_anew(make_trainer, random_batch, tmp_path):
+def test_a_part_whose_state_is_not_in_a_checkpoint_starts_fresh(make_trainer, random_batch, tmp_path):
     without = make_trainer("nnUNetTrainerSWA")
     without.save_checkpoint(str(tmp_path / "swa.pth"))
     both = make_trainer("nnUNetTrainerSWA_EMA", initialize=False)

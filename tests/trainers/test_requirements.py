@@ -1,4 +1,4 @@
-"""What parts need of each other is refused by name, what they need of plans and datasets at construction."""
+"""Requirements of parts on each other are checked by name, those on plans and datasets at construction."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from nnunet_ext.trainers.requirements import INSTEAD, CheckedRequirements, Requi
 
 @pytest.mark.parametrize("part", ["DSD", "SDD", "SDE", "DS", "MCDropout"])
 def test_what_needs_a_unet_is_refused_beside_a_deeplab(part):
-    with pytest.raises(TrainerNameError, match=rf"{part} needs a U-Net .*, and DeepLab brings none\. Leave one out"):
+    with pytest.raises(TrainerNameError, match=rf"{part} needs a U-Net .*, which DeepLab does not provide\. Leave"):
         trainer_class(f"nnUNetTrainer{part}_DeepLab")
 
 
@@ -48,7 +48,7 @@ def test_a_part_without_what_it_changes_is_refused(part, changes):
         ("DSDFeatureL2", "DSD_FeatureL2"),
     ],
 )
-def test_a_former_name_is_refused_with_the_present_one(old, new):
+def test_a_renamed_part_is_refused_with_its_new_name(old, new):
     with pytest.raises(TrainerNameError, match=f"{old} is called {new} now"):
         trainer_class(f"nnUNetTrainerCyclical_{old}")
     trainer_class(f"nnUNetTrainerCyclical_{new}")
@@ -68,7 +68,7 @@ def test_names_of_our_parts_are_refused_without_importing_torch():
 # --- at construction ---
 
 
-def test_every_requirement_is_looked_at():
+def test_every_requirement_is_checked():
     assert set(INSTEAD) == set(Requirement)
 
 
@@ -102,7 +102,7 @@ def test_nnunets_unets_meet_the_requirement(make_trainer, network):
     with_network(make_trainer("nnUNetTrainerDSD", initialize=False), f"dynamic_network_architectures.{network}")
 
 
-def test_a_network_of_somebody_else_is_looked_at_when_it_is_built(make_trainer):
+def test_a_third_party_network_is_checked_when_it_is_built(make_trainer):
     trainer = with_network(make_trainer("nnUNetTrainerDSD", initialize=False), "torch.nn.Identity")
     with pytest.raises(ValueError, match=r"needs a U-Net .*; found Identity\. Leave the part out"):
         trainer.initialize()
@@ -119,12 +119,12 @@ def test_a_2d_configuration_is_refused_where_three_axes_are_needed(make_trainer)
         nnUNetTrainerOfVolumes(plans, "2d", 0, trainer.dataset_json, torch.device("cpu"))
 
 
-def test_a_training_that_owns_its_steps_is_refused_where_a_part_needs_a_segmentation(make_trainer):
+def test_a_training_without_labels_is_refused_where_a_part_needs_labels(make_trainer):
     trainer = make_trainer("nnUNetTrainer", initialize=False)
 
     class nnUNetTrainerOwnSteps(CheckedRequirements, OwnStepsTrainer):
         requirements = (("Boundary", Requirement.SEGMENTATION),)
 
     plans = {**trainer.my_init_kwargs["plans"], "continue_training": False}
-    with pytest.raises(RequirementError, match=r"Boundary needs a training that learns to segment; found one that"):
+    with pytest.raises(RequirementError, match=r"Boundary needs a training on labels; found a training without"):
         nnUNetTrainerOwnSteps(plans, "2d", 0, trainer.dataset_json, torch.device("cpu"))

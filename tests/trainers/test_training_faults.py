@@ -1,4 +1,4 @@
-"""Trainings that are killed or run out of disk while they sample: the last checkpoint is whole, and they continue."""
+"""Trainings killed or out of disk space while they sample: the last checkpoint is intact, and they continue."""
 
 from __future__ import annotations
 

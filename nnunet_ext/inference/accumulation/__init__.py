@@ -1,1 +1,1 @@
-"""What is summed up over the members of an ensemble, slab by slab."""
+"""Sums over the members of an ensemble, computed slab by slab."""

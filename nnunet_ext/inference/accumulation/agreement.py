@@ -12,11 +12,11 @@ from nnunet_ext.labels import Region
 
 @dataclass(frozen=True)
 class CroppedLabels:
-    """A label map cut to the box of its foreground: small enough to keep one a member.
+    """A label map cropped to the bounding box of its foreground: small enough to keep one per member.
 
     Attributes:
-        start: first corner of the box.
-        labels: within the box; of size 0 where there is no foreground.
+        start: index of the first voxel of the box along each axis.
+        labels: the labels within the box; an array of size 0 if there is no foreground.
     """
 
     start: tuple[int, ...]
@@ -24,7 +24,7 @@ class CroppedLabels:
 
 
 def crop_to_foreground(labels: np.ndarray) -> CroppedLabels:
-    """Cuts a label map to the box of its nonzero voxels."""
+    """Crops a label map to the bounding box of its nonzero voxels."""
     ranges = []
     for axis in range(labels.ndim):
         others = tuple(other for other in range(labels.ndim) if other != axis)
@@ -36,9 +36,16 @@ def crop_to_foreground(labels: np.ndarray) -> CroppedLabels:
 
 
 def overlaps(members: Sequence[CroppedLabels], regions: Sequence[Region]) -> np.ndarray:
-    """(R, M, M): how many voxels each two members both give to a region; on the diagonal the members' own sizes.
+    """Number of voxels that both members of each pair assign to a region, for every region.
 
-    Where all members agree, and that is nearly everywhere, voxels are counted once for all pairs.
+    Where all members agree, which is nearly everywhere, voxels are counted once for all pairs.
+
+    Args:
+        members: the M members' segmentations.
+        regions: the R regions, each a set of labels.
+
+    Returns:
+        (R, M, M); the diagonal holds each member's own volume in voxels. All zeros where every member is empty.
     """
     counts = np.zeros((len(regions), len(members), len(members)), dtype=np.int64)
     largest = max((label for region in regions for label in region), default=0)
@@ -53,18 +60,18 @@ def overlaps(members: Sequence[CroppedLabels], regions: Sequence[Region]) -> np.
             continue
         disputed = labels[:, ~agreed]
         for count, row in zip(counts, in_region, strict=True):
-            inside = row[disputed].astype(np.float32)  # exact: a plane has less than 2^24 voxels
+            inside = row[disputed].astype(np.float32)  # exact: a plane has fewer than 2^24 voxels
             count += (inside @ inside.T).astype(np.int64)
     return counts
 
 
 def largest_label(members: Sequence[CroppedLabels]) -> int:
-    """0 where nobody found anything."""
+    """The largest label that any member predicts; 0 if all are empty."""
     return max((int(member.labels.max()) for member in members if member.labels.size), default=0)
 
 
 def stacked(members: Sequence[CroppedLabels]) -> Iterator[np.ndarray]:
-    """The members' label maps side by side, one plane of the box that holds all of them at a time: (M, voxels)."""
+    """The members' label maps stacked as (M, voxels), plane by plane over the smallest box that holds all of them."""
     found = [member for member in members if member.labels.size]
     if not found:
         return
@@ -84,16 +91,17 @@ def stacked(members: Sequence[CroppedLabels]) -> Iterator[np.ndarray]:
 
 
 def pairwise_dice(overlap: np.ndarray) -> float:
-    """Mean over all pairs of members of the mean Dice over the regions.
+    """Mean Dice over regions, averaged over all pairs of members.
 
-    A region that both of a pair leave out does not count for the pair; a pair without any region has Dice 1. Note
-    that members which are all empty therefore read 1, "most confident": flag that.
+    A region that is empty in both members of a pair is left out of that pair's mean; a pair in which every region is
+    empty has a Dice of 1. An ensemble whose members are all empty therefore scores 1, the highest agreement: callers
+    should flag it.
 
     Args:
         overlap: (R, M, M), see `overlaps`.
 
     Returns:
-        NaN for fewer than two members.
+        A value in [0, 1]; NaN for fewer than two members.
     """
     members = overlap.shape[1]
     if members < 2:

@@ -1,4 +1,4 @@
-"""Where in the image the models of an ensemble predicted, and how their volumes get there."""
+"""The part of the image that an ensemble predicts, and how each model's volumes are placed in it."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from nnunet_ext.models.model import Model
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A case as one model's preprocessing left it: the tiled image and nnU-Net's properties."""
+    """A case after one model's preprocessing: the tiled image and nnU-Net's properties."""
 
     tiled: TiledImage
     properties: dict
 
     def to(self, device: torch.device) -> PreparedCase:
-        """With the image where the members' results are to be summed up."""
+        """The same case with its image on the device where the members' results are accumulated."""
         return PreparedCase(self.tiled.to(device), self.properties)
 
 
 class CaseFrame:
-    """The part of the image that nnU-Net's crop leaves, in the image's own axes and resolution.
+    """The part of the image that remains after nnU-Net's crop, in the image's own axes and resolution.
 
-    Several models may crop differently; the box holds the boxes of all. Outside of it background is certain.
+    Models may crop differently, so the box encloses the boxes of all models. Every voxel outside it is background.
 
     Args:
-        models: of the ensemble.
-        prepared: the case as each of them sees it.
+        models: the models of the ensemble.
+        prepared: the case after each model's preprocessing, in the same order.
 
     Attributes:
         box: the part of the image that is predicted.
-        box_shape: how many voxels it has along each axis.
-        shape: of the whole image.
+        box_shape: number of voxels of the box along each axis.
+        shape: shape of the whole image.
         properties: what nnU-Net recorded about the image.
     """
 
@@ -62,19 +62,19 @@ class CaseFrame:
         self.properties = prepared[0].properties
 
     def is_whole(self, position: int) -> bool:
-        """Whether a model saw all of the box."""
+        """Whether the model at this position predicts the whole box."""
         return self.boxes[position] == self.box
 
     def in_box(self, position: int, values: torch.Tensor, outside: torch.Tensor) -> SlicedVolume:
-        """What a network gave as a volume of the box.
+        """A network's output resampled to the box.
 
         Args:
-            position: of the network's model.
+            position: index of the network's model.
             values: (C, *spatial) on the network's axes, at its resolution.
-            outside: (C), what is known where the model cropped.
+            outside: (C), the values to use where this model cropped the image away.
 
         Returns:
-            (C, *box_shape).
+            A volume (C, *box_shape).
         """
         model, box = self.models[position], self.boxes[position]
         volume = in_image(values, self.prepared[position].properties, model.plans, model.configuration)
@@ -84,11 +84,11 @@ class CaseFrame:
         return WholeVolume(place(whole, box, self.box, outside.to(values.device)))
 
     def embedded(self, volume: np.ndarray, fill: float = 0) -> np.ndarray:
-        """(*box_shape) to (*shape), `fill` outside of the box."""
+        """Puts a volume (*box_shape) into the whole image (*shape), with `fill` outside the box."""
         return in_whole_image(volume, self.box, self.shape, fill)
 
     def embedded_probabilities(self, probabilities: torch.Tensor, *, regions: bool) -> np.ndarray:
-        """(C, *box_shape) to (C, *shape), with background outside of the box."""
+        """Puts probabilities (C, *box_shape) into the whole image (C, *shape), with background outside the box."""
         whole = tuple(slice(0, size) for size in self.shape)
         outside = outside_probabilities(len(probabilities), regions=regions)
         return place(probabilities.cpu(), self.box, whole, outside).numpy()

@@ -1,4 +1,4 @@
-"""One case, all members: what is accumulated over them at the image's resolution."""
+"""Everything that is accumulated over the members of one case, at the image's resolution."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from nnunet_ext.options import Average
 
 @dataclass(frozen=True)
 class SumOptions:
-    """What is summed up over the members of a case.
+    """What is accumulated over the members of a case.
 
     Attributes:
-        average: of probabilities or logits, see `EnsembleOptions`.
-        with_variance: track the variance of the probabilities, too.
+        average: whether probabilities or logits are averaged, see `EnsembleOptions`.
+        with_variance: also track the variance of the probabilities.
         keep_members: keep every member's own segmentation.
         fast_resampling: resample probabilities instead of logits, see `EnsembleOptions`.
     """
@@ -40,21 +40,21 @@ class SumOptions:
 
 
 class CaseSums:
-    """Takes the members' logits of one case in, one after the other; no member's volume is kept.
+    """Accumulates the logits of one case member by member, without keeping any member's volume.
 
     Args:
-        frame: where in the image the models predicted.
-        labels: classes or regions.
-        options: what is summed up.
-        early_exit: says where no further member is needed; None lets all members run everywhere. Where a member did
-            not run, its segmentation counts as that of the members before it.
+        frame: the part of the image that the models predict.
+        labels: nnU-Net's label manager, for classes or regions.
+        options: what is accumulated.
+        early_exit: decides where no further member is needed; None runs all members everywhere. Where a member does
+            not run, it counts as agreeing with the label that is settled there.
 
     Attributes:
-        moments: of the members' probabilities (C, *box).
-        members: their segmentations, cropped to their foreground.
-        only_labels: (*box) of a member that is alone, else None.
-        member_segmentations: name to (*image), if they are kept.
-        open_voxels: (*box), where members still run; None is everywhere.
+        moments: running moments of the members' probabilities (C, *box).
+        members: the members' segmentations, cropped to their foreground.
+        only_labels: (*box), the segmentation of the only member; None once there are several.
+        member_segmentations: member name to segmentation (*image); empty unless they are kept.
+        open_voxels: (*box) bool, where members still run; None means everywhere.
     """
 
     def __init__(
@@ -69,28 +69,28 @@ class CaseSums:
         self.only_labels: np.ndarray | None = None
         self.member_segmentations: dict[str, np.ndarray] = {}
         self.open_voxels: torch.Tensor | None = None
-        self._settled_labels: torch.Tensor | None = None  # (*box), right where members do not run any more
+        self._settled_labels: torch.Tensor | None = None  # (*box), valid only where members no longer run
         self._logit_sums: list[torch.Tensor | None] = [None] * len(frame.models)
         self._weights = [0.0] * len(frame.models)
 
     def add(self, position: int, step: Pass, logits: torch.Tensor) -> None:
-        """Takes one member in.
+        """Accumulates one member.
 
         Args:
-            position: of its model.
-            step: which member it is.
-            logits: (C, *spatial) at the model's resolution; may be changed.
+            position: index of the member's model.
+            step: the pass that produced the logits.
+            logits: (C, *spatial) at the model's resolution; may be overwritten.
         """
         shape = (self.labels.num_segmentation_heads, *self.frame.box_shape)
         weight = step.weight if self.open_voxels is None else step.weight * self.open_voxels
         segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
         self.moments.begin_member(shape, weight, device=logits.device)
 
-        def take_in(slab: Slab) -> None:
+        def accumulate(slab: Slab) -> None:
             segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
             self.moments.add_slab(slab)
 
-        for_each_slab(self._member_probabilities(position, logits), take_in)
+        for_each_slab(self._member_probabilities(position, logits), accumulate)
         if self.open_voxels is not None:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         member_labels = as_array(segmentation)
@@ -105,7 +105,7 @@ class CaseSums:
             self._logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
 
     def add_settled(self) -> None:
-        """Takes a member in that need not run at all.
+        """Counts a member that need not run at all, because every voxel is settled.
 
         Raises:
             RuntimeError: if nothing is settled yet.
@@ -113,14 +113,14 @@ class CaseSums:
         self.members.append(crop_to_foreground(as_array(self._settled())))
 
     def settle(self, weight_left: float) -> None:
-        """Closes the voxels where the members to come, of this weight together, are not needed."""
+        """Closes the voxels where the remaining members, whose weights sum to `weight_left`, are not needed."""
         settled = self.early_exit.settled(self.moments, weight_left) if self.early_exit is not None else None
         if settled is not None:
             self.open_voxels = ~settled if self.open_voxels is None else self.open_voxels & ~settled
             self._settled_labels = label_map(self.moments.mean(), self.labels)
 
     def tiles_needed(self, position: int) -> list[Tile] | None:
-        """The tiles that a model still has to look at; None stands for all of them."""
+        """The tiles that a model still has to predict; None means all of them."""
         if self.open_voxels is None:
             return None
         model = self.frame.models[position]
@@ -131,19 +131,19 @@ class CaseSums:
         return tiles_with(on_network_axes, self.frame.prepared[position].tiled)
 
     def probabilities(self) -> torch.Tensor:
-        """The ensemble's probabilities (C, *box), averaged as asked for.
+        """The ensemble's probabilities (C, *box), averaged as the options say.
 
         Raises:
             RuntimeError: if no member was added.
         """
-        if self.options.average == "probabilities" or self.moments.members == 1:  # of one member both are the same
+        if self.options.average == "probabilities" or self.moments.members == 1:  # with one member both are the same
             return self.moments.mean()
         total: torch.Tensor | None = None
         outside = outside_logits(len(self.moments.mean()), regions=self.labels.has_regions)
         for position, logit_sum in enumerate(self._logit_sums):
             if logit_sum is None:
                 continue
-            # averaged before resampling, as stock does over folds
+            # averaged before resampling, as stock nnU-Net does over folds
             share = self._weights[position] / sum(self._weights)
             volume = self.frame.in_box(position, logit_sum / self._weights[position], outside)
             placed = assembled(volume, (len(logit_sum), *self.frame.box_shape)).mul_(share)
@@ -153,7 +153,7 @@ class CaseSums:
         return self.labels.apply_inference_nonlin(total)
 
     def segmentation(self, probabilities: torch.Tensor) -> np.ndarray:
-        """(*box): the labels of the ensemble's probabilities; of a single member, its own."""
+        """(*box): the label map of the ensemble's probabilities; with a single member, that member's own."""
         return as_array(label_map(probabilities, self.labels)) if self.only_labels is None else self.only_labels
 
     def _settled(self) -> torch.Tensor:
@@ -162,7 +162,11 @@ class CaseSums:
         return self._settled_labels
 
     def _member_probabilities(self, position: int, logits: torch.Tensor) -> SlicedVolume:
-        """A member's probabilities (C, *box): stock resamples logits, the fast way its fewer probabilities."""
+        """A member's probabilities (C, *box).
+
+        Stock nnU-Net resamples logits and then applies the softmax; fast resampling does it the other way round, so
+        that the softmax is computed for fewer voxels.
+        """
         regions, nonlinearity = self.labels.has_regions, partial(class_probabilities, labels=self.labels)
         if self.options.fast_resampling:
             outside = outside_probabilities(len(logits), regions=regions)
@@ -172,6 +176,6 @@ class CaseSums:
 
 
 def as_array(segmentation: torch.Tensor) -> np.ndarray:
-    """A label map as files hold it: uint8 or uint16."""
+    """A label map in the types that are written to files: uint8 or uint16."""
     values = segmentation.numpy()
     return values if values.dtype == np.uint8 else values.astype(np.uint16)

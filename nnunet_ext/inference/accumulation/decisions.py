@@ -1,4 +1,4 @@
-"""From logits to probabilities and to labels, as nnU-Net decides."""
+"""From logits to probabilities and labels, with nnU-Net's decision rules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_
 
 
 def class_probabilities(logits: torch.Tensor, labels: LabelManager) -> torch.Tensor:
-    """Softmax of (C, *spatial) logits, or the sigmoid of regions; float32, as nnU-Net's `apply_inference_nonlin`.
+    """Softmax of (C, *spatial) logits, or the sigmoid for regions, in float32: nnU-Net's `apply_inference_nonlin`.
 
-    `torch.softmax` over the first axis reads memory voxel by voxel, which on CPUs takes half as long again.
+    On CPUs the softmax is computed class by class: `torch.softmax` over the first axis reads memory voxel by voxel,
+    which takes 1.5 times as long.
     """
     if labels.has_regions or logits.device.type != "cpu":
         return labels.apply_inference_nonlin(logits)
@@ -20,10 +21,10 @@ def class_probabilities(logits: torch.Tensor, labels: LabelManager) -> torch.Ten
 
 
 def decided_labels(probabilities: torch.Tensor, labels: LabelManager) -> torch.Tensor:
-    """The label map (*spatial) of probabilities (C, *spatial): the most likely class, or regions in their order.
+    """The label map (*spatial) of probabilities (C, *spatial): the most likely class, or regions painted in order.
 
     Returns:
-        uint8, or int16 where a label does not fit. Of equally likely classes the first.
+        A uint8 tensor, or int16 if a label does not fit. The first of several equally likely classes wins.
     """
     decided = (
         labels.convert_probabilities_to_segmentation(probabilities)
@@ -34,7 +35,7 @@ def decided_labels(probabilities: torch.Tensor, labels: LabelManager) -> torch.T
 
 
 def label_map(probabilities: torch.Tensor, labels: LabelManager) -> torch.Tensor:
-    """As `decided_labels` of a whole volume (C, *spatial), slab by slab; on the CPU."""
+    """`decided_labels` of a whole volume (C, *spatial), slab by slab; the result is on the CPU."""
     decided = torch.empty(tuple(probabilities.shape[1:]), dtype=label_type(labels))
 
     def decide(slab: Slab) -> None:
@@ -45,23 +46,23 @@ def label_map(probabilities: torch.Tensor, labels: LabelManager) -> torch.Tensor
 
 
 def label_type(labels: LabelManager) -> torch.dtype:
-    """The smallest integers that hold all labels; torch cannot compute with uint16."""
+    """The smallest integer type that holds all labels; int16 and not uint16, which torch cannot compute with."""
     return torch.uint8 if len(labels.foreground_labels) < 255 else torch.int16
 
 
 def most_likely_class(probabilities: torch.Tensor) -> torch.Tensor:
-    """arg max over the first axis of (C, *spatial); of equal values the first.
+    """arg max over the first axis of (C, *spatial); the first of several equal values wins.
 
-    On CPUs this running maximum takes a tenth of the time of `torch.argmax`, which goes through memory voxel by voxel
-    when the classes come first.
+    On CPUs this running maximum takes a tenth of the time of `torch.argmax`, which reads memory voxel by voxel when
+    the class axis comes first.
     """
     if probabilities.device.type != "cpu":
         return probabilities.argmax(0)
     largest = probabilities[0].clone()
-    winner = torch.zeros_like(largest)  # float32: comparing into bytes takes three times as long
+    winner = torch.zeros_like(largest)  # float32: writing comparisons to bytes takes three times as long
     is_larger = torch.empty_like(largest)
     for number, probability in enumerate(probabilities[1:], start=1):
         torch.gt(probability, largest, out=is_larger)
-        torch.maximum(winner, is_larger.mul_(number), out=winner)  # numbers rise: the latest is the largest
+        torch.maximum(winner, is_larger.mul_(number), out=winner)  # class numbers rise: the latest is the largest
         torch.maximum(largest, probability, out=largest)
     return winner.to(torch.int32)

@@ -1,4 +1,4 @@
-"""Members that are not needed any more: where the outcome is settled, the rest of them does not run."""
+"""Early exit: where the result is settled, the remaining members do not run."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.sliding_window import Tile, TiledImage
 from nnunet_ext.options import EARLY_EXITS, EarlyExit, require_choice
 
-ROUNDING = 1e-5  # of a mean in single precision over hundreds of members: what is left may turn out a bit larger
+ROUNDING = 1e-5  # relative error of a single-precision mean over hundreds of members, added to what they can change
 
 
 class SettledRule(Protocol):
-    """Says where no further member is needed."""
+    """Decides where no further member is needed."""
 
     def settled(self, moments: Moments, weight_left: float) -> torch.Tensor | None:
-        """(*spatial) bool; None where the rule cannot say anything yet.
+        """Where the result is settled.
 
         Args:
-            moments: of the members so far.
-            weight_left: of the members that are still to come, all together.
+            moments: running moments of the members so far.
+            weight_left: total weight of the remaining members.
+
+        Returns:
+            (*spatial) bool; None while the rule cannot tell yet.
         """
 
 
 class LabelSettled:
-    """Where the members to come cannot change the label, whatever they say. The segmentation stays as it is."""
+    """Settled where the remaining members cannot change the label, whatever they predict.
+
+    The segmentation is the same as without early exit.
+    """
 
     def settled(self, moments: Moments, weight_left: float) -> torch.Tensor | None:
-        """See `SettledRule`; a probability is between 0 and 1, so each member moves a sum by its weight at most."""
+        """See `SettledRule`. Probabilities are in [0, 1], so a member moves a weighted sum by at most its weight."""
         if moments.largest_weight() <= weight_left:
             return None
         weight_left += ROUNDING * moments.largest_weight()
@@ -43,11 +49,11 @@ class LabelSettled:
 
 
 class InformationSettled:
-    """Where the mutual information has stopped moving: a guess that the label will not change either.
+    """Settled where the mutual information has stopped changing: a heuristic, the label may still change.
 
     Args:
-        tolerance: by how much of its largest value the last member may have moved it.
-        least_members: before anything counts as settled.
+        tolerance: largest change of the mutual information by the last member, as a share of its largest value.
+        least_members: number of members that always run before anything counts as settled.
     """
 
     def __init__(self, *, tolerance: float = 0.01, least_members: int = 3) -> None:
@@ -56,7 +62,7 @@ class InformationSettled:
         self._before: torch.Tensor | None = None
 
     def settled(self, moments: Moments, weight_left: float) -> torch.Tensor | None:
-        """See `SettledRule`; to be asked after every member."""
+        """See `SettledRule`. Must be called after every member, because it compares with the call before."""
         now = moments.mutual_information() / moments.largest_entropy()
         before, self._before = self._before, now
         if before is None or moments.members < self.least_members:
@@ -68,14 +74,14 @@ def rule_for(name: EarlyExit) -> SettledRule:
     """A new rule for one case.
 
     Raises:
-        ValueError: if there is no such rule.
+        ValueError: if no rule has this name.
     """
     require_choice("early_exit", name, EARLY_EXITS)
     return LabelSettled() if name == "label" else InformationSettled()
 
 
 def gap_of_two_largest(values: torch.Tensor) -> torch.Tensor:
-    """(C, *spatial) to (*spatial): the largest value minus the second largest."""
+    """The largest value minus the second largest over the first axis: (C, *spatial) to (*spatial)."""
     first = values[0].clone()
     second = torch.full_like(first, -torch.inf)
     for value in values[1:]:
@@ -85,15 +91,15 @@ def gap_of_two_largest(values: torch.Tensor) -> torch.Tensor:
 
 
 def tiles_with(open_voxels: torch.Tensor, tiled: TiledImage) -> list[Tile]:
-    """The tiles that a voxel needs which is still open.
+    """The tiles that at least one open voxel depends on.
 
     Args:
-        open_voxels: (*spatial) bool, of the image at its own resolution, on the axes of the network.
+        open_voxels: (*spatial) bool, at the image's own resolution, on the network's axes.
         tiled: the image at the network's resolution.
 
     Returns:
-        In the order of all tiles. A voxel of the image lies between several of the network, and each of those gets
-        all of its tiles.
+        The tiles in their original order. An open voxel is interpolated from several voxels of the network's grid,
+        and every tile that covers one of these is included.
     """
     cropped_shape = [part.stop - part.start for part in bounds(tiled)]
     needed = functional.adaptive_max_pool3d(open_voxels[None].float(), cropped_shape)
@@ -105,5 +111,5 @@ def tiles_with(open_voxels: torch.Tensor, tiled: TiledImage) -> list[Tile]:
 
 
 def bounds(tiled: TiledImage) -> Sequence[slice]:
-    """Where the image lies in its padding."""
+    """Where the image lies within its padding, one slice per axis."""
     return [slice(*part.indices(size)) for part, size in zip(tiled.crop, tiled.image.shape[1:], strict=True)]

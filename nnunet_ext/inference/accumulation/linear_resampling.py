@@ -1,8 +1,8 @@
-"""nnU-Net's default resampling of logits, in torch: linear, and across thick slices the nearest one.
+"""nnU-Net's default resampling of logits, in torch: linear, and nearest neighbour across thick slices.
 
-nnU-Net resamples class by class with scikit-image in double precision. Here all classes of a few slices go through
-torch's interpolation at once, so that what follows (softmax, sums over members) finds them in the cache and no volume
-of all classes is needed at the image's size. The results differ by rounding.
+nnU-Net resamples class by class with scikit-image in double precision. Here torch interpolates all classes of a few
+slices at once, so that they are still in the cache for what follows (softmax, sums over members), and no volume of
+all classes is allocated at the image's size. The results differ by rounding only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, WholeVolume, across, pieces
 
-# nnU-Net's own defaults, for plans that leave a setting out: those of older versions do.
+# nnU-Net's own defaults, for plans that leave a setting out, as those of older versions do.
 DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(resample_data_or_seg_to_shape).parameters.items()
@@ -34,11 +34,11 @@ LINEAR = {"is_seg": False, "order": 1, "order_z": 0}  # what nnU-Net's planner w
 
 @dataclass(frozen=True)
 class CoarseAxis:
-    """What decides whether one axis is so coarse that it takes the nearest slice.
+    """The settings that decide whether one axis is so coarse that the nearest slice is taken along it.
 
     Attributes:
-        force_separate_z: True and False decide it; None leaves it to the spacing.
-        separate_z_anisotropy_threshold: above which ratio of spacings an axis is coarse.
+        force_separate_z: True or False decides it for all images; None decides by the spacing.
+        separate_z_anisotropy_threshold: ratio of spacings above which an axis is coarse.
     """
 
     force_separate_z: bool | None
@@ -46,13 +46,13 @@ class CoarseAxis:
 
 
 def coarse_axis_of(resampling: partial[Any]) -> CoarseAxis:
-    """The settings of a plans' function; what the plans leave out is nnU-Net's default."""
+    """The settings of the plans' resampling function; nnU-Net's defaults where the plans leave one out."""
     settings = {**DEFAULTS, **resampling.keywords}
     return CoarseAxis(settings["force_separate_z"], settings["separate_z_anisotropy_threshold"])
 
 
 def is_linear(resampling: Callable[..., Any]) -> TypeGuard[partial[Any]]:
-    """Whether a plans' function is nnU-Net's default with the settings that its planner writes for probabilities."""
+    """Whether the function is nnU-Net's default with the settings that its planner writes for probabilities."""
     if not isinstance(resampling, partial) or resampling.func is not resample_data_or_seg_to_shape:
         return False
     settings = {**DEFAULTS, **resampling.keywords}
@@ -60,15 +60,15 @@ def is_linear(resampling: Callable[..., Any]) -> TypeGuard[partial[Any]]:
 
 
 class LinearlyResampled:
-    """What `resample_data_or_seg_to_shape` with order 1 returns, some slices at a time.
+    """The result of `resample_data_or_seg_to_shape` with order 1, computed a few slices at a time.
 
     Args:
         logits: (C, D, H, W).
-        shape: of the result, without C.
-        current_spacing_mm: of the logits.
-        new_spacing_mm: of the result; with the other it decides whether one axis is so coarse that it takes the
-            nearest slice.
-        coarse_axis: what decides that.
+        shape: spatial shape of the result, without C.
+        current_spacing_mm: spacing of the logits.
+        new_spacing_mm: spacing of the result. The two spacings decide whether one axis is so coarse that the nearest
+            slice is taken along it.
+        coarse_axis: the settings of that decision.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class LinearlyResampled:
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`; slabs of (C, *shape)."""
         classes = self.planes.shape[1]
-        planes: dict[int, torch.Tensor] = {}  # two at most: those that the next slice lies between
+        planes: dict[int, torch.Tensor] = {}  # at most the two that the next slice lies between
         for piece in pieces(part, classes * math.prod(self.in_plane), self.device):
             values = torch.empty((classes, piece.stop - piece.start, *self.in_plane), device=self.device)
             for position, (lower, upper, share) in enumerate(self.neighbours[piece]):
@@ -114,17 +114,17 @@ def resampled(
     new_spacing_mm: Sequence[float],
     coarse_axis: CoarseAxis,
 ) -> SlicedVolume:
-    """Logits (C, D, H, W) resampled to (C, *shape), see `LinearlyResampled`; themselves if they have that shape."""
+    """Logits (C, D, H, W) resampled to (C, *shape), see `LinearlyResampled`; unchanged if they have that shape."""
     if list(logits.shape[1:]) == [int(size) for size in shape]:
         return WholeVolume(logits)
     return LinearlyResampled(logits, shape, current_spacing_mm, new_spacing_mm, coarse_axis)
 
 
-Neighbours = tuple[int, int, float]  # indices of two slices, and how much the second counts
+Neighbours = tuple[int, int, float]  # indices of two slices, and the weight of the second
 
 
 def adjacent_slices(count: int, wanted: int) -> list[Neighbours]:
-    """For each new slice the two whose centres it lies between; beyond the outer centres these count alone."""
+    """For each new slice the two old ones whose centres it lies between; beyond the outermost centre, that slice."""
     found = []
     for index in range(wanted):
         place = min(max((index + 0.5) * count / wanted - 0.5, 0.0), count - 1.0)  # in units of the old slices
@@ -134,13 +134,13 @@ def adjacent_slices(count: int, wanted: int) -> list[Neighbours]:
 
 
 def nearest_slices(count: int, wanted: int) -> list[Neighbours]:
-    """For each new slice the one whose centre is nearest; of a tie the upper one."""
+    """For each new slice the old one whose centre is nearest; the upper one in a tie."""
     indices = [min(int((index + 0.5) * (count / wanted)), count - 1) for index in range(wanted)]
     return [(index, index, 0.0) for index in indices]
 
 
 def in_plane_interpolated(plane: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """(C, H, W) to (C, *shape), linearly between the centres of pixels; constant beyond the outer ones."""
+    """(C, H, W) to (C, *shape), linear between the centres of pixels and constant beyond the outermost ones."""
     if list(plane.shape[1:]) == list(shape):
         return plane.float()
     return functional.interpolate(plane[None].float(), size=tuple(shape), mode="bilinear", align_corners=False)[0]

@@ -1,4 +1,4 @@
-"""The maps of uncertainty: one value in [0, 1] per voxel."""
+"""The uncertainty maps: one value in [0, 1] per voxel."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from nnunet_ext.inference.accumulation.moments import Moments, entropy, largest_entropy
 from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_slab
 
-# Each map is (*spatial) in [0, 1], from the moments and their predictive entropy, which costs most and is needed
-# twice. Entropies are divided by their largest value, ln C.
+# Each function returns a map (*spatial) in [0, 1]. Its arguments are the moments and their predictive entropy, which
+# is expensive and needed twice. Entropies are divided by their largest value: ln C for classes, R ln 2 for regions.
 MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
     "entropy": lambda moments, entropy: entropy / moments.largest_entropy(),
     "mutual_information": lambda moments, entropy: (
@@ -24,23 +24,23 @@ MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
 
 
 def normalised_entropy(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
-    """Entropy of (C, *spatial) probabilities by the largest that there is, (*spatial)."""
+    """Entropy of (C, *spatial) probabilities divided by the largest possible entropy: (*spatial) in [0, 1]."""
     return entropy(mean, regions=regions) / largest_entropy(len(mean), regions=regions)
 
 
 def confidence(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
-    """Probability of the most likely class; of regions, that of the least certain decision. (*spatial)."""
+    """Probability of the most likely class, (*spatial); for regions, of the least certain of their decisions."""
     return torch.maximum(mean, 1 - mean).amin(0) if regions else mean.amax(0)
 
 
-# Maps that need the mean probabilities only.
+# The maps that depend on the mean probabilities only.
 MAPS_OF_MEAN: dict[str, Callable[..., torch.Tensor]] = {"entropy": normalised_entropy, "confidence": confidence}
 
-OUTSIDE = {"confidence": 1.0}  # of the predicted box: background for certain; all other maps are 0 there
+OUTSIDE = {"confidence": 1.0}  # outside the predicted box background is certain: there all other maps are 0
 
 
 def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The maps of these names, (*spatial) float32, in [0, 1] to the last bit."""
+    """The maps with these names, each (*spatial) float32 and exactly within [0, 1]."""
     mean = moments.mean()
     maps = {name: np.empty(tuple(mean.shape[1:]), dtype=np.float32) for name in names}
 
@@ -55,9 +55,17 @@ def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.nda
 
 
 def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, regions: bool) -> dict[str, np.ndarray]:
-    """Those of these maps that show the mean probabilities, for calibrated ones; (*spatial) float32.
+    """Recomputes, from calibrated probabilities, those of the maps that depend on the mean probabilities only.
 
-    The other maps describe the members, whose probabilities nobody calibrated.
+    The other maps describe the members, whose probabilities are not calibrated.
+
+    Args:
+        probabilities: (C, *spatial), calibrated.
+        names: names of the maps that are written.
+        regions: whether the outputs are overlapping regions.
+
+    Returns:
+        Name to map, (*spatial) float32 in [0, 1]; only the maps that calibration changes.
     """
     return {
         name: as_map(MAPS_OF_MEAN[name](probabilities, regions=regions)) for name in names if name in MAPS_OF_MEAN
@@ -65,5 +73,5 @@ def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, region
 
 
 def as_map(values: torch.Tensor) -> np.ndarray:
-    """In [0, 1] to the last bit, (*spatial) float32."""
+    """Clips rounding errors, so that the map is exactly within [0, 1]; (*spatial) float32."""
     return values.clamp_(0, 1).cpu().numpy().astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Running moments over the members' probabilities: one pass, memory that does not grow with the members."""
+"""Running moments of the members' probabilities, in one pass and in memory that does not grow with the members."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 class Moments:
     """Mean, entropies and variance of the class probabilities of an ensemble.
 
-    Members are added one at a time; nothing of a member is kept. All sums are fp32. Entropies are in nats;
-    divide them by `largest_entropy` for values in [0, 1].
+    Members are added one at a time and not kept. All sums are fp32. Entropies are in nats; divide them by
+    `largest_entropy` for values in [0, 1].
 
     Args:
-        regions: the outputs are overlapping regions with a sigmoid each, not classes with one softmax. The entropy
-            is then the sum of the regions' binary entropies.
-        with_variance: also track the variance, which takes one more volume a class.
+        regions: the outputs are overlapping regions with one sigmoid each, instead of classes with a softmax. The
+            entropy is then the sum of the regions' binary entropies.
+        with_variance: also track the variance, which takes one more volume per class.
     """
 
     def __init__(self, *, regions: bool = False, with_variance: bool = True) -> None:
@@ -35,15 +35,15 @@ class Moments:
         self._squares: torch.Tensor | None = None
 
     def add(self, probabilities: torch.Tensor, weight: float | torch.Tensor = 1.0) -> None:
-        """Takes one member in.
+        """Adds one member.
 
         Args:
-            probabilities: (C, *spatial); is not changed.
-            weight: relative weight of the member in all averages: a number, or one a voxel (*spatial), where 0 leaves
-                the voxel as it is. The first member needs a positive weight everywhere.
+            probabilities: (C, *spatial); not modified.
+            weight: relative weight of the member in all averages: one number, or one per voxel (*spatial), where 0
+                leaves the voxel unchanged. The first member needs a positive weight everywhere.
 
         Raises:
-            ValueError: if the shape differs from the first member's, or a number is not positive.
+            ValueError: if the shape differs from the first member's, or a single number is not positive and finite.
         """
         self.begin_member(tuple(probabilities.shape), weight, device=probabilities.device)
         whole = tuple(slice(0, size) for size in probabilities.shape[1:])
@@ -52,18 +52,18 @@ class Moments:
     def begin_member(
         self, shape: Sequence[int], weight: float | torch.Tensor = 1.0, *, device: torch.device | None = None
     ) -> None:
-        """Announces a member whose probabilities come in slabs, which together must be the whole.
+        """Starts a member whose probabilities follow in slabs (`add_slab`), which together must cover the volume.
 
         Args:
-            shape: (C, *spatial) of the whole.
+            shape: (C, *spatial) of the whole volume.
             weight: as for `add`.
-            device: where the sums are kept; that of the first member counts.
+            device: where the sums are kept; ignored after the first member.
 
         Raises:
-            ValueError: as `add`.
+            ValueError: as for `add`.
         """
         if not isinstance(weight, torch.Tensor) and not 0 < weight < math.inf:
-            raise ValueError(f"A member's weight must be positive; found {weight}.")
+            raise ValueError(f"The weight of a member must be positive and finite; found {weight}.")
         if self._mean is None:
             self._mean = torch.empty(tuple(shape), device=device)
             self._expected_entropy = torch.empty(tuple(shape[1:]), device=device)
@@ -77,7 +77,7 @@ class Moments:
         self._member_weight = weight
 
     def add_slab(self, slab: Slab) -> None:
-        """Takes a part of the member in that `begin_member` announced; several threads may do so at a time."""
+        """Adds a part of the member that `begin_member` started; several threads may add slabs at the same time."""
         where, values = slab.where, slab.values.detach().float()
         if self.members == 1:
             all_channels = (slice(None), *where)
@@ -87,7 +87,7 @@ class Moments:
         weight = _part(self._member_weight, where)
         share = weight / _part(self._weight, where)
         mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
-        for channel, value in enumerate(values):  # one class at a time: temporaries cost as much as the sums
+        for channel, value in enumerate(values):  # one class at a time keeps temporaries small
             channel_mean = mean[channel][where]
             if self._squares is None:
                 channel_mean.lerp_(value, share)
@@ -99,7 +99,7 @@ class Moments:
         expected_entropy[where].lerp_(entropy(values, regions=self.regions), share)
 
     def part(self, where: Where) -> Moments:
-        """The moments of some of the voxels; views."""
+        """The moments of some of the voxels, as views of these."""
         all_channels = (slice(None), *where)
         part = Moments(regions=self.regions, with_variance=self.with_variance)
         part.members = self.members
@@ -110,11 +110,11 @@ class Moments:
         return part
 
     def weight(self) -> float | torch.Tensor:
-        """The members' weights together; (*spatial) where they differ from voxel to voxel."""
+        """The sum of the members' weights; (*spatial) if it differs from voxel to voxel."""
         return self._weight
 
     def largest_weight(self) -> float:
-        """The same, where it is largest."""
+        """The largest value of `weight` over all voxels."""
         return float(self._weight.max()) if isinstance(self._weight, torch.Tensor) else self._weight
 
     def mean(self) -> torch.Tensor:
@@ -124,19 +124,19 @@ class Moments:
     def predictive_entropy(self) -> torch.Tensor:
         """H(p̄) in nats, (*spatial): total uncertainty (arXiv 2212.06278, Eq. 3)."""
         if self.members == 1:
-            return self.expected_entropy()  # of a single member they are the same
+            return self.expected_entropy()  # with a single member they are the same
         return entropy(self.mean(), regions=self.regions)
 
     def expected_entropy(self) -> torch.Tensor:
-        """E[H(p_m)] in nats, (*spatial): what the members are unsure of each on its own."""
+        """E[H(p_m)] in nats, (*spatial): the mean of the members' own entropies."""
         return self._required(self._expected_entropy)
 
     def mutual_information(self) -> torch.Tensor:
         """H(p̄) − E[H(p_m)] = E[KL(p_m ‖ p̄)] in nats, (*spatial), never negative: the members' disagreement."""
-        return (self.predictive_entropy() - self.expected_entropy()).clamp_min_(0)  # −1e-8 by rounding
+        return (self.predictive_entropy() - self.expected_entropy()).clamp_min_(0)  # rounding can give −1e-8
 
     def variance(self) -> torch.Tensor:
-        """Variance of the members' probabilities, (C, *spatial), divided by their number (not by one less).
+        """Population variance of the members' probabilities, (C, *spatial): not corrected for the number of members.
 
         Raises:
             RuntimeError: if the variance was not tracked, or no member was added.
@@ -146,23 +146,23 @@ class Moments:
         return self._required(self._squares) / self._weight
 
     def largest_entropy(self) -> float:
-        """The entropy of no knowledge at all: ln C for classes, R·ln 2 for R regions."""
+        """The largest possible entropy in nats: ln C for C classes, R·ln 2 for R regions."""
         return largest_entropy(len(self.mean()), regions=self.regions)
 
     @staticmethod
     def _required(value: torch.Tensor | None) -> torch.Tensor:
         if value is None:
-            raise RuntimeError("Moments of no members do not exist. Call add() at least once.")
+            raise RuntimeError("Moments need at least one member; none was added. Call add() first.")
         return value
 
 
 def entropy(probabilities: torch.Tensor, *, regions: bool = False) -> torch.Tensor:
-    """Entropy of (C, *spatial) probabilities in nats, (*spatial); 0 where the distribution is certain.
+    """Entropy of (C, *spatial) probabilities in nats, (*spatial); 0 where one class has probability 1.
 
-    For regions it is the sum over the regions of the binary entropy.
+    For regions it is the sum of their binary entropies.
     """
     total = torch.zeros_like(probabilities[0])
-    for channel in probabilities:  # one class at a time: no temporary of the size of all classes
+    for channel in probabilities:  # one class at a time: no temporary as large as all classes
         subtract_p_log_p(total, channel)
         if regions:
             subtract_p_log_p(total, 1 - channel)
@@ -170,9 +170,9 @@ def entropy(probabilities: torch.Tensor, *, regions: bool = False) -> torch.Tens
 
 
 def subtract_p_log_p(total: torch.Tensor, values: torch.Tensor) -> None:
-    """total − p·ln p, in place, with 0·ln 0 = 0.
+    """Adds −p·ln p to `total` in place, with 0·ln 0 = 0.
 
-    As `torch.special.entr`, whose kernel for CPUs takes six times as long.
+    Replaces `torch.special.entr`, whose CPU kernel takes six times as long.
     """
     total.addcmul_(values.clamp_min(SMALLEST_NORMAL).log_(), values, value=-1)
 
@@ -182,5 +182,5 @@ def _part(weight: float | torch.Tensor, where: Where) -> float | torch.Tensor:
 
 
 def largest_entropy(channels: int, *, regions: bool) -> float:
-    """ln C for C classes, R·ln 2 for R regions."""
+    """The largest possible entropy in nats: ln C for C classes, R·ln 2 for R regions."""
     return channels * math.log(2) if regions else math.log(channels)

@@ -1,4 +1,4 @@
-"""From a network's resolution and axes back to the image's."""
+"""From the resolution and axes of a network back to those of the image."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ CERTAIN_LOGIT = 40.0
 def in_image(
     values: torch.Tensor, properties: dict, plans: PlansManager, configuration: ConfigurationManager
 ) -> SlicedVolume:
-    """Logits or probabilities (C, *spatial) at the cropped image's shape, resampled as the plans say, on its axes.
+    """Resamples logits or probabilities (C, *spatial) to the cropped image with the plans' resampling function.
 
-    nnU-Net's default is computed in torch when slices are asked for; any other function of the plans as it is, now.
+    nnU-Net's default function is replaced by an equal one in torch, which runs when slices are requested; any other
+    function is called as it is, immediately.
+
+    Returns:
+        A volume (C, *spatial) with the shape and the axes of the cropped image.
     """
     shape = properties["shape_after_cropping_and_before_resampling"]
     image_spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     network_spacing = list(configuration.spacing)
     if len(network_spacing) < len(shape):
-        network_spacing = [image_spacing[0], *network_spacing]  # 2D: slices keep their distance
+        network_spacing = [image_spacing[0], *network_spacing]  # 2D: the spacing between slices is unchanged
     resampling = configuration.resampling_fn_probabilities
     if is_linear(resampling):
         volume = resampled(values, shape, network_spacing, image_spacing, coarse_axis_of(resampling))
@@ -38,17 +42,17 @@ def in_image(
 
 
 def require_linear_resampling(configurations: Iterable[ConfigurationManager]) -> None:
-    """Refuses fast resampling where probabilities would not stay probabilities.
+    """Refuses fast resampling where interpolated probabilities could leave [0, 1].
 
     Raises:
-        ValueError: if plans have another function than nnU-Net's default.
+        ValueError: if a configuration resamples with anything but nnU-Net's default function.
     """
     for configuration in configurations:
         resampling = configuration.resampling_fn_probabilities
         if not is_linear(resampling):
             raise ValueError(
                 "Fast resampling needs linear interpolation, nnU-Net's default, which keeps probabilities in [0, 1]; "
-                f"the plans have {getattr(resampling, 'func', resampling).__name__} with "
+                f"the plans use {getattr(resampling, 'func', resampling).__name__} with "
                 f"{getattr(resampling, 'keywords', {})}. Leave out --fast-resampling."
             )
 
@@ -66,19 +70,19 @@ def crop_box(properties: dict, plans: PlansManager) -> Box:
 
 
 def box_shape(box: Box) -> tuple[int, ...]:
-    """How many voxels a box has along each axis."""
+    """The number of voxels of a box along each axis."""
     return tuple(part.stop - part.start for part in box)
 
 
 def common_box(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds all of the boxes; usually they are equal, because all see the same image."""
+    """The smallest box that encloses all boxes; they usually agree, because all models crop the same image."""
     return tuple(
         slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes, strict=True)
     )
 
 
 def place(volume: torch.Tensor, box: Box, target: Box, outside: torch.Tensor) -> torch.Tensor:
-    """Puts (C, *box) into (C, *target), with `outside` (C) where the box does not reach; no copy if they agree."""
+    """Puts (C, *box) into (C, *target), with `outside` (C) everywhere else; no copy if the boxes are equal."""
     if box == target:
         return volume
     shape = box_shape(target)
@@ -92,19 +96,19 @@ def place(volume: torch.Tensor, box: Box, target: Box, outside: torch.Tensor) ->
 
 
 def in_whole_image(volume: np.ndarray, box: Box, shape: Sequence[int], fill: float = 0) -> np.ndarray:
-    """A (*box) array in a full image of `shape`, `fill` outside."""
+    """Puts a (*box) array into an image of this shape, with `fill` outside the box."""
     full = np.full(tuple(shape), fill, dtype=volume.dtype)
     full[box] = volume
     return full
 
 
 def outside_logits(channels: int, *, regions: bool) -> torch.Tensor:
-    """(C): finite logits of the same, certain to the last bit of a probability."""
+    """(C): finite logits whose probabilities are those of `outside_probabilities` to float32 precision."""
     return torch.where(outside_probabilities(channels, regions=regions) > 0, CERTAIN_LOGIT, -CERTAIN_LOGIT)
 
 
 def outside_probabilities(channels: int, *, regions: bool) -> torch.Tensor:
-    """(C): what is known outside of nnU-Net's crop: background for certain, or none of the regions."""
+    """(C): the probabilities outside nnU-Net's crop: 1 for background, or 0 for every region."""
     probabilities = torch.zeros(channels)
     if not regions:
         probabilities[0] = 1

@@ -1,4 +1,4 @@
-"""Volumes in pieces: what fits into a processor's cache is computed faster, and takes less memory, than the whole."""
+"""Volumes in slabs: a slab that fits into the processor's cache is processed faster and in less memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 VALUES_PER_SLAB_CPU = 1 << 20
-VALUES_PER_SLAB_GPU = 1 << 27  # there the number of calls counts, not the cache
+VALUES_PER_SLAB_GPU = 1 << 27  # on a GPU the number of calls matters, not the cache
 
 Where = tuple[slice, ...]  # over the spatial axes of a volume
 
@@ -21,8 +21,8 @@ class Slab:
     """Some slices of a volume.
 
     Attributes:
-        where: over the spatial axes of the volume.
-        values: (C, *size of where).
+        where: the part of the volume, one slice per spatial axis.
+        values: the values there, (C, *size of where).
     """
 
     where: Where
@@ -30,22 +30,22 @@ class Slab:
 
 
 class SlicedVolume(Protocol):
-    """A volume (C, *spatial) whose slices can be had one after the other, whether they exist already or not.
+    """A volume (C, *spatial) that can be iterated slice by slice, in memory or computed on demand.
 
     Attributes:
-        slices: how many there are.
-        device: where they are.
+        slices: number of slices.
+        device: device of their values.
     """
 
     slices: int
     device: torch.device
 
     def slabs(self, part: slice) -> Iterator[Slab]:
-        """The slices of `part`, some at a time."""
+        """The slices of `part`, a few at a time."""
 
 
 class WholeVolume:
-    """A volume that exists; its slabs are views along the first spatial axis."""
+    """A volume in memory; its slabs are views along the first spatial axis."""
 
     def __init__(self, volume: torch.Tensor) -> None:
         self.volume = volume
@@ -60,7 +60,7 @@ class WholeVolume:
 
 
 class TransposedVolume:
-    """Another volume with its spatial axes in another order."""
+    """A volume with its spatial axes permuted."""
 
     def __init__(self, volume: SlicedVolume, axes: Sequence[int]) -> None:
         self.volume = volume
@@ -69,14 +69,14 @@ class TransposedVolume:
         self.device = volume.device
 
     def slabs(self, part: slice) -> Iterator[Slab]:
-        """See `SlicedVolume`; views."""
+        """See `SlicedVolume`; the slabs are views."""
         for slab in self.volume.slabs(part):
             where = tuple(slab.where[axis] for axis in self.axes)
             yield Slab(where, slab.values.permute(0, *(axis + 1 for axis in self.axes)))
 
 
 class MappedVolume:
-    """Another volume with a function of each slab's values, (C, *size) to the same."""
+    """A volume with a function applied to the values of each slab, (C, *size) to the same shape."""
 
     def __init__(self, volume: SlicedVolume, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.volume = volume
@@ -91,7 +91,7 @@ class MappedVolume:
 
 
 def pieces(part: slice, values_per_slice: int, device: torch.device) -> Iterator[slice]:
-    """A range of slices cut into slabs, of at least one slice each."""
+    """Divides a range of slices into slabs of at least one slice each."""
     values = VALUES_PER_SLAB_CPU if device.type == "cpu" else VALUES_PER_SLAB_GPU
     thickness = max(1, values // max(1, values_per_slice))
     for start in range(part.start, part.stop, thickness):
@@ -99,19 +99,19 @@ def pieces(part: slice, values_per_slice: int, device: torch.device) -> Iterator
 
 
 def across(axis: int, part: slice, shape: Sequence[int]) -> Where:
-    """Where some slices across an axis lie in a volume of this spatial shape."""
+    """The location of a range of slices along one axis, in a volume of this spatial shape."""
     return tuple(part if other == axis else slice(0, size) for other, size in enumerate(shape))
 
 
 def for_each_slab(volume: SlicedVolume, work: Callable[[Slab], None]) -> None:
     """Calls `work` for every slab of a volume; on a CPU in as many threads as torch would use for one operation.
 
-    Within a thread torch computes with that thread alone. Otherwise each of the many small operations would wait
-    until all threads have come to its end, which takes up to forty times as long where other programs run beside.
+    Inside each of these threads torch is limited to that one thread. Otherwise each of the many small operations
+    would wait for all threads, which takes up to forty times as long when other programs compete for the cores.
 
     Args:
-        volume: any.
-        work: must not mind the order, and write only to where its slab is.
+        volume: the volume.
+        work: called once per slab in any order, possibly in parallel; it must only write to its own slab's location.
     """
     threads = min(torch.get_num_threads(), volume.slices) if volume.device.type == "cpu" else 1
     bounds = [volume.slices * number // max(1, threads) for number in range(threads + 1)]
@@ -130,17 +130,17 @@ def for_each_slab(volume: SlicedVolume, work: Callable[[Slab], None]) -> None:
         with ThreadPoolExecutor(threads, initializer=compute_alone) as pool:
             list(pool.map(work_through, parts))
     finally:
-        torch.set_num_threads(before)  # the workers' calls set what threads begin with that come later
+        torch.set_num_threads(before)  # the workers' calls also changed the default of threads started later
 
 
 def compute_alone() -> None:
-    """Lets torch use the calling thread only for what that thread computes."""
-    torch.get_num_threads()  # torch sets a thread up when it first asks; later that would undo the next line
+    """Limits torch to the calling thread for everything that this thread computes."""
+    torch.get_num_threads()  # the first call initialises the thread; a later one would undo the next line
     torch.set_num_threads(1)
 
 
 def assembled(volume: SlicedVolume, shape: Sequence[int]) -> torch.Tensor:
-    """The whole of a volume (C, *spatial) of this shape, float32."""
+    """All slabs of a volume assembled into one float32 tensor of this shape, (C, *spatial)."""
     whole = torch.empty(tuple(shape), device=volume.device)
 
     def insert(slab: Slab) -> None:

@@ -1,1 +1,1 @@
-"""What runs a network, one runtime per file; all of them are a `runtime.Runtime`."""
+"""Runtimes, which run a network; one per file, each implementing `runtime.Runtime`."""

@@ -1,4 +1,4 @@
-"""How many patches go through a network at a time."""
+"""The number of patches per batch."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from dataclasses import dataclass
 
 import torch
 
-VOXELS_PER_BATCH_CPU = 1 << 19  # larger batches win nothing and take memory
+VOXELS_PER_BATCH_CPU = 1 << 19  # larger batches are no faster and take more memory
 VOXELS_PER_BATCH_GPU = 1 << 23  # four patches of 128 x 128 x 128
-SHARE_OF_FREE_MEMORY = 0.7  # the rest is for what the libraries take on their own
+SHARE_OF_FREE_MEMORY = 0.7  # the rest is left to the workspaces that the libraries allocate
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class BatchSize:
-    """Patches at a time, at least 1; halved for good where they do not fit into memory."""
+    """Number of patches per batch, at least 1; halved permanently if a batch does not fit into memory."""
 
     patches: int
 
     def halve(self) -> None:
-        """Called when a batch did not fit."""
+        """Halves the batch size after a batch did not fit into memory."""
         smaller = max(1, self.patches // 2)
-        logger.warning("A batch of %d patches does not fit into memory; going on with %d.", self.patches, smaller)
+        logger.warning("A batch of %d patches does not fit into memory; continuing with %d.", self.patches, smaller)
         self.patches = smaller
 
 
 def batch_size_for(patch_size: Sequence[int], device: torch.device) -> BatchSize:
-    """As many patches as have a certain number of voxels together."""
+    """As many patches as fit into a fixed number of voxels per batch, which depends on the device."""
     voxels = VOXELS_PER_BATCH_CPU if device.type == "cpu" else VOXELS_PER_BATCH_GPU
     return BatchSize(max(1, voxels // math.prod(patch_size)))
 
 
 def fitting_batch_size(patch_size: Sequence[int], device: torch.device, run_patch: Callable[[], object]) -> BatchSize:
-    """The same, but on a GPU no more than its free memory holds.
+    """`batch_size_for`, but on a GPU no more patches than fit into its free memory.
 
     Args:
-        patch_size: of the configuration.
+        patch_size: patch size of the configuration.
         device: where the network runs.
-        run_patch: runs one patch, so that its memory can be measured.
+        run_patch: runs the network on one patch, so that its memory can be measured.
     """
     most = batch_size_for(patch_size, device)
     if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""Which runtime a model gets."""
+"""The choice of the runtime for a model."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ RUNTIMES: dict[str, ChooseRuntime] = {
 
 
 def runtime_for(model: Model, device: torch.device, arithmetic: Arithmetic) -> Runtime:
-    """torch, compiled where `nnUNet_compile` asks for it, as by stock's predictor."""
+    """The torch runtime; compiled if the environment variable `nnUNet_compile` says so, as in stock nnU-Net."""
     compiled = os.environ.get(COMPILE_VARIABLE, "").lower() in ("true", "1", "t")
     return RUNTIMES["torch-compiled" if compiled else "torch"](model, device, arithmetic)

@@ -1,4 +1,4 @@
-"""In which precision a network computes: stock's, single, or bfloat16 where a processor has units for it."""
+"""The precision that a network computes in: that of stock nnU-Net, single, or bfloat16 where it is fast."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import nn
 
 from nnunet_ext.options import PRECISIONS, Precision, require_choice
 
-WORTHWHILE_SPEEDUP = 1.5  # without units for it bfloat16 is emulated and slower; with them it is 2 to 3 times as fast
+WORTHWHILE_SPEEDUP = 1.5  # CPUs with bfloat16 units are 2 to 3 times as fast; others emulate it and are slower
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a network runs.
+    """The number types that a network computes with.
 
     Attributes:
-        weights: type of its weights and of the patches that it gets.
-        autocast: type that `torch.autocast` chooses for the layers that bear it; None leaves all as the weights are.
+        weights: type of the weights and of the input patches.
+        autocast: type that `torch.autocast` uses for the layers that tolerate it; None disables autocast.
     """
 
     weights: torch.dtype = torch.float32
     autocast: torch.dtype | None = None
 
     def context(self, device: torch.device) -> AbstractContextManager[object]:
-        """In which the network is called."""
+        """The context to call the network in."""
         return nullcontext() if self.autocast is None else torch.autocast(device.type, dtype=self.autocast)
 
 
@@ -41,13 +41,13 @@ BFLOAT16_WEIGHTS = Arithmetic(weights=torch.bfloat16)
 
 
 def arithmetic_for(precision: Precision | None, device: torch.device) -> Arithmetic:
-    """What a precision means on a device.
+    """The number types of a precision on a device.
 
-    None is what nnU-Net predicts with: half-precision autocast on CUDA, single precision elsewhere. "auto" is
-    bfloat16 on CPUs that compute it at least 1.5 times as fast, measured on the spot, and else the same as None.
+    None is the precision of stock nnU-Net: half-precision autocast on CUDA, single precision elsewhere. "auto" is
+    bfloat16 on CPUs that are measured to compute it at least 1.5 times as fast, and otherwise the same as None.
 
     Raises:
-        ValueError: if there is no such precision.
+        ValueError: if no precision has this name.
     """
     require_choice("precision", precision, (None, *PRECISIONS))
     if device.type == "cuda" and precision != "fp32":
@@ -60,7 +60,7 @@ def arithmetic_for(precision: Precision | None, device: torch.device) -> Arithme
 def bfloat16_speedup() -> float:
     """How much faster this CPU convolves in bfloat16 than in single precision.
 
-    Measured once a process: all models of an ensemble must get the same answer.
+    Measured once per process, so that all models of an ensemble use the same precision.
     """
     convolution = nn.Conv2d(64, 64, 3, padding=1)
     image = torch.randn(1, 64, 96, 96)
@@ -71,7 +71,7 @@ def bfloat16_speedup() -> float:
 
 
 def fastest(call: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of the fastest of some calls, after one that warms up."""
+    """Time in seconds of the fastest of several calls, after one call to warm up."""
     call()
     seconds = []
     for _ in range(repeats):
@@ -82,18 +82,18 @@ def fastest(call: Callable[[], object], repeats: int = 5) -> float:
 
 
 def log_cost(single: torch.Tensor, reduced: torch.Tensor, *, regions: bool) -> None:
-    """Tells what reduced precision changes in some patches.
+    """Logs how much reduced precision changes probabilities and labels in some patches.
 
     Args:
         single: logits (B, C, *patch) in single precision.
-        reduced: the same in reduced precision.
-        regions: each output has a sigmoid of its own.
+        reduced: logits of the same patches in reduced precision.
+        regions: whether the outputs are overlapping regions with one sigmoid each.
     """
     first, second = (torch.sigmoid(part) if regions else torch.softmax(part, 1) for part in (single, reduced))
     labels = [part > 0.5 if regions else part.argmax(1) for part in (first, second)]
     logger.warning(
-        "Reduced precision, in %d patches: probabilities differ from single precision by %.1e on average and %.1e at "
-        "most, labels in %.3f %% of the voxels.",
+        "Reduced precision, compared with single precision in %d patches: probabilities differ by %.1e on average "
+        "and %.1e at most, labels in %.3f %% of the voxels.",
         len(single),
         (first - second).abs().mean().item(),
         (first - second).abs().max().item(),

@@ -1,4 +1,4 @@
-"""What a runtime is: the members of one model as functions of patches."""
+"""The protocol of a runtime, which runs the members of one model on patches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from nnunet_ext.models.members import Member
 
 
 class Runtime(Protocol):
-    """Runs the network of one model, whose weights are exchanged from member to member."""
+    """Runs the network of one model and swaps its weights from member to member."""
 
     @property
     def classifiers(self) -> int:
-        """How many networks go over a volume, each on its own; 1 but for mixtures."""
+        """Number of networks that run over a volume separately; 1 except for mixtures."""
 
     def load(self, member: Member) -> None:
-        """Lets the network be this member from now on.
+        """Runs with the weights of this member from now on.
 
         Raises:
             MemberError: if its weights do not fit the network.
         """
 
     def run(self, patches: torch.Tensor, classifier: int = 0) -> torch.Tensor:
-        """Logits (B, C, *patch) in fp32 of patches (B, channels, *patch), where the patches are."""
+        """Runs the network on patches.
+
+        Args:
+            patches: (B, channels, *patch) on any device.
+            classifier: which of the networks of a mixture to run.
+
+        Returns:
+            Logits (B, C, *patch) in fp32, on the patches' device.
+        """
 
     def fitting_batch_size(self, patch: torch.Tensor) -> BatchSize:
-        """How many patches like this one, (channels, *patch), fit at a time; found once, kept when it was halved."""
+        """The batch size for patches like this one, (channels, *patch); found once, and kept after it was halved."""

@@ -1,4 +1,4 @@
-"""torch as it is: the model's own network, in the precision that was asked for."""
+"""The torch runtimes: the model's own network in the requested precision, plain or compiled."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FindBatchSize = Callable[[Sequence[int], torch.device, Callable[[], object]], Ba
 
 
 class TorchRuntime:
-    """See `runtime.Runtime`.
+    """Runs the network in plain torch, see `runtime.Runtime`.
 
     Args:
-        model: whose network takes the members' weights in turn.
-        device: where it runs.
-        arithmetic: in which precision.
-        find_batch_size: from patch size, device and a function that runs one patch.
+        model: the model whose network runs with the weights of one member at a time.
+        device: where the network runs.
+        arithmetic: the precision that it runs in.
+        find_batch_size: returns the batch size, given patch size, device and a function that runs one patch.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TorchRuntime:
     def _log_cost_of_precision(
         self, member: Member, patch: torch.Tensor, reduced: torch.Tensor, classifier: int
     ) -> None:
-        """Once, for weights in a lower precision than stock's: runs one patch in single precision as well."""
+        """Runs one patch in single precision as well and logs the difference; once per model."""
         self._cost_is_known = True
         point_at(self.model.network, on_device(member.weights(), self.device))
         single = run_patches(self.networks[classifier], patch, self.device, SINGLE)
@@ -85,11 +85,11 @@ class TorchRuntime:
 
 
 class CompiledTorchRuntime(TorchRuntime):
-    """The same with `torch.compile`, where the network may be compiled.
+    """`TorchRuntime` with `torch.compile`, if the network may be compiled.
 
     Args:
-        model, device, arithmetic, find_batch_size: as of `TorchRuntime`.
-        compile_network: from a network to the compiled one.
+        model, device, arithmetic, find_batch_size: see `TorchRuntime`.
+        compile_network: returns the compiled form of a network; None uses `torch.compile`.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ def run_patches(
     device: torch.device,
     arithmetic: Arithmetic,
 ) -> torch.Tensor:
-    """Logits (B, C, *patch) in fp32 where the patches are, of a network that runs on `device`."""
+    """Runs a network on `device`; returns fp32 logits (B, C, *patch) on the device of the patches."""
     where = patches.device
     if device.type == "cuda" and where.type == "cpu":
-        patches = patches.pin_memory()  # only then the copy runs beside the network
+        patches = patches.pin_memory()  # only then does the copy overlap with the network's computation
     with arithmetic.context(device):
         outputs = network(patches.to(device, arithmetic.weights, non_blocking=True))
     return outputs.to(where).float()

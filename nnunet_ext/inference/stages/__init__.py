@@ -1,4 +1,5 @@
-"""What follows the members, one stage per file: decide, describe, calibrate, embed.
+"""The stages after the last member, one per file: decide, describe, calibrate, embed.
 
-`decide` makes a `CaseResult` of the sums, the stages between read and return it, `embed` makes of it what is written.
+`decide` turns the sums over the members into a `CaseResult`, the stages in between take and return it, and `embed`
+turns it into what is written.
 """

@@ -15,12 +15,12 @@ from nnunet_ext.inference.case_result import CaseResult
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Changes the probabilities and the maps of them, and adds predicted Dice, verdict and covering mask.
+    """Calibrates the probabilities and the maps derived from them; adds predicted Dice, verdict and covering mask.
 
-    The segmentation and the row's other columns stay: they are what the calibration was fitted on.
+    The segmentation and the other columns of the row are unchanged, because the calibration was fitted on them.
 
     Attributes:
-        calibration: of this ensemble.
+        calibration: the calibration that was fitted for this ensemble.
         maps: names of the maps that are written.
     """
 
@@ -43,7 +43,7 @@ class Calibrate:
         )
 
     def _covering_mask(self, result: CaseResult) -> np.ndarray | None:
-        """(*box): 1 where foreground may be, by the probabilities before calibration, on which it was fitted."""
+        """(*box): 1 where foreground may be; from the uncalibrated probabilities, on which the mask was fitted."""
         if self.calibration.mask is None:
             return None
         foreground = foreground_probability(result.probabilities.cpu().numpy(), regions=result.has_regions)

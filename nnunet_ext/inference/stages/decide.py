@@ -10,10 +10,10 @@ from nnunet_ext.labels import Region
 
 
 def decide(sums: CaseSums, structures: Mapping[str, Region]) -> CaseResult:
-    """The case after its last member.
+    """The result of a case after its last member.
 
     Args:
-        sums: of all members.
+        sums: the sums over all members.
         structures: name of every foreground class or region to its labels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is told about a case's uncertainty: the maps, and the case's row in the table."""
+"""The stage that describes the uncertainty of a case: its maps, and its row in `cases.csv`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAPS_OF_THE_ROW = ("entropy", "mutual_information")
 
 @dataclass(frozen=True)
 class Describe:
-    """The stage that adds maps and row.
+    """Adds the maps and the row to the result.
 
     Attributes:
         maps: names of the maps that are written.
@@ -28,7 +28,7 @@ class Describe:
     maps: Sequence[str]
 
     def __call__(self, result: CaseResult) -> CaseResult:
-        """The result with its maps, those that the row needs among them, and its row."""
+        """The result with its row and its maps, including the maps that only the row needs."""
         maps = uncertainty_maps(result.moments, list(dict.fromkeys([*self.maps, *MAPS_OF_THE_ROW])))
         image = ImageSize(math.prod(result.frame.shape), voxel_volume_ml(result.frame.properties["spacing"]))
         row = case_row(result.segmentation, maps, result.members, result.structures, image)
@@ -37,11 +37,11 @@ class Describe:
 
 @dataclass(frozen=True)
 class ImageSize:
-    """How large an image is.
+    """The size of an image.
 
     Attributes:
-        voxels: of the whole image: means of entropy and mutual information run over all of it.
-        voxel_volume_ml: for volumes.
+        voxels: number of voxels of the whole image; mean entropy and mutual information are taken over all of them.
+        voxel_volume_ml: volume of one voxel in ml.
     """
 
     voxels: int
@@ -58,17 +58,18 @@ def case_row(
     """The case's row of `cases.csv`, without its name.
 
     Args:
-        segmentation: (*box), the part of the image that was predicted; outside is background for certain.
+        segmentation: (*box), the part of the image that was predicted; everything outside is background.
         maps: "entropy" and "mutual_information", (*box) in [0, 1].
         members: the members' own segmentations.
-        regions: name to labels.
-        image: its size.
+        regions: name of every foreground class or region to its labels.
+        image: the size of the image.
 
     Returns:
-        `foreground_entropy` is the mean over the segmentation's foreground, over the whole image where that is
-        empty. `mutual_information` and `pairwise_dice` are NaN of one member, which has nobody to disagree with: 0
-        and 1 would read as certain. `volume_cv_<label>` is standard deviation by mean of the members' volumes; NaN
-        where all are 0 or there is one member.
+        The columns by name. `foreground_entropy` is the mean over the foreground of the segmentation, or over the
+        whole image if the segmentation is empty. `mutual_information` and `pairwise_dice` are NaN with a single
+        member: 0 and 1 would read as full agreement. `volume_ml_<label>` is 0 for an empty structure.
+        `volume_cv_<label>` is the standard deviation of the members' volumes divided by their mean; NaN if all
+        volumes are 0 or there is a single member.
     """
     entropy, mutual_information = (maps[name] for name in MAPS_OF_THE_ROW)
     foreground = segmentation > 0
@@ -91,15 +92,20 @@ def case_row(
 
 
 def coefficient_of_variation(values: np.ndarray) -> float:
-    """Standard deviation (of the population) by mean; NaN for one value or a mean of 0."""
+    """Population standard deviation divided by the mean; NaN for a single value or a mean of 0."""
     return float(values.std() / values.mean()) if len(values) > 1 and values.mean() > 0 else float("nan")
 
 
 def flags(foreground: np.ndarray, members: Sequence[CroppedLabels]) -> list[str]:
-    """What a person should know before trusting the numbers of the row."""
+    """Warnings about the numbers of the row.
+
+    Returns:
+        "empty_segmentation" if the ensemble predicts no foreground, "all_members_empty" if none of several members
+        does.
+    """
     found = []
     if not foreground.any():
         found.append("empty_segmentation")
     if len(members) > 1 and not any(member.labels.any() for member in members):
-        found.append("all_members_empty")  # their pairwise Dice reads 1, "most confident"
+        found.append("all_members_empty")  # their pairwise Dice is 1, which looks like full agreement
     return found

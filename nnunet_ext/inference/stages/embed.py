@@ -1,4 +1,4 @@
-"""The last stage: from the predicted box to the whole image, as it is written."""
+"""The last stage: places volumes of the predicted box in the whole image, ready to be written."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 
 def embed(result: CaseResult, case: str, options: OutputOptions) -> CasePrediction:
-    """All that is written about a case.
+    """Everything that is written for a case, at the size of the whole image.
 
     Args:
-        result: after all other stages.
-        case: its name.
-        options: which maps, and whether the probabilities.
+        result: the result after all other stages.
+        case: the case's name.
+        options: which maps to write, and whether to write the probabilities.
     """
     frame = result.frame
     mask = result.covering_mask

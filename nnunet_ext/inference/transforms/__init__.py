@@ -1,1 +1,1 @@
-"""Test-time augmentation, one transform per file: each changes the input and undoes itself on the logits."""
+"""Test-time augmentation, one transform per file; each transforms the input and undoes that on the logits."""

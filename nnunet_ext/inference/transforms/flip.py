@@ -1,4 +1,4 @@
-"""Mirroring along the axes that training mirrored, nnU-Net's own test-time augmentation."""
+"""Mirroring along the axes that were mirrored in training: nnU-Net's own test-time augmentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Flip:
     """Mirrors a volume.
 
     Attributes:
-        axes: spatial axes from 0; none leaves the volume as it is.
+        axes: the spatial axes to mirror, from 0; empty is the identity.
     """
 
     axes: tuple[int, ...] = ()
@@ -24,15 +24,15 @@ class Flip:
 
     @property
     def name(self) -> str:
-        """ "flip-none", "flip-0", "flip-02"."""
+        """See `Transform`: "flip-none", "flip-0", "flip-02", ..."""
         return flip_name(self.axes)
 
     def apply(self, volume: Tensor) -> Tensor:
         """See `Transform`."""
-        return torch.flip(volume, [axis + 1 for axis in self.axes]) if self.axes else volume  # behind the channels
+        return torch.flip(volume, [axis + 1 for axis in self.axes]) if self.axes else volume  # axis 0 is the channel
 
     def undo(self, logits: Tensor, volume: Tensor) -> Tensor:
-        """See `Transform`; mirroring twice is no change."""
+        """See `Transform`; mirroring is its own inverse."""
         return self.apply(logits)
 
 

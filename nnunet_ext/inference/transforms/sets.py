@@ -1,4 +1,4 @@
-"""Which transforms a member is averaged over: one row per set."""
+"""The sets of test-time transforms that a member is averaged over, one row per set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnunet_ext.models.model import Model
 
 TransformSet = Callable[[Model], Sequence[Transform]]
 
-# From a model to its transforms, the identity first: what is allowed depends on its training, its patch, its spacing.
+# Each function returns the transforms of a model, the identity first. Which ones are valid depends on the model.
 TRANSFORM_SETS: dict[str, TransformSet] = {
     "flips": lambda model: flips(model.mirror_axes),
     "none": lambda model: [IDENTITY],

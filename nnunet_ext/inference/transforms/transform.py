@@ -1,4 +1,4 @@
-"""What a test-time transform is."""
+"""The protocol of a test-time transform."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Transform(Protocol):
-    """Changes what a network sees, and undoes the change on its logits."""
+    """Transforms the input of a network, and undoes the transform on its logits."""
 
     @property
     def name(self) -> str:
-        """How it is called in a member's name, for example "flip-01"."""
+        """The transform's name within the name of a member, for example "flip-01"."""
 
     @property
     def exact(self) -> bool:
@@ -22,15 +22,15 @@ class Transform(Protocol):
         """
 
     def apply(self, volume: Tensor) -> Tensor:
-        """(channels, *spatial) to what the network sees; may be the volume itself."""
+        """Transforms the network's input (channels, *spatial); may return the volume itself."""
 
     def undo(self, logits: Tensor, volume: Tensor) -> Tensor:
-        """The network's logits back on the voxels of the volume.
+        """Maps the network's logits back to the voxels of the original volume.
 
         Args:
-            logits: (C, *spatial) of the transformed volume.
-            volume: (channels, *spatial) before the transform.
+            logits: (C, *spatial), the logits of the transformed volume.
+            volume: (channels, *spatial), the volume before the transform.
 
         Returns:
-            (C, *spatial) with the spatial shape of `volume`; may be the logits themselves.
+            (C, *spatial) with the spatial shape of `volume`; may be `logits` itself.
         """

@@ -1,4 +1,4 @@
-"""What averages of weights share: means of state dicts, statistics of BatchNorm, the file for prediction."""
+"""Shared by the parts that average weights: means of state dicts, BatchNorm statistics, the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunet_ext.trainers.base import ExtTrainer
 
 
 def write_averaged_checkpoint(trainer: ExtTrainer, average: AveragedModel, name: str) -> None:
-    """Refreshes the BatchNorm statistics of an average, where there are any, and writes it for prediction."""
+    """Writes averaged weights as a checkpoint for prediction, after refreshing BatchNorm statistics if any exist."""
     if trainer.disable_checkpointing:
         return
     weights = refresh_batch_norm(
@@ -26,13 +26,13 @@ def write_averaged_checkpoint(trainer: ExtTrainer, average: AveragedModel, name:
 
 
 def training_images(trainer: ExtTrainer) -> Iterator[torch.Tensor]:
-    """The images of one epoch's training batches, (B, channels, *spatial)."""
+    """The images of the training batches of one epoch, each (B, channels, *spatial)."""
     for _ in range(trainer.num_iterations_per_epoch):
         yield next(trainer.dataloader_train)["data"]
 
 
 def mean_weights(members: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Element-wise mean of state dicts, summed in fp64, returned as fp32; whole-number buffers from the last one.
+    """Element-wise mean of state dicts, summed in fp64 and returned as fp32; integer buffers are those of the last.
 
     Raises:
         ValueError: if there are no members.
@@ -58,7 +58,7 @@ def mean_weights(members: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.
 
 
 def shared_names(weights: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Every name to the first name of the same tensor: nnU-Net lists most tensors under several names."""
+    """Maps every name to the first name of the same tensor, because nnU-Net lists most tensors under several."""
     first: dict[tuple[int, torch.Size], str] = {}
     return {name: first.setdefault((tensor.data_ptr(), tensor.shape), name) for name, tensor in weights.items()}
 
@@ -70,10 +70,19 @@ def refresh_batch_norm(
     *,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
-    """The weights with running statistics measured on `images`; unchanged where no module has running statistics.
+    """Recomputes the running statistics of BatchNorm layers for averaged weights.
 
-    Averaged weights produce activations that no member's running statistics describe. nnU-Net's InstanceNorm has
-    none; a BatchNorm variant (`nnUNetTrainerBN`) does. `network` gives the architecture and stays as it is.
+    Averaged weights produce activations that the running statistics of none of their members describe. nnU-Net's
+    InstanceNorm has no running statistics; a BatchNorm variant (`nnUNetTrainerBN`) does.
+
+    Args:
+        network: the architecture; it is copied and not modified.
+        weights: state dict of the averaged weights.
+        images: batches (B, channels, *spatial) to measure the statistics on.
+        device: where to run the network.
+
+    Returns:
+        The state dict with the new statistics; `weights` itself if no layer has running statistics.
     """
     if not any(isinstance(module, _BatchNorm) and module.track_running_stats for module in network.modules()):
         return weights

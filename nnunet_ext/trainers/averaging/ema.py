@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights over a training's iterations."""
+"""An exponential moving average of the weights over the iterations of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunet_ext.trainers.part_state import PartWithState
 class EMA(PartWithState):
     """Exponential moving average of the weights over the iterations. Writes `checkpoint_ema.pth`.
 
-    The decay grows as (1 + t)/(10 + t) up to `ema_decay`, so that a short training is not mostly its first weights.
+    The decay grows as (1 + t)/(10 + t) up to `ema_decay`, so that initial weights do not dominate a short training.
     """
 
     ema_decay: float = 0.999
@@ -28,7 +28,7 @@ class EMA(PartWithState):
     def moving_average(
         self, average: torch.Tensor, current: torch.Tensor, updates: torch.Tensor | int
     ) -> torch.Tensor:
-        """One update of one tensor; `updates` counts those before it."""
+        """Updates the average of one tensor; `updates` is the number of updates so far."""
         decay = torch.as_tensor((1 + updates) / (10 + updates)).clamp_max(self.ema_decay)
         return torch.lerp(current, average, decay.to(average.dtype))
 
@@ -46,5 +46,5 @@ class EMA(PartWithState):
     def on_train_end(self) -> None:
         try:
             write_averaged_checkpoint(self, self.ema, "checkpoint_ema.pth")
-        finally:  # whatever goes wrong above, nnU-Net's checkpoint_final.pth is written
+        finally:  # nnU-Net's checkpoint_final.pth is written even if this fails
             super().on_train_end()

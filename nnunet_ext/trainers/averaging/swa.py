@@ -1,4 +1,4 @@
-"""Stochastic weight averaging over a training's last epochs (arXiv 1803.05407)."""
+"""Stochastic weight averaging over the last epochs of a training (arXiv 1803.05407)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nnunet_ext.trainers.part_state import PartWithState
 class SWA(PartWithState):
     """Stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407).
 
-    The rate decays as nnU-Net's does up to `swa_start` of the epochs and stays there; the weights at the end of
-    each epoch from then on are averaged. Writes `checkpoint_swa.pth`.
+    The learning rate follows nnU-Net's decay until the fraction `swa_start` of the epochs and is constant from then
+    on; the weights at the end of each of these last epochs are averaged. Writes `checkpoint_swa.pth`.
     """
 
     swa_start: float = 0.75
@@ -29,7 +29,7 @@ class SWA(PartWithState):
         return optimizer, EpochSchedule(optimizer, self.learning_rate_at)
 
     def learning_rate_at(self, epoch: int) -> float:
-        """nnU-Net's decay, constant from the first averaged epoch on."""
+        """The learning rate of an epoch: nnU-Net's decay, constant from the first averaged epoch on."""
         return poly_then_constant_learning_rate(
             epoch, total_epochs=self.num_epochs, initial_lr=self.initial_lr, constant_from=self.swa_start
         )
@@ -52,5 +52,5 @@ class SWA(PartWithState):
     def on_train_end(self) -> None:
         try:
             write_averaged_checkpoint(self, self.swa, "checkpoint_swa.pth")
-        finally:  # whatever goes wrong above, nnU-Net's checkpoint_final.pth is written
+        finally:  # nnU-Net's checkpoint_final.pth is written even if this fails
             super().on_train_end()

@@ -1,4 +1,4 @@
-"""Bagging: every member of an ensemble trains on a bootstrap sample of the training cases (Breiman 1996)."""
+"""Bagging: each member of an ensemble trains on its own bootstrap sample of the training cases (Breiman 1996)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ RECORD = "bootstrap.json"
 
 
 class Bagging(ExtTrainer):
-    """Trains on as many cases as the fold has, drawn with replacement; validation cases stay as they are.
+    """Trains on as many cases as the fold has, drawn with replacement; validation cases are unchanged.
 
-    The draw depends on the fold, the member of the name (`member<k>`, 0 without it) and the cases, on nothing else:
-    a resumed training, every rank and every machine draw the same. A case drawn twice is loaded twice as often.
+    The draw depends only on the fold, the member in the name (`member<k>`, 0 without it) and the cases, so that a
+    resumed training, every rank and every machine draw the same sample. A case drawn twice is loaded twice as often.
     """
 
     member: int = 0
 
     @property
     def bootstrap_seed(self) -> str:
-        """What the draw is seeded with."""
+        """The seed of the draw."""
         return f"fold {self.fold}, member {self.member}"
 
     def do_split(self) -> tuple[list[str], list[str]]:
@@ -39,21 +39,24 @@ class Bagging(ExtTrainer):
                 Path(self.output_folder) / RECORD,
             )
         self.print_to_log_file(
-            f"Bootstrap ({self.bootstrap_seed}): {len(set(training.identifiers))} different cases of "
-            f"{len(training.identifiers)}."
+            f"Bootstrap sample ({self.bootstrap_seed}): {len(training.identifiers)} cases, "
+            f"{len(set(training.identifiers))} of them distinct."
         )
         return training, validation
 
 
 def bootstrap(keys: Iterable[str], seed: int | str) -> list[str]:
-    """As many keys as are given, drawn with replacement, sorted; the order of the given keys does not matter.
+    """A bootstrap sample: as many keys as given, drawn with replacement.
 
-    About 63 % of the keys are in it, 1 - 1/e for many of them. No keys give an empty list.
+    For many keys it contains about 63 % (1 - 1/e) of them.
 
     Args:
-        keys: names of cases.
-        seed: the same one gives the same sample with any version of Python and NumPy.
+        keys: names of cases, in any order.
+        seed: the same seed gives the same sample with any version of Python and NumPy.
+
+    Returns:
+        The sample, sorted; an empty list without keys.
     """
     ordered = sorted(map(str, keys))
-    generator = random.Random(seed)  # Python promises the sequence of random() for a seed, not that of choices()
+    generator = random.Random(seed)  # Python guarantees the sequence of random() for a seed, not that of choices()
     return sorted(ordered[int(generator.random() * len(ordered))] for _ in ordered)

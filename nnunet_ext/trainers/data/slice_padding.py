@@ -1,9 +1,9 @@
-"""Slices that nnU-Net's loader adds to an image, told apart from blank slices of the image itself.
+"""Distinguishes slices that nnU-Net's loader pads an image with from blank slices of the image itself.
 
-nnU-Net's loader fills what lies outside of an image with the label -1. Its preprocessing has written the same label
-into the image wherever all channels are 0 outside of any object: a real slice that is blank looks like padding.
-So the voxels of the image get another label while the loader cuts and augments, and the slices that bear -1 after the
-last transform of the image are padding. They are marked with NaN, which `StreamingNetwork` looks for.
+nnU-Net's loader labels everything outside the image with -1. Its preprocessing has written the same label into the
+image wherever all channels are 0 outside any object, so that a blank slice of the image looks like padding.
+Therefore these voxels get another label while the loader crops and augments; slices that carry -1 after the last
+transform of the image are padding. They are marked with NaN, which `StreamingNetwork` looks for.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 
-PADDING_LABEL = -1  # of the loader and of nnU-Net's spatial transforms, and of blank voxels in preprocessed images
-BLANK_LABEL = -2  # of blank voxels of the image while it is loaded; negative, as nnU-Net's masking asks for
+PADDING_LABEL = -1  # written by the loader and nnU-Net's spatial transforms, and for blank voxels by preprocessing
+BLANK_LABEL = -2  # blank voxels of the image while it is loaded; negative, as nnU-Net's masking requires
 
 
 class SegmentationOfImage:
-    """A preprocessed segmentation, read only where it is cut, with `BLANK_LABEL` where nnU-Net wrote -1.
+    """A preprocessed segmentation, read lazily where it is indexed, with `BLANK_LABEL` in place of nnU-Net's -1.
 
     Args:
-        segmentation: (channels, *spatial), an array or one of blosc2's, which reads from the disk when it is indexed.
+        segmentation: (channels, *spatial), a NumPy array or a blosc2 array, which reads from disk when indexed.
     """
 
     def __init__(self, segmentation: Any) -> None:
@@ -41,23 +41,23 @@ class SegmentationOfImage:
 
 
 class ImagesOfDataset:
-    """One of nnU-Net's datasets whose segmentations are `SegmentationOfImage`s; otherwise the same."""
+    """Wraps one of nnU-Net's datasets so that its segmentations are `SegmentationOfImage`s."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self.identifiers = dataset.identifiers
 
     def load_case(self, identifier: str) -> tuple[Any, SegmentationOfImage, Any, dict[str, Any]]:
-        """Image, segmentation, that of the previous stage or None, and properties."""
+        """The image, its segmentation, the segmentation of the previous stage or None, and the properties."""
         image, segmentation, previous, properties = self.dataset.load_case(identifier)
         return image, SegmentationOfImage(segmentation), previous, properties
 
 
 class MarkPadding(BasicTransform):
-    """Fills slices that lie wholly outside of the image with NaN, and gives blank voxels nnU-Net's label again."""
+    """Fills slices that lie entirely outside the image with NaN, and restores nnU-Net's label of blank voxels."""
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
-        """Which slices of (channels, D, *in_plane) are padding, (D,)."""
+        """(D,) bool: which slices of (channels, D, *in_plane) are padding."""
         return {"is_padding": (data_dict["segmentation"][0] == PADDING_LABEL).flatten(start_dim=1).all(dim=1)}
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
@@ -70,9 +70,9 @@ class MarkPadding(BasicTransform):
 
 
 def with_marked_padding(transforms: ComposeTransforms) -> ComposeTransforms:
-    """The same transforms with `MarkPadding` before the one that removes the label of padding.
+    """Inserts `MarkPadding` before the transform that removes the padding label.
 
-    In all of nnU-Net's pipelines that comes after the last transform of the image's own channels.
+    In all of nnU-Net's pipelines that transform comes after the last one that changes the image's own channels.
     """
     steps = list(transforms.transforms)
     position = next(

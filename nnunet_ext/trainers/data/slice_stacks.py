@@ -1,4 +1,4 @@
-"""Stacks for 2D configurations: consecutive slices of one case, augmented as one, instead of single slices."""
+"""Slice stacks for 2D configurations: consecutive slices of a case, augmented together, instead of single slices."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FEWEST_SLICES_FOR_DA5 = 6
 
 
 class StackLoading(ExtTrainer):
-    """Trains 2D configurations on stacks (B, channels, S, *in_plane); 3D ones have their patches.
+    """Trains 2D configurations on stacks of slices (B, channels, S, *in_plane); 3D configurations keep their patches.
 
-    A stack has the median number of slices of a case, but no more than 12 or than the planned batch holds.
-    nnU-Net's own loader does it once it is told a patch of three axes, and its transforms for anisotropic 3D data
-    ("dummy 2D") turn and scale all slices of a stack alike. The augmentation's parameters are those that nnU-Net has
-    for the 2D patch. A batch holds as many slices as the plans say, or fewer by a remainder.
+    S is the median number of slices of a case, but at most 12 and at most the planned batch size. nnU-Net's own
+    loader returns stacks when given a three-dimensional patch size, and its transforms for anisotropic 3D data
+    ("dummy 2D") rotate and scale all slices of a stack alike, with the parameters that nnU-Net has for the 2D patch.
+    The batch size is divided by S and rounded down, so that a batch has about as many slices as planned.
 
-    In both, slices that the loader adds to an image are NaN in all its channels, see `slice_padding`.
+    In 2D and 3D, slices that the loader pads an image with are NaN in all its channels, see `slice_padding`.
     """
 
     batch_size: int
@@ -35,7 +35,7 @@ class StackLoading(ExtTrainer):
 
     @property
     def planned_configuration(self) -> ConfigurationManager:
-        """The configuration as the plans have it."""
+        """The configuration as it is in the plans."""
         return self.plans_manager.get_configuration(self.configuration_name)
 
     @property
@@ -49,7 +49,7 @@ class StackLoading(ExtTrainer):
             median = round(float(self.plans_manager.original_median_shape_after_transp[0]))
             self.slices_in_stack = max(1, min(median, MOST_SLICES, self.batch_size))
             self.batch_size //= self.slices_in_stack
-            self.probabilistic_oversampling = True  # by place in the batch, a batch of one would never be chosen
+            self.probabilistic_oversampling = True  # choosing by position would never oversample a batch of one
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         scales = super()._get_deep_supervision_scales()
@@ -61,12 +61,12 @@ class StackLoading(ExtTrainer):
         if not self.trains_on_stacks:
             return super().get_dataloaders()
         self.require_slices_for_da5()
-        self.print_to_log_file(f"Stacks of {self.slices_in_stack} slices, {self.batch_size} a batch.")
+        self.print_to_log_file(f"Stacks of {self.slices_in_stack} slices, {self.batch_size} stacks per batch.")
         with using_configuration(self, stack_configuration(self.planned_configuration, self.slices_in_stack)):
             return super().get_dataloaders()
 
     def require_slices_for_da5(self) -> None:
-        """Refuses DA5 for thin stacks: it divides the number of slices by six and fails in single batches."""
+        """Refuses DA5 for thin stacks: it divides the number of slices by 6, which makes some batches fail."""
         if isinstance(self, nnUNetTrainerDA5) and self.slices_in_stack < FEWEST_SLICES_FOR_DA5:
             raise ValueError(
                 f"DA5 needs stacks of at least {FEWEST_SLICES_FOR_DA5} slices; this dataset and batch size give "
@@ -79,7 +79,7 @@ class StackLoading(ExtTrainer):
         if not self.trains_on_stacks:
             return planned
         rotation, _, initial_patch_size, mirror_axes = planned
-        in_plane_axes = tuple(axis + 1 for axis in mirror_axes or ())  # behind the axis of the slices
+        in_plane_axes = tuple(axis + 1 for axis in mirror_axes or ())  # axis 0 is that of the slices
         return rotation, True, np.array([self.slices_in_stack, *initial_patch_size]), in_plane_axes
 
     def get_tr_and_val_datasets(self) -> tuple[ImagesOfDataset, ImagesOfDataset]:
@@ -95,7 +95,7 @@ class StackLoading(ExtTrainer):
 
 @contextmanager
 def using_configuration(trainer: ExtTrainer, configuration: ConfigurationManager) -> Iterator[None]:
-    """Lets a trainer see another configuration for a while."""
+    """Gives a trainer another configuration inside the `with` block."""
     before = trainer.configuration_manager
     trainer.configuration_manager = configuration
     try:
@@ -105,5 +105,5 @@ def using_configuration(trainer: ExtTrainer, configuration: ConfigurationManager
 
 
 def stack_configuration(planned: ConfigurationManager, slices: int) -> ConfigurationManager:
-    """A 2D configuration whose patch has an axis of slices in front."""
+    """A 2D configuration with an axis of slices prepended to its patch size."""
     return ConfigurationManager({**planned.configuration, "patch_size": [slices, *planned.patch_size]})

@@ -1,1 +1,1 @@
-"""Parts that set how long a training takes and its seed."""
+"""Parts that set the length and the seed of a training."""

@@ -1,4 +1,4 @@
-"""Independent runs with seeds of their own: the members of a deep ensemble."""
+"""Independent trainings with their own seeds: the members of a deep ensemble (arXiv 1612.01474)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nnunet_ext.trainers.base import ExtTrainer
 
 
 class IndependentMember(ExtTrainer):
-    """`member<k>`: seeds initialisation and every epoch from k, so that members differ and each can be repeated.
+    """`member<k>`: seeds the initial weights and every epoch from k, so that members differ and can be repeated.
 
-    A resumed run continues with the numbers that an uninterrupted one draws. Background workers of nnU-Net's
-    augmentation seed themselves; only `nnUNet_n_proc_DA=0` makes the batches repeatable, too.
+    A resumed training draws the same random numbers as an uninterrupted one. The background workers of nnU-Net's
+    augmentation seed themselves, so batches are repeatable only with `nnUNet_n_proc_DA=0`.
     """
 
     member: int = 0
@@ -28,7 +28,7 @@ class IndependentMember(ExtTrainer):
         self.seed_everything(self.current_epoch + 1)
 
     def seed_everything(self, stage: int) -> None:
-        """Seeds Python, NumPy and torch from the member, the rank and the stage (0: weights, e + 1: epoch e)."""
+        """Seeds Python, NumPy and torch from member, rank and stage (0: initial weights, e + 1: epoch e)."""
         seed = int(np.random.SeedSequence([self.member, self.local_rank, stage]).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)

@@ -1,10 +1,10 @@
-"""How long a training takes: epochs, and iterations an epoch."""
+"""The length of a training: epochs, and iterations per epoch."""
 
 from __future__ import annotations
 
 from nnunet_ext.trainers.base import ExtTrainer
 
-VALIDATION_SHARE = 5  # nnU-Net validates on 50 batches for 250 training iterations
+VALIDATION_SHARE = 5  # nnU-Net validates on 50 batches per 250 training iterations
 
 
 class Epochs(ExtTrainer):
@@ -18,7 +18,7 @@ class Epochs(ExtTrainer):
 
 
 class Iterations(ExtTrainer):
-    """`<n>iters`: n training iterations an epoch, and a fifth of it (at least one) for the online validation."""
+    """`<n>iters`: n training iterations per epoch, and n / 5 (at least 1) for the online validation."""
 
     iterations: int = 250
 

@@ -1,1 +1,1 @@
-"""Parts that replace the loss."""
+"""Parts that replace the loss or add terms to it."""

@@ -1,4 +1,4 @@
-"""Losses instead of nnU-Net's Dice and cross-entropy."""
+"""Parts that replace nnU-Net's Dice and cross-entropy loss with Dice and focal loss."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from torch import nn
 from nnunet_ext.losses.dice_focal import DiceFocalLoss, DiceForm, class_weights
 from nnunet_ext.trainers.base import ExtTrainer
 
-PAPER_ALPHA = 0.2  # for classes, whose focal term is of positive voxels only
-BALANCED_ALPHA = 0.5  # for regions, where 0.2 would count a positive voxel a quarter of a negative one
+PAPER_ALPHA = 0.2  # for classes, whose focal term has positive voxels only
+BALANCED_ALPHA = 0.5  # for regions, where 0.2 would give a positive voxel a quarter of the weight of a negative one
 
 
 class DiceFocal(ExtTrainer):
-    """Dice plus ten times focal loss, the loss of Streaming (arXiv 2502.09269, Eq. 6), at nnU-Net's resolutions."""
+    """Dice plus 10 times focal loss, the loss of Streaming (arXiv 2502.09269, Eq. 6).
+
+    nnU-Net's deep supervision is kept. `focal_alpha` None means 0.2, the paper's value, for classes and 0.5 for
+    regions.
+    """
 
     dice_form: DiceForm = "proper"
-    class_weight_by_label: Mapping[str | int, float] = MappingProxyType({})  # by name or label; 1 for all others
+    class_weight_by_label: Mapping[str | int, float] = MappingProxyType({})  # keys are names or labels; others get 1
     dice_weight: float = 1.0
     focal_weight: float = 10.0
     focal_gamma: float = 2.0
-    focal_alpha: float | None = None  # None: 0.2 for classes, 0.5 for regions
+    focal_alpha: float | None = None
 
     def loss_of_one_output(self, planned: nn.Module) -> DiceFocalLoss:
-        """The loss for this dataset's classes or regions; nnU-Net's deep supervision stays around it."""
+        """The loss for this dataset's classes or regions, used in place of nnU-Net's."""
         regions = self.label_manager.has_regions
         alpha = (BALANCED_ALPHA if regions else PAPER_ALPHA) if self.focal_alpha is None else self.focal_alpha
         return DiceFocalLoss(
@@ -41,6 +45,6 @@ class DiceFocal(ExtTrainer):
 
 
 class DiceFocalPaper(DiceFocal):
-    """The same with the released code's Dice, which lacks the factor 2."""
+    """`DiceFocal` with the Dice of the released code, which lacks the factor 2."""
 
     dice_form = "paper"

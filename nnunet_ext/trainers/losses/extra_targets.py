@@ -1,7 +1,7 @@
-"""What the loader computes from a target for a loss term: distance maps, skeletons.
+"""Extra targets that the loader computes for loss terms, such as distance maps and skeletons.
 
-nnU-Net's loader collates a list of targets, one for each resolution of deep supervision. What terms need is appended
-to that list by the last transform, and taken off again before the loss sees the batch.
+nnU-Net's loader collates a list of targets, one per resolution of deep supervision. The last transform appends the
+extra targets to that list, and they are removed again before the loss gets the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nnunet_ext.losses.added_terms import ExtraOfTarget, finest
 
 
 class AppendExtras(SegOnlyTransform):
-    """Makes a list of the target or targets of a patch and of each function of the finest of them."""
+    """Returns the targets of a patch as a list, followed by each function of the target at full resolution."""
 
     def __init__(self, functions: Mapping[str, ExtraOfTarget]) -> None:
         super().__init__()
@@ -29,19 +29,19 @@ class AppendExtras(SegOnlyTransform):
 
 
 def with_extras(transforms: ComposeTransforms, functions: Mapping[str, ExtraOfTarget]) -> ComposeTransforms:
-    """The same transforms and then `AppendExtras`; as they are if there is nothing to compute."""
+    """Appends `AppendExtras` to the transforms; returns them unchanged if there is nothing to compute."""
     return ComposeTransforms([*transforms.transforms, AppendExtras(functions)]) if functions else transforms
 
 
 def split_extras(
     batch: dict[str, Any], names: Sequence[str], *, supervised: bool
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A batch as nnU-Net's own loader gives it, and what was appended by name.
+    """Splits a batch into one as nnU-Net's own loader returns it, and the extra targets by name.
 
     Args:
-        batch: from a loader with `AppendExtras`, or with nothing appended if there are no names.
-        names: in the order of the functions.
-        supervised: targets are a list in nnU-Net's batches.
+        batch: from a loader with `AppendExtras`, or from nnU-Net's own if there are no names.
+        names: names of the extra targets, in the order of the functions.
+        supervised: whether nnU-Net's batches have a list of targets, for deep supervision.
     """
     if not names:
         return batch, {}

@@ -1,4 +1,4 @@
-"""What parts that add a term to the loss share: the epoch's weight, what the loader computes, curves in the log."""
+"""The base class of parts that add a term to the loss: weight per epoch, extra targets, curves in the log."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ CURVE_PREFIX = "loss term "
 
 
 class LossTermPart(ExtTrainer):
-    """A part that adds a term to the loss, at full resolution only; deep supervision's other outputs have the base.
+    """A part that adds a term to the loss at full resolution; other outputs of deep supervision keep the base loss.
 
-    It extends `loss_terms`, a hook of `ExtTrainer`:
+    A part extends `loss_terms`, a hook of `ExtTrainer`:
 
         class Boundary(LossTermPart):
             def loss_terms(self):
                 return [*super().loss_terms(), AddedTerm("Boundary", BoundaryLoss(...), LinearRamp(0, 0.5, 0.3, 0.6))]
 
-    Several such parts, one that replaces the loss and self-distillation go together in any order of inheritance.
+    Several such parts, a part that replaces the loss, and self-distillation can be combined in any order.
     """
 
     @property
     def loss_with_terms(self) -> LossWithTerms:
-        """The part of the loss that holds the terms."""
+        """The module of the loss that holds the terms."""
         return next(module for module in self.loss.modules() if isinstance(module, LossWithTerms))
 
     def on_train_epoch_start(self) -> None:
@@ -62,7 +62,7 @@ class LossTermPart(ExtTrainer):
     def step_with_extras(
         self, step: Callable[[dict[str, Any]], dict[str, Any]], batch: dict[str, Any]
     ) -> dict[str, Any]:
-        """One step of nnU-Net's, while the terms have what the loader computed for them."""
+        """Runs one of nnU-Net's steps with the extra targets of the batch passed to the terms."""
         loss = self.loss_with_terms
         batch, extras = split_extras(batch, list(loss.extras_of_target), supervised=self.enable_deep_supervision)
         loss.extras = {name: extra.to(self.device, non_blocking=True) for name, extra in extras.items()}
@@ -73,7 +73,7 @@ class LossTermPart(ExtTrainer):
 
     @property
     def curve_names(self) -> list[str]:
-        """What nnU-Net's log calls the terms' values."""
+        """The names of the terms' values in nnU-Net's log."""
         return [CURVE_PREFIX + added.name for added in self.loss_with_terms.terms]
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The loss of one output within what nnU-Net and loss terms put around it."""
+"""Gets or replaces the loss of one output inside the wrappers of deep supervision and loss terms."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from nnunet_ext.losses.added_terms import LossWithTerms
 
 
 def loss_of_one_output(loss: nn.Module) -> nn.Module:
-    """The loss of a single tensor of logits and its target, without terms and inside nnU-Net's deep supervision."""
+    """The loss of a single tensor of logits and its target, without added terms and deep supervision."""
     if isinstance(loss, LossWithTerms):
         loss = loss.base
     return loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
 
 
 def with_loss_of_one_output(loss: nn.Module, replacement: nn.Module) -> nn.Module:
-    """nnU-Net's loss with another loss of one output; its deep supervision keeps its weights."""
+    """Replaces the loss of one output in nnU-Net's loss; the weights of deep supervision are unchanged."""
     if not isinstance(loss, DeepSupervisionWrapper):
         return replacement
     loss.loss = replacement

@@ -1,4 +1,4 @@
-"""DeepLabV3+ in the place of the planned network (arXiv 1802.02611), alone or in a mixture."""
+"""DeepLabV3+ instead of the planned network (arXiv 1802.02611), alone or in a mixture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: the planned network with dropout layers, for draws at prediction (arXiv 1506.02142)."""
+"""Monte Carlo dropout: the planned network with dropout layers that stay active in prediction (arXiv 1506.02142)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DropoutLevels = Literal["deepest", "all"]
 
 
 class MCDropout(ExtTrainer):
-    """Puts dropout between the convolution and the norm of each block, where nnU-Net has a place for it.
+    """Adds dropout between convolution and norm of the blocks, with the `dropout_op` that nnU-Net's blocks provide.
 
-    Dropout has no weights and leaves the other layers their names: checkpoints fit the network without it, too.
+    Dropout has no weights, and the other layers keep their names, so checkpoints also fit the network without it.
     """
 
     dropout_probability: float = 0.5
@@ -38,7 +38,7 @@ class MCDropout(ExtTrainer):
         """The network that the other parts of the name build, with dropout.
 
         Raises:
-            ValueError: if it has no place for dropout, or an attribute is out of its range.
+            ValueError: if the network does not take dropout, or an attribute is out of range.
         """
         network = super().build_network_architecture(
             plans_manager,
@@ -56,11 +56,11 @@ def with_dropout_layers(planned: ConfigurationManager, probability: float) -> Co
     """A copy of a configuration whose network drops whole channels (Dropout2d, Dropout3d) in every block.
 
     Raises:
-        ValueError: if the network of the plans takes no `dropout_op`, or the probability is not in [0, 1).
+        ValueError: if the network of the plans does not take `dropout_op`, or the probability is not in [0, 1).
     """
     if not 0 <= probability < 1:
         raise ValueError(f"dropout_probability must be at least 0 and below 1; found {probability}.")
-    architecture = deepcopy(planned.configuration["architecture"])  # other parts write into it
+    architecture = deepcopy(planned.configuration["architecture"])  # the planned one is shared and must not change
     if "dropout_op" not in architecture["arch_kwargs"]:
         raise ValueError(
             f"MCDropout needs a network that takes dropout_op; the plans have none for "
@@ -75,7 +75,7 @@ def with_dropout_layers(planned: ConfigurationManager, probability: float) -> Co
 
 
 def keep_plain_names(network: nn.Module) -> None:
-    """Takes dropout out of the numbering of each block's layers, so that the norm behind keeps its name."""
+    """Excludes dropout from the numbering of each block's layers, so that the norm after it keeps its name."""
     for block in network.modules():
         if isinstance(block, ConvDropoutNormReLU):
             layers = list(block.all_modules)
@@ -87,10 +87,10 @@ def keep_plain_names(network: nn.Module) -> None:
 
 
 def limit_dropout(network: Any, levels: DropoutLevels) -> None:
-    """With "deepest" leaves dropout in the two deepest levels, encoder and decoder, and sets it to 0 elsewhere.
+    """With "deepest", keeps dropout in the two deepest levels of encoder and decoder and sets it to 0 elsewhere.
 
     Raises:
-        ValueError: if the network has no nnU-Net encoder and decoder, or the levels are unknown.
+        ValueError: if the network does not have nnU-Net's encoder and decoder, or `levels` is unknown.
     """
     if not is_unet(network):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What parts share that train another network than the planned one."""
+"""The base class of parts that replace the planned network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_ext.trainers.base import ExtTrainer
 
 
 class NetworkPart(ExtTrainer):
-    """A part that has a network of its own: it is trained alone, or mixed by `Streaming`.
+    """A part with its own network, which is trained alone or mixed by `Streaming`.
 
     A part defines `build_network` and nothing else.
     """
@@ -22,16 +22,16 @@ class NetworkPart(ExtTrainer):
     def build_network(
         cls, configuration: ConfigurationManager, input_channels: int, outputs: int, deep_supervision: bool
     ) -> nn.Module:
-        """One network for a configuration of the plans.
+        """Builds the network for a configuration of the plans.
 
-        It returns logits (B, outputs, *spatial) of images (B, input_channels, *spatial), with deep supervision a
-        list of them, the finest first, and has nnU-Net's switch for that, `decoder.deep_supervision`.
+        The network takes images (B, input_channels, *spatial) and returns logits (B, outputs, *spatial), or a list of
+        logits with deep supervision, the finest first. It must have nnU-Net's switch `decoder.deep_supervision`.
 
         Args:
-            configuration: its strides, channels and patch size.
-            input_channels: of an image.
-            outputs: the number of classes with background, or of regions.
-            deep_supervision: whether it returns a list.
+            configuration: the configuration with its strides, channels and patch size.
+            input_channels: number of image channels.
+            outputs: number of classes including background, or number of regions.
+            deep_supervision: whether the network returns a list.
         """
 
     @classmethod
@@ -43,7 +43,7 @@ class NetworkPart(ExtTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The part's network; the planned one is not built."""
+        """The part's network; the planned network is not built."""
         return cls.build_network(
             configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )

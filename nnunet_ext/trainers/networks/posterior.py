@@ -1,4 +1,4 @@
-"""The trainer name behind `checkpoint_posterior.pth`: it builds the ensemble for the stock predictor."""
+"""The trainer that `checkpoint_posterior.pth` names: it builds the ensemble for the stock predictor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunet_ext.trainers.base import ExtTrainer
 
 
 class Posterior(ExtTrainer):
-    """Builds M copies of the planned network as one; only for prediction."""
+    """Builds M copies of the planned network in one network; for prediction only."""
 
     posterior_size: int = 1
 
@@ -25,7 +25,7 @@ class Posterior(ExtTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = False,
     ) -> nn.Module:
-        """M times the network that the other parts of the name build, without deep supervision."""
+        """One network with M copies of the network that the other parts build, without deep supervision."""
         build = super().build_network_architecture
         return PosteriorNetwork(
             [
@@ -35,7 +35,11 @@ class Posterior(ExtTrainer):
         )
 
     def initialize(self) -> NoReturn:
-        """Refuses to train."""
+        """Refuses to train.
+
+        Raises:
+            RuntimeError: always.
+        """
         raise RuntimeError(
             f"{type(self).__name__} only predicts: its weights are samples that a Cyclical training wrote. "
             f"Train with -tr nnUNetTrainerCyclical instead."
@@ -43,5 +47,5 @@ class Posterior(ExtTrainer):
 
 
 def posterior_trainer_name(network_parts: Sequence[str], members: int) -> str:
-    """The trainer's name that builds a posterior: `nnUNetTrainer_posterior30`, `nnUNetTrainer_BN_posterior30`."""
+    """The name of the trainer that builds a posterior, for example `nnUNetTrainer_BN_posterior30`."""
     return "_".join(["nnUNetTrainer", *network_parts, f"posterior{members}"])

@@ -1,4 +1,4 @@
-"""Streaming: K classifiers trained end to end and mixed by the memory of a stack of slices (arXiv 2502.09269)."""
+"""Streaming: K classifiers trained end to end, mixed by their memory of a stack of slices (arXiv 2502.09269)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from nnunet_ext.trainers.part import PLANNED, load
 
 
 class Streaming(StackLoading):
-    """K classifiers as one network, each with its own first weights, mixed by memory-based or fixed weights.
+    """K classifiers in one network, each initialised differently, mixed with memory-based or fixed weights.
 
     The classifiers are the network parts of the trainer's name in turn, or copies of the planned network if the name
-    has none. `networks` names others: dotted paths of network parts, and "planned".
+    has none. `networks` overrides them with dotted paths of network parts, or "planned" for the planned network.
     """
 
     classifiers: int = 2
     networks: Sequence[str] = ()
     weighting: Literal["memory", "fixed"] = "memory"
-    fixed_weights: Sequence[float] = ()  # one per classifier, sum 1; none given: equal
+    fixed_weights: Sequence[float] = ()  # one per classifier, summing to 1; empty means equal weights
     kappa: float = 1.0
     mixture: Mixture = "log"
     bottleneck_dropout: float = 0.5
@@ -45,7 +45,7 @@ class Streaming(StackLoading):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The classifiers as one network."""
+        """One network with all classifiers."""
         arguments = (configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
         build_planned = super().build_network_architecture
 
@@ -58,7 +58,7 @@ class Streaming(StackLoading):
 
     @classmethod
     def classifier_networks(cls) -> list[type[NetworkPart] | None]:
-        """Which network each classifier is; None is the planned one.
+        """The network part of each classifier; None is the planned network.
 
         Raises:
             ValueError: if there are more networks than classifiers.
@@ -68,17 +68,17 @@ class Streaming(StackLoading):
         networks = networks or network_parts_of(cls) or [None]
         if len(networks) > cls.classifiers:
             raise ValueError(
-                f"A mixture needs a classifier for each of its networks; {cls.__name__} has {len(networks)} networks "
+                f"A mixture needs at least one classifier per network; {cls.__name__} has {len(networks)} networks "
                 f"and {cls.classifiers} classifiers. Write Streaming{len(networks)}."
             )
         return list(islice(cycle(networks), cls.classifiers))
 
     @classmethod
     def weight_rule(cls) -> WeightRule:
-        """How the classifiers are weighed.
+        """The rule that weights the classifiers.
 
         Raises:
-            ValueError: if `weighting` is unknown, or there are not as many fixed weights as classifiers.
+            ValueError: if `weighting` is unknown, or there is not one fixed weight per classifier.
         """
         if cls.weighting == "memory":
             return MemoryWeights(cls.kappa)
@@ -88,7 +88,7 @@ class Streaming(StackLoading):
         if len(weights) != cls.classifiers:
             raise ValueError(
                 f"fixed_weights must be one number per classifier; found {len(weights)} for {cls.classifiers} "
-                f"classifiers."
+                f"classifiers. Give {cls.classifiers} numbers that sum to 1, or none for equal weights."
             )
         return FixedWeights(weights)
 
@@ -96,15 +96,15 @@ class Streaming(StackLoading):
         streaming = cast(StreamingNetwork, super().training_network(network))
         if self.mixture == "paper" and self.label_manager.has_regions:
             raise ValueError(
-                'mixture = "paper" applies a second softmax, which regions do not have; found a dataset of regions. '
+                'mixture = "paper" applies a second softmax, which needs classes; found a dataset of regions. '
                 'Use mixture = "log".'
             )
         streaming.declare_regions(self.label_manager.has_regions)
         weights = "the memory of the stack" if self.weighting == "memory" else "fixed weights"
-        self.print_to_log_file(f"Streaming: {self.classifiers} classifiers as one network, mixed by {weights}.")
+        self.print_to_log_file(f"Streaming: {self.classifiers} classifiers in one network, mixed by {weights}.")
         return streaming
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        # -pretrained_weights of another dataset bring their own flag
+        # -pretrained_weights of another dataset overwrite the flag
         cast(StreamingNetwork, self.plain_network).declare_regions(self.label_manager.has_regions)

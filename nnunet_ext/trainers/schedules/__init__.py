@@ -1,1 +1,1 @@
-"""Parts that change how the learning rate and the optimizer go."""
+"""Parts that change the learning-rate schedule or the optimizer."""

@@ -30,22 +30,22 @@ NNUNET_DEFAULT_EPOCHS = 1000
 
 
 class Cyclical(ExtTrainer):
-    """Trains in cycles and keeps the weights of every epoch on a cycle's plateau.
+    """Trains with a cyclical learning rate and saves the weights of every epoch on the plateau of a cycle.
 
-    Writes `checkpoint_c<cycle>_e<epoch>.pth` and `samples.json` while it trains, and at the end
-    `checkpoint_posterior.pth` (the ensemble as one network, for the stock predictor) and `checkpoint_swa.pth` (the
-    mean of the last cycle's weights).
+    Writes `checkpoint_c<cycle>_e<epoch>.pth` and `samples.json` during the training. At the end it writes
+    `checkpoint_posterior.pth` (the ensemble in one network, for the stock predictor) and `checkpoint_swa.pth` (the
+    mean of the last cycle's samples).
     """
 
     num_epochs: int
     default_epochs = 1200
     cycles: int = 3
-    restart_lr_factor: float = 10.0  # times initial_lr: the paper's 0.1 with nnU-Net's 0.01
+    restart_lr_factor: float = 10.0  # multiplies initial_lr; 0.1 with nnU-Net's 0.01
     plateau_start: float = 0.8
     lr_exponent: float = 0.9
     decay_horizon: DecayHorizon = "total"
     skip_first_restart: bool = False  # begin the training at initial_lr instead of the restart rate
-    sample_dtype: Literal["float32", "float16"] = "float32"  # float16 halves the samples on the disk
+    sample_dtype: Literal["float32", "float16"] = "float32"  # float16 halves the disk space of the samples
     posterior_members: int = 30
     posterior_stride: int = 1
 
@@ -84,13 +84,13 @@ class Cyclical(ExtTrainer):
             remove_samples(Path(self.output_folder))
 
     def on_epoch_end(self) -> None:
-        # before nnU-Net's own: a run killed between the two must not find a resume checkpoint without its sample
+        # before nnU-Net's own: a run killed in between must not leave a resume checkpoint without its sample
         if self.writes_files and self.cycle_plan.samples_weights_at(self.current_epoch):
             self.save_sample()
         super().on_epoch_end()
 
     def save_sample(self) -> None:
-        """Writes the weights as they are now and adds them to the manifest."""
+        """Writes the current weights as a sample and adds it to the manifest."""
         plan, epoch, folder = self.cycle_plan, self.current_epoch, Path(self.output_folder)
         name = sample_file_name(plan.cycle_of(epoch), epoch)
         self.save_weights(
@@ -117,11 +117,11 @@ class Cyclical(ExtTrainer):
                 self.write_average()
                 if self.writes_files:
                     self.write_posterior()
-        finally:  # whatever goes wrong above, nnU-Net's checkpoint_final.pth is written
+        finally:  # nnU-Net's checkpoint_final.pth is written even if this fails
             super().on_train_end()
 
     def write_average(self) -> None:
-        """`checkpoint_swa.pth`: the mean of the last cycle's samples. Every rank takes part in the refresh."""
+        """Writes `checkpoint_swa.pth`, the mean of the last cycle's samples; BatchNorm is refreshed on every rank."""
         folder = Path(self.output_folder)
         samples = select_last_cycle(read_manifest(folder))
         weights = mean_weights(load_checkpoint(folder / sample.file)["network_weights"] for sample in samples)
@@ -130,7 +130,11 @@ class Cyclical(ExtTrainer):
             self.save_weights(folder / "checkpoint_swa.pth", weights)
 
     def write_posterior(self) -> None:
-        """`checkpoint_posterior.pth`: the latest samples of all cycles as one network."""
+        """Writes `checkpoint_posterior.pth`, the latest samples of all cycles in one network.
+
+        Raises:
+            CheckpointError: if a sample is not the file that the training wrote.
+        """
         folder = Path(self.output_folder)
         samples = select_all_modes(
             read_manifest(folder),
@@ -138,7 +142,7 @@ class Cyclical(ExtTrainer):
             stride=self.posterior_stride,
         )
         for sample in samples:
-            if file_sha256(folder / sample.file) != sample.sha256:  # a mapped file is not checked when it is read
+            if file_sha256(folder / sample.file) != sample.sha256:  # reading a memory-mapped file verifies nothing
                 raise CheckpointError(changed_message(folder / sample.file))
         members = [load_checkpoint(folder / sample.file, mmap=True)["network_weights"] for sample in samples]
         weights = posterior_weights(
@@ -147,7 +151,7 @@ class Cyclical(ExtTrainer):
         checkpoint = {
             **self.prediction_checkpoint(weights),
             "trainer_name": posterior_trainer_name(self.network_parts, len(members)),
-            "inference_allowed_mirroring_axes": None,  # the posterior's network mirrors its input itself
+            "inference_allowed_mirroring_axes": None,  # PosteriorNetwork mirrors its input itself
         }
         save_checkpoint(checkpoint, folder / "checkpoint_posterior.pth")
         self.print_to_log_file(f"Wrote checkpoint_posterior.pth with {len(members)} samples.")

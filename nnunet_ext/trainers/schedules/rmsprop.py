@@ -1,4 +1,4 @@
-"""RMSprop with a warm-up and a cosine, the optimizer of the Streaming paper (arXiv 2502.09269)."""
+"""RMSprop with linear warm-up and cosine decay, the optimizer of the Streaming paper (arXiv 2502.09269)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ WEIGHT_DECAY = 1e-7
 
 
 class RMSprop(ExtTrainer):
-    """The paper's optimizer with the numbers and the schedule of its released code.
+    """The paper's optimizer with the hyper-parameters and the schedule of its released code.
 
-    The rate rises over ten epochs, over half the training if that is shorter than twenty, and falls as a cosine from
-    then on.
+    The learning rate rises linearly over 10 epochs, or over half the training if that is shorter than 20 epochs, and
+    then decays as a cosine.
     """
 
     initial_lr: float
     weight_decay: float
     momentum: float = 0.9
     warm_up_epochs: int = 10
-    final_lr_factor: float = 1e-4  # the code takes the rate itself, 1e-4, as the factor: 1e-8 in the end
+    final_lr_factor: float = 1e-4  # the released code uses the peak rate as this factor: the final rate is 1e-8
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
@@ -36,7 +36,7 @@ class RMSprop(ExtTrainer):
         return optimizer, EpochSchedule(optimizer, self.learning_rate_at)
 
     def learning_rate_at(self, epoch: int) -> float:
-        """The rate of an epoch."""
+        """The learning rate of an epoch."""
         return warm_up_cosine_learning_rate(
             epoch,
             total_epochs=self.num_epochs,

@@ -1,1 +1,1 @@
-"""Parts that change what the levels of a network are trained with."""
+"""Parts that change how the levels of a network are supervised."""

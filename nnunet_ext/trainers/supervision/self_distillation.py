@@ -1,4 +1,4 @@
-"""Dual self-distillation: levels of a U-Net teach each other while it trains (arXiv 2306.03271)."""
+"""Dual self-distillation: one level of the encoder and one of the decoder teach the others (arXiv 2306.03271)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FEWEST_LEVELS_FOR_VECTORS = 4
 
 
 class DSD(PartWithState):
-    """Dual self-distillation: ground truth at the decoder's levels, and a teacher in the encoder and in the decoder.
+    """Dual self-distillation: supervises the decoder's levels, and has a teacher in the encoder and in the decoder.
 
-    The heads exist in training only. Every checkpoint holds the plain network's weights, and the heads' under a key
-    of their own.
+    The heads exist in training only. Every checkpoint stores the weights of the plain network as `network_weights`,
+    and those of the heads under their own key.
     """
 
     state_key = "distillation_heads"
@@ -67,13 +67,13 @@ class DSD(PartWithState):
         distilling = SelfDistillingUNet(plain, self.segmentation_heads(unet, levels), self.vector_heads(unet, levels))
         added = parameter_count(distilling.distillation_heads)
         self.print_to_log_file(
-            f"Self-distillation at {self.distillation_resolution} resolution, {self.terms}. The heads add {added} "
-            f"parameters to {parameter_count(plain)}; they are used in training only."
+            f"Self-distillation at {self.distillation_resolution} resolution, {self.terms}. The heads, used in "
+            f"training only, add {added} parameters to the network's {parameter_count(plain)}."
         )
         return distilling
 
     def segmentation_heads(self, unet: UNet, levels: int) -> LevelHeads:
-        """Heads on those levels that take part in the loss; an unused one would make DDP stop."""
+        """Heads on the levels that enter the loss; DDP fails on a head without gradient."""
         strides = [tuple(stride) for stride in unet.encoder.strides]
 
         def make_head(level: int) -> DistillationHead:
@@ -92,30 +92,34 @@ class DSD(PartWithState):
         return heads
 
     def vector_heads(self, unet: UNet, levels: int) -> LevelHeads:
-        """Heads of the comparison of features: E_1 ... E_{n-2} and D_1 ... D_{n-2}; none if it has no weight."""
+        """Heads of the feature comparison on E_1 ... E_{n-2} and D_1 ... D_{n-2}; none if its weight is 0.
+
+        Raises:
+            ValueError: if the U-Net has fewer than four levels.
+        """
         if self.vector_weight and levels < FEWEST_LEVELS_FOR_VECTORS:
             raise ValueError(
-                f"The comparison of features needs a U-Net of at least {FEWEST_LEVELS_FOR_VECTORS} levels, so that a "
-                f"level is left for a student; found {levels}. Use nnUNetTrainerDSD, or raise n_stages in the plans."
+                f"FeatureL2 needs a U-Net with at least {FEWEST_LEVELS_FOR_VECTORS} levels, so that the teacher has "
+                f"a student; found {levels}. Leave FeatureL2 out, or raise n_stages in the plans."
             )
         compared = range(1, levels - 1) if self.vector_weight else range(0)
         channels = unet.encoder.output_channels
         return LevelHeads(lambda level: VectorHead(channels[level]), compared, compared, shared=self.shared_heads)
 
     def require_taught_teachers(self, heads: LevelHeads) -> None:
-        """Refuses a detached teacher whose head nothing else trains."""
+        """Refuses a detached teacher whose head no other term of the loss trains."""
         untaught = [] if self.teacher == "mean" else self.teachers_without_students_role(heads)
         if self.vector_weight and not self.shared_heads:
             untaught.append("the vectors")
         if untaught:
             raise ValueError(
                 f"A detached teacher needs another term of the loss that trains its head; found none for "
-                f"{', '.join(untaught)}. Set detach_teacher = False; for a deep teacher, shared_heads = True "
-                f"and supervision_weight > 0 do as well."
+                f"{', '.join(untaught)}. Set detach_teacher = False; with a deep teacher, shared_heads = True and "
+                f"supervision_weight > 0 also suffice."
             )
 
     def teachers_without_students_role(self, heads: LevelHeads) -> list[str]:
-        """The heads of teachers that are neither a student's nor supervised."""
+        """The keys of teachers' heads that belong to no student and are not supervised."""
         encoder, decoder = list(heads.encoder_keys.values()), list(heads.decoder_keys.values())
         if self.teacher == "reversed":
             encoder, decoder = encoder[::-1], decoder[::-1]

@@ -110,5 +110,5 @@ def test_probabilities_are_those_of_nnunet(labels):
     )
 
 
-def test_an_undefined_logit_leaves_no_probability_defined():
+def test_a_nan_logit_makes_all_probabilities_of_its_voxel_nan():
     assert class_probabilities(torch.tensor([[1.0], [float("nan")]]), class_labels(2)).isnan().all()

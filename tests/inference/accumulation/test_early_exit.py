@@ -1,4 +1,4 @@
-"""Where members are left out the label stays what all of them would have made it: by hand and by brute force."""
+"""Where members are left out, the label is that of all members: by hand and by brute force."""
 
 import csv
 import math
@@ -71,7 +71,7 @@ def test_regions_are_settled_when_none_can_cross_one_half():
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_nothing_is_settled_before_half_of_the_weight_is_done(regions):
-    """However sure the members are: as many could say the opposite."""
+    """However confident the members are: as many could predict the opposite."""
     sure = [[[1.0], [0.0]]]
     assert LabelSettled().settled(moments_of(sure * 3, regions=regions), 4.0) is None
     assert LabelSettled().settled(moments_of(sure * 3, regions=regions), 3.0) is None
@@ -479,12 +479,12 @@ def test_early_exit_with_members_of_their_own_is_refused(make_model_folder, make
     predictor = EnsemblePredictor.from_model_folders(
         make_model_folder(), device="cpu", allow_tqdm=False, early_exit="label"
     )
-    with pytest.raises(ValueError, match="found --save_members with --early-exit"):
+    with pytest.raises(ValueError, match=r"--save_members needs every member.*--early-exit"):
         predictor.predict_from_files(make_image(tmp_path / "images"), tmp_path / "out", save_members=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_early_exit_is_part_of_what_a_calibration_rests_on(make_model_folder):
+def test_a_calibration_depends_on_early_exit(make_model_folder):
     folder = make_model_folder()
     plain, early = (
         EnsemblePredictor.from_model_folders(folder, device="cpu", early_exit=word) for word in (None, "label")

@@ -32,7 +32,7 @@ def resampled_whole(logits, shape, *spacings, settings=PLANNED):
 # --- which function of the plans it stands for ---
 
 
-def test_it_stands_for_the_function_that_nnunet_plans():
+def test_the_function_that_nnunet_plans_is_recognised():
     assert is_linear(partial(resample_data_or_seg_to_shape, **PLANNED))
 
 

@@ -197,7 +197,7 @@ def test_reading_the_moments_does_not_change_them():
 
 @pytest.mark.parametrize("weight", [0, -1.0])
 def test_a_weight_that_is_not_positive_is_refused(weight):
-    with pytest.raises(ValueError, match=r"must be positive; found (0|-1\.0)"):
+    with pytest.raises(ValueError, match=r"must be positive and finite; found (0|-1\.0)"):
         Moments().add(torch.ones(2, 1), weight)
 
 
@@ -210,7 +210,7 @@ def test_a_member_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize("name", ["mean", "predictive_entropy", "expected_entropy", "mutual_information", "variance"])
-def test_moments_of_no_members_do_not_exist(name):
+def test_moments_without_members_are_refused(name):
     with pytest.raises(RuntimeError, match="add"):
         getattr(Moments(), name)()
 
@@ -254,7 +254,7 @@ def test_a_weight_of_zero_changes_not_even_the_last_bit():
         assert torch.equal(getattr(once, name)(), getattr(thrice, name)())
 
 
-def test_weights_a_voxel_that_are_all_the_same_are_as_a_number():
+def test_equal_weights_per_voxel_are_the_same_as_one_number():
     members, weights = random_members(5, sharpness=3), [0.2, 5.0, 1.0, 1.0, 3.0]
     by_number = moments_of(members, weights)
     by_voxel = moments_of(members, [torch.full((3, 5, 6), weight) for weight in weights])
@@ -265,7 +265,7 @@ def test_weights_a_voxel_that_are_all_the_same_are_as_a_number():
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_moments_with_weights_a_voxel_against_numpy(regions):
+def test_moments_with_weights_per_voxel_against_numpy(regions):
     members, weights = random_members(6, sharpness=3), voxel_weights(6)
     moments = moments_of(members, weights, regions=regions)
     stack = np.stack([member.double().numpy() for member in members])  # (M, C, *spatial)
@@ -284,7 +284,7 @@ def test_moments_with_weights_a_voxel_against_numpy(regions):
     np.testing.assert_allclose(moments.variance(), (share[:, None] * (stack - mean) ** 2).sum(0), atol=1e-6)
 
 
-def test_numbers_and_weights_a_voxel_can_follow_each_other():
+def test_single_weights_and_weights_per_voxel_can_be_mixed():
     """Weights 1, then 2 and 0, then 1: sums of 4 and 2; the largest is 4."""
     moments = Moments()
     assert moments.weight() == moments.largest_weight() == 0
@@ -323,7 +323,7 @@ def test_a_member_of_another_shape_is_refused_before_its_first_slab():
     moments = moments_of([torch.ones(2, 3, 4)])
     with pytest.raises(ValueError, match=r"\(2, 3, 4\); found \(2, 4, 3\)"):
         moments.begin_member((2, 4, 3))
-    with pytest.raises(ValueError, match="must be positive; found 0"):
+    with pytest.raises(ValueError, match="must be positive and finite; found 0"):
         moments.begin_member((2, 3, 4), 0)
     assert moments.members == 1
     assert moments.weight() == 1

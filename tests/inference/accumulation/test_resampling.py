@@ -1,4 +1,4 @@
-"""The way back from a network's axes and resolution to the image."""
+"""From a network's axes and resolution back to the image."""
 
 from __future__ import annotations
 

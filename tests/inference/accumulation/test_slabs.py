@@ -53,7 +53,7 @@ def test_slices_across_an_axis_span_the_other_axes():
 
 
 def test_slabs_follow_each_other_along_the_first_axis(small_slabs):
-    """2 classes of 4 x 3 voxels make 24 values a slice: 2 slices a slab, and one is left."""
+    """2 classes of 4 x 3 voxels make 24 values per slice: 2 slices per slab, and one is left."""
     volume = counted(2, 5, 4, 3)
     found = slabs_of(volume)
     assert [slab.where for slab in found] == [

@@ -80,7 +80,7 @@ def test_an_earlier_peak_is_not_taken_for_the_patch(gpu):
     assert fitting_batch_size((512, 512), CUDA, gpu.run_patch) == BatchSize(2)
 
 
-def test_halving_says_so_and_ends_at_one_patch(caplog):
+def test_halving_is_logged_and_ends_at_one_patch(caplog):
     size = BatchSize(5)
     with caplog.at_level(logging.WARNING):
         found = []
@@ -89,6 +89,6 @@ def test_halving_says_so_and_ends_at_one_patch(caplog):
             found.append(size.patches)
     assert found == [2, 1, 1, 1]
     assert caplog.messages[:2] == [
-        "A batch of 5 patches does not fit into memory; going on with 2.",
-        "A batch of 2 patches does not fit into memory; going on with 1.",
+        "A batch of 5 patches does not fit into memory; continuing with 2.",
+        "A batch of 2 patches does not fit into memory; continuing with 1.",
     ]

@@ -1,4 +1,4 @@
-"""What a precision means on which device, and what is said about its cost."""
+"""The number types of each precision and device, and what is logged about its cost."""
 
 import logging
 import math
@@ -177,10 +177,8 @@ def test_the_cost_of_classes_by_hand(caplog):
     odds = math.log(3)
     single = [[[[0.0, 0.0, 0.0, 0.0, 0.0]], [[-odds, -odds, 0.0, 0.0, 0.0]]]]  # (1, 2, 1, 5)
     reduced = [[[[0.0, 0.0, 0.0, 0.0, 0.0]], [[-odds, odds, 0.0, 0.0, 0.0]]]]
-    assert message_of(caplog, single, reduced, regions=False) == (
-        "Reduced precision, in 1 patches: probabilities differ from single precision by 1.0e-01 on average and "
-        "5.0e-01 at most, labels in 20.000 % of the voxels."
-    )
+    message = message_of(caplog, single, reduced, regions=False)
+    assert "1.0e-01 on average and 5.0e-01 at most, labels in 20.000 % of the voxels" in message
 
 
 def test_the_cost_of_regions_by_hand(caplog):
@@ -194,7 +192,7 @@ def test_the_cost_of_regions_by_hand(caplog):
     assert "by 5.0e-02 on average and 5.0e-01 at most, labels in 10.000 %" in message
 
 
-def test_the_cost_tells_of_how_many_patches_it_is(caplog):
+def test_the_cost_says_for_how_many_patches_it_is(caplog):
     assert "in 3 patches" in message_of(caplog, torch.zeros(3, 2, 4), torch.zeros(3, 2, 4), regions=False)
 
 

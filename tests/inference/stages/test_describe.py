@@ -38,7 +38,7 @@ def test_maps_of_two_certain_members_that_contradict_each_other():
     }
 
 
-def test_maps_of_two_members_that_are_unsure_in_the_same_way():
+def test_maps_of_two_members_that_are_equally_uncertain():
     """All of H(1/2, 1/2, 0, 0) / ln 4 = 1/2 is the members' own; nothing varies."""
     maps = uncertainty_maps(moments_of([0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0]), list(MAPS))
     assert maps["entropy"].tolist() == maps["expected_entropy"].tolist() == [pytest.approx(0.5, abs=1e-6)]
@@ -46,21 +46,21 @@ def test_maps_of_two_members_that_are_unsure_in_the_same_way():
 
 
 def test_maps_of_regions():
-    """Regions at 1/2 and 1: ln 2 of at most 2 ln 2. The decision that is least sure is the first: 1/2."""
+    """Regions at 1/2 and 1: ln 2 of at most 2 ln 2. The least certain decision is the first: 1/2."""
     maps = uncertainty_maps(moments_of([0.5, 1.0], regions=True), ["entropy", "confidence"])
     assert maps["entropy"].tolist() == [pytest.approx(0.5, abs=1e-6)]
     assert maps["confidence"].tolist() == [0.5]
 
 
 def test_confidence_of_classes_and_of_regions():
-    """Of regions 0.9, 0.2 and 0.6 the decisions are in, out and in, sure by 0.9, 0.8 and 0.6."""
+    """Of regions 0.9, 0.2 and 0.6 the decisions are in, out and in, with probabilities of 0.9, 0.8 and 0.6."""
     assert confidence(torch.tensor([[0.2], [0.5], [0.3]]), regions=False).tolist() == [0.5]
     assert confidence(torch.tensor([[0.9], [0.2], [0.6]]), regions=True).tolist() == pytest.approx([0.6])
 
 
 @pytest.mark.parametrize("classes", range(2, 40))
-def test_no_knowledge_at_all_is_one_to_the_last_bit(classes):
-    """Rounding would give 1.0000001 for some numbers of classes, which a colour scale from 0 to 1 does not know."""
+def test_the_entropy_map_of_even_odds_is_exactly_one(classes):
+    """Rounding would give 1.0000001 for some numbers of classes, which is outside a colour scale from 0 to 1."""
     maps = uncertainty_maps(moments_of([1 / classes] * classes), ["entropy", "mutual_information"])
     assert maps["entropy"].dtype == np.float32
     assert 1 - 1e-6 < maps["entropy"].item() <= 1
@@ -125,7 +125,7 @@ def test_foreground_entropy_of_an_empty_segmentation_is_that_of_the_whole_image(
     assert row["flags"] == ["empty_segmentation"]
 
 
-def test_members_that_are_all_empty_are_flagged_because_they_read_most_confident():
+def test_members_that_are_all_empty_are_flagged_because_their_dice_is_1():
     empty = np.zeros_like(SEGMENTATION)
     row = row_of(empty, empty, empty)
     assert row["pairwise_dice"] == 1

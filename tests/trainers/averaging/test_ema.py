@@ -35,13 +35,13 @@ def test_ema_is_the_moving_average_over_the_steps(make_trainer, random_batch, la
     np.testing.assert_allclose(flat(trainer.ema.module), moving_average(weights, largest_decay), rtol=1e-5, atol=1e-7)
 
 
-def test_ema_forgets_the_weights_before_the_first_step(make_trainer, random_batch):
+def test_ema_does_not_contain_the_weights_before_the_first_step(make_trainer, random_batch):
     trainer = make_trainer("nnUNetTrainerEMA")
     (after_one_step,) = train(trainer, random_batch, [0])
     np.testing.assert_array_equal(flat(trainer.ema.module), after_one_step)
 
 
-def test_training_itself_does_not_notice_the_moving_average(make_trainer, random_batch):
+def test_the_moving_average_does_not_change_the_training(make_trainer, random_batch):
     ours = train(make_trainer("nnUNetTrainerEMA_member5"), random_batch, range(3))
     plain = train(make_trainer("nnUNetTrainer_member5"), random_batch, range(3))
     np.testing.assert_allclose(ours[-1], plain[-1], rtol=1e-5, atol=1e-7)

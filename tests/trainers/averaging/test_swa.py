@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: its rates by hand, its mean against the weights of the epochs."""
+"""Stochastic weight averaging: its learning rates by hand, its mean against the weights of the epochs."""
 
 from pathlib import Path
 

@@ -51,7 +51,7 @@ def test_the_sample_depends_on_the_seed_and_not_on_the_order_of_the_keys():
     assert len(samples) == 20
 
 
-def test_the_sample_has_nothing_to_do_with_the_global_generators():
+def test_the_sample_does_not_depend_on_the_global_generators():
     random.seed(1)
     np.random.seed(1)
     states = random.getstate(), np.random.get_state()[1].tolist()

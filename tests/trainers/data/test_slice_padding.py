@@ -23,7 +23,7 @@ def mark(image, segmentation):
     return found["image"], found["segmentation"]
 
 
-def test_marks_by_hand():
+def test_slices_marked_as_padding_by_hand():
     # Five slices of 2 x 2: wholly outside, partly outside, inside, blank but inside, wholly outside
     rows = [[-1, -1, -1, -1], [-1, -1, -1, 0], [0, 1, 2, 0], [-2, -2, -2, -2], [-1, -1, -1, -1]]
     segmentation = torch.tensor(rows).reshape(1, 5, 2, 2)

@@ -368,7 +368,7 @@ def test_both_axes_in_plane_are_mirrored(load_stacks):
     ("variant", "in_plane", "inference"),
     [("NoMirroring", None, None), ("onlyMirror01", (1,), (0,))],  # stock's onlyMirror01 of 2D plans is axis 0
 )
-def test_stock_variants_say_what_is_mirrored(load_stacks, variant, in_plane, inference):
+def test_stock_variants_decide_what_is_mirrored(load_stacks, variant, in_plane, inference):
     trainer, training, _ = load_stacks(f"nnUNetTrainerStreaming_{variant}")
     assert [mirror.allowed_axes for mirror in steps_of(training, MirrorTransform)] == ([in_plane] if in_plane else [])
     assert trainer.inference_allowed_mirroring_axes == inference
@@ -402,13 +402,13 @@ def test_a_step_of_training_and_of_validation_on_loaded_stacks(load_stacks):
 # --- what stays as it is ---
 
 
-def test_the_trainers_configuration_stays_the_planned_one(load_stacks):
+def test_the_planned_configuration_is_restored_after_loading(load_stacks):
     trainer, *_ = load_stacks("nnUNetTrainerStreaming")
     assert trainer.configuration_manager.patch_size == [32, 32]
     assert trainer.plans_manager.get_configuration("2d").patch_size == [32, 32]
 
 
-def test_it_does_so_when_loading_fails(load_stacks):
+def test_the_planned_configuration_is_restored_when_loading_fails(load_stacks):
     trainer, *_ = load_stacks("nnUNetTrainerStreaming")
     for file in Path(trainer.preprocessed_dataset_folder).iterdir():
         file.unlink()

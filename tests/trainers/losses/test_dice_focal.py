@@ -1,4 +1,4 @@
-"""Dice plus focal loss in a trainer: numbers by hand, nnU-Net's deep supervision around it, other parts with it."""
+"""Dice plus focal loss in a trainer: values by hand, with nnU-Net's deep supervision and with other parts."""
 
 from copy import deepcopy
 
@@ -83,7 +83,7 @@ def test_weights_of_the_terms_and_the_exponent_can_be_set(make_trainer):
 
 
 @pytest.mark.parametrize("weights", [{"organ": 2.0}, {1: 2.0}])
-def test_classes_are_weighed_by_name_or_by_label(make_trainer, weights):
+def test_classes_are_weighted_by_name_or_by_label(make_trainer, weights):
     # "organ" is label 1. Proper: (0.4 + 2 * 1 + 1) / 4 = 0.85; the code's: (0.7 + 2 * 1 + 1) / 3 = 1.2333333
     proper = make_trainer("nnUNetTrainerDiceFocal", class_weight_by_label=weights)
     assert loss_of_zeros(proper) == pytest.approx(0.85 + 10 * FOCAL, abs=2e-5)
@@ -96,7 +96,7 @@ def test_a_class_that_the_dataset_lacks_is_refused(make_trainer):
         make_trainer("nnUNetTrainerDiceFocal", class_weight_by_label={"liver": 2.0})
 
 
-def test_a_perfect_prediction_costs_nothing_but_one_half_of_dice_a_class_in_the_codes_form(make_trainer):
+def test_a_perfect_prediction_has_no_loss_but_half_per_class_in_the_codes_form(make_trainer):
     target = torch.arange(3).repeat(2, 1, 32, 11)[..., :32].float()  # all three classes, (2, 1, 32, 32)
     logits = 40 * torch.stack([(target[:, 0] == label).float() for label in range(3)], dim=1)
     both = [logits, logits[..., ::2, ::2]], [target, target[..., ::2, ::2]]
@@ -107,7 +107,7 @@ def test_a_perfect_prediction_costs_nothing_but_one_half_of_dice_a_class_in_the_
 # --- around it ---
 
 
-def test_outputs_are_weighed_as_in_stock(make_trainer):
+def test_outputs_are_weighted_as_in_stock(make_trainer):
     stock, ours = (make_trainer(f"nnUNetTrainer{part}").loss for part in ("", "DiceFocal"))
     assert isinstance(ours, DeepSupervisionWrapper)
     assert ours.weight_factors == stock.weight_factors == (1.0, 0.0)  # 1 and 1/2, of which nnU-Net drops the last

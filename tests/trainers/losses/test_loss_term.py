@@ -1,4 +1,4 @@
-"""Parts that add a term to the loss, by tiny terms: beside other parts, in the log, resumed, from the loader."""
+"""Parts that add a term to the loss, with tiny terms: with other parts, in the log, resumed, with extra targets."""
 
 import itertools
 from pathlib import Path
@@ -23,7 +23,7 @@ def mean_square(logits, target, *, epoch, extras):
 
 
 def mean_of_positive(logits, target, *, epoch, extras):
-    """The mean of the logits, weighed by what the loader computed."""
+    """The mean of the logits, weighted by what the loader computed."""
     return (extras["positive"] * logits).mean()
 
 
@@ -65,7 +65,7 @@ def inside(loss):
 
 
 @pytest.mark.parametrize("parts", list(itertools.permutations([Square, DiceFocal, DSD])))
-def test_terms_a_replaced_loss_and_self_distillation_go_together_in_any_order(make_trainer_of, random_batch, parts):
+def test_terms_a_replaced_loss_and_self_distillation_combine_in_any_order(make_trainer_of, random_batch, parts):
     trainer = make_trainer_of(trainer_of(*parts))
     kinds = [SelfDistillationLoss, LossWithTerms, DeepSupervisionWrapper, DiceFocalLoss]
     assert inside(trainer.loss)[: len(kinds)] == kinds

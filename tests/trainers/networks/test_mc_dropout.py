@@ -1,4 +1,4 @@
-"""Networks with dropout: where it lies, that it is off in evaluation, and that checkpoints fit the plain network."""
+"""Networks with dropout: its place, that it is off in evaluation, and that checkpoints fit the plain network."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_whole_channels_are_dropped_between_convolution_and_norm(plans, axes, ki
 
 
 @pytest.mark.parametrize("options", [{}, {"residual": True}, {"axes": 3}])
-def test_in_evaluation_it_is_the_plain_network_with_the_same_first_weights(plans, options):
+def test_in_evaluation_it_is_the_plain_network_with_the_same_initial_weights(plans, options):
     ours, plain = build(variant(), plans(**options)), build(nnUNetTrainer, plans(**options))
     image = torch.randn(1, 1, *[32] * options.get("axes", 2))
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_a_network_that_is_no_unet_is_refused():
 
 
 def test_deeplab_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"MCDropout needs a U-Net .*, and DeepLab brings none"):
+    with pytest.raises(ValueError, match=r"MCDropout needs a U-Net .*, which DeepLab does not provide"):
         trainer_class("nnUNetTrainerMCDropout_DeepLab")
 
 

@@ -1,4 +1,4 @@
-"""Streaming mixes whichever networks the parts of a name bring."""
+"""Streaming mixes the networks of the parts in a name."""
 
 import pytest
 import torch
@@ -100,7 +100,7 @@ def test_network_parts_of_a_trainer_are_found_in_the_tables_order():
 # --- by name ---
 
 
-def test_two_networks_go_together_only_in_a_mixture():
+def test_two_networks_combine_only_in_a_mixture():
     require_compatible("nnUNetTrainer", used("Streaming", "DeepLab", "OneLayer"))
     with pytest.raises(TrainerNameError, match="DeepLab and OneLayer both set the network"):
         require_compatible("nnUNetTrainer", used("DeepLab", "OneLayer"))

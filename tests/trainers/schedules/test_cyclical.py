@@ -210,7 +210,7 @@ def test_a_sample_holds_what_prediction_needs_and_no_optimizer(training):
     plain_network(training.trainer).load_state_dict(sample["network_weights"])  # strict
 
 
-def test_the_manifest_tells_each_sample(training):
+def test_the_manifest_describes_each_sample(training):
     entries = manifest(training.trainer)
     assert [entry["file"] for entry in entries] == FILES
     assert [entry["epoch"] for entry in entries] == SAMPLED
@@ -347,7 +347,7 @@ def test_samples_stay_when_resumed_and_when_nothing_may_be_written(started, chec
     ]
 
 
-def test_the_log_says_what_will_be_done(started):
+def test_the_log_describes_the_cycles(started):
     log = Path(started(0).log_file).read_text()
     assert "3 cycles of 10 epochs (30 in all), restart rate 0.1, decay horizon total, 6 samples" in log
 

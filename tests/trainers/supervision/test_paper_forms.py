@@ -53,7 +53,7 @@ def test_the_temperature_of_the_name_softens_the_divergence(make_trainer, random
     assert not torch.isclose(divergence, distillation_kl(e0, e1, temperature=3.0))
 
 
-def test_forms_go_together(make_trainer, random_batch):
+def test_several_forms_of_the_paper_combine(make_trainer, random_batch):
     # the mean of both levels of the encoder, softened by 4, on the image's grid
     trainer = make_trainer("nnUNetTrainerSDE_AveragedTeacher_Temperature4_FullResolution")
     logits = trainer.network.train()(random_batch(trainer, 0)["data"]).encoder_logits

@@ -59,7 +59,7 @@ def test_features_themselves_are_compared_from_four_levels_up(
 
 
 def test_features_of_three_levels_leave_no_student_and_are_refused(make_trainer):
-    with pytest.raises(ValueError, match=r"at least 4 levels.*found 3\. Use nnUNetTrainerDSD, or raise n_stages"):
+    with pytest.raises(ValueError, match=r"at least 4 levels.*found 3\. Leave FeatureL2 out, or raise n_stages"):
         make_trainer("nnUNetTrainerDSD_FeatureL2")
 
 
