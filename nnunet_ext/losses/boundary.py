@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from nnunet_ext.distance_maps import signed_distance
 from nnunet_ext.losses.targets import OutputForm
 
 SIGNED_DISTANCE = "signed distance"
@@ -32,3 +35,23 @@ class BoundaryTerm:
         if found.counted is None:
             return weighted.mean()
         return weighted.sum() / (found.counted.sum() * found.p.shape[1]).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SignedDistanceOfTarget:
+    """What a loader computes for the boundary loss: `signed_distance` of every foreground class or region.
+
+    Attributes:
+        form: of the target.
+        outputs: of the network.
+        spacing_mm: along the patch's axes.
+    """
+
+    form: OutputForm
+    outputs: int
+    spacing_mm: tuple[float, ...]
+
+    def __call__(self, target: Tensor) -> Tensor:
+        """(F, *spatial), fp32, of one patch's target (channels, *spatial)."""
+        masks = self.form.masks(target, self.outputs).numpy()
+        return torch.from_numpy(np.stack([signed_distance(mask, self.spacing_mm) for mask in masks]))

@@ -62,8 +62,8 @@ def mean_over_ball(values: Tensor, radius: int) -> Tensor:
     product = torch.fft.rfftn(padded, dim=spatial) * torch.fft.rfftn(kernel, s=size, dim=spatial)
     means = torch.fft.irfftn(product, s=size, dim=spatial)
     # the kernel begins at index 0, so that means lie 2 r further than the first voxel of their ball
-    inner = tuple(slice(2 * radius, length) for length in size)
-    return means[(slice(None), slice(None), *inner)]
+    inner = (..., *(slice(2 * radius, length) for length in size))
+    return means[inner]
 
 
 def ball(axes: int, radius: int) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunet_ext.losses.distance_maps import distance_to_boundary
+from nnunet_ext.distance_maps import distance_to_boundary
 from nnunet_ext.losses.targets import OutputForm, mean_of_present
 
 

@@ -15,7 +15,7 @@ HEIGHT_BY_WIDTH = 0.4
 
 
 def append_curves(progress: Path, curves: Mapping[str, Sequence[float]]) -> None:
-    """Adds a panel with one curve per name to a plot that nnU-Net has just drawn.
+    """Adds a panel with one curve per name to a plot that nnU-Net has just drawn; does nothing if it drew none.
 
     nnU-Net draws the whole plot anew after every epoch, so that there is one such panel at most.
 
@@ -23,6 +23,8 @@ def append_curves(progress: Path, curves: Mapping[str, Sequence[float]]) -> None
         progress: nnU-Net's plot.
         curves: name to one value per epoch; NaN where there is none.
     """
+    if not progress.is_file():
+        return
     with Image.open(progress) as image:
         stock = image.convert("RGB")
     panel = curve_panel(curves, stock.width)

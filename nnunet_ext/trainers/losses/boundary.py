@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from nnunet_ext.losses.added_terms import AddedTerm
-from nnunet_ext.losses.boundary import SIGNED_DISTANCE, BoundaryTerm
-from nnunet_ext.losses.distance_maps import SignedDistanceOfTarget
+from nnunet_ext.losses.boundary import SIGNED_DISTANCE, BoundaryTerm, SignedDistanceOfTarget
 from nnunet_ext.losses.ramps import LinearRamp, Ramp, RebalanceRamp
 from nnunet_ext.trainers.losses.dataset_form import output_form, patch_spacing_mm
 from nnunet_ext.trainers.losses.loss_term import LossTermPart

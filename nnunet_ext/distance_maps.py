@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.ndimage import distance_transform_edt
-from torch import Tensor
-
-from nnunet_ext.losses.targets import OutputForm
 
 
 def signed_distance(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -69,23 +64,3 @@ def grown_box(mask: np.ndarray) -> tuple[slice, ...]:
         found = np.flatnonzero(mask.any(axis=others))
         box.append(slice(max(int(found[0]) - 1, 0), int(found[-1]) + 2))
     return tuple(box)
-
-
-@dataclass(frozen=True)
-class SignedDistanceOfTarget:
-    """What a loader computes for the boundary loss: `signed_distance` of every foreground class or region.
-
-    Attributes:
-        form: of the target.
-        outputs: of the network.
-        spacing_mm: along the patch's axes.
-    """
-
-    form: OutputForm
-    outputs: int
-    spacing_mm: tuple[float, ...]
-
-    def __call__(self, target: Tensor) -> Tensor:
-        """(F, *spatial), fp32, of one patch's target (channels, *spatial)."""
-        masks = self.form.masks(target, self.outputs).numpy()
-        return torch.from_numpy(np.stack([signed_distance(mask, self.spacing_mm) for mask in masks]))
