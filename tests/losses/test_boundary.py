@@ -1,12 +1,13 @@
 """The boundary loss by hand and against its definition in NumPy."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from drawn_targets import certain, drawn, random_labels, random_logits, require_agreement, softmax, value_of
 
-from nnunet_ext.losses.boundary import BoundaryTerm
-from nnunet_ext.losses.distance_maps import SignedDistanceOfTarget
+from nnunet_ext.losses.boundary import BoundaryTerm, SignedDistanceOfTarget
 from nnunet_ext.losses.targets import OutputForm
 
 LINE = drawn("..111..")  # phi = 2, 1, 0, -1, 0, 1, 2
@@ -22,6 +23,35 @@ def boundary(logits, labels, **options):
     form = options.get("form", OutputForm())
     phi = distances(labels, logits.shape[1], **options)
     return value_of(BoundaryTerm(form), logits, labels, signed_distance=phi)
+
+
+# --- what the loader computes ---
+
+
+def test_every_foreground_class_has_its_map():
+    labels = drawn(".1122.")[0]  # (1, 6)
+    found = SignedDistanceOfTarget(OutputForm(), 4, (1.0,))(labels)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[1, 0, 0, 1, 2, 3], [3, 2, 1, 0, 0, 1], [0] * 6]  # class 3 is absent
+
+
+def test_ignored_voxels_are_outside_of_every_class():
+    labels = drawn("111999")[0]
+    assert SignedDistanceOfTarget(OutputForm(ignore_label=9), 2, (1.0,))(labels).tolist() == [[-2, -1, 0, 1, 2, 3]]
+
+
+def test_every_region_has_its_map_and_the_mark_of_ignored_voxels_none():
+    target = torch.tensor([[0, 1, 1, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]])
+    found = SignedDistanceOfTarget(OutputForm(regions=True, ignore_label=3), 2, (1.0,))(target)
+    assert found.tolist() == [[1, 0, -1, 0, 1], [2, 1, 0, 1, 2]]
+
+
+def test_the_loaders_function_pickles():
+    function = SignedDistanceOfTarget(OutputForm(ignore_label=9), 3, (2.0, 1.0))
+    assert pickle.loads(pickle.dumps(function)) == function
+
+
+# --- the loss ---
 
 
 def test_a_perfect_prediction_is_what_lies_inside():

@@ -1,21 +1,12 @@
 """Distance maps by hand, and against the distance to every voxel on the other side."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
-import torch
-from drawn_targets import drawn, mask
+from drawn_targets import mask
 
-from nnunet_ext.losses.distance_maps import (
-    SignedDistanceOfTarget,
-    distance_to_boundary,
-    grown_box,
-    relative,
-    signed_distance,
-)
-from nnunet_ext.losses.targets import OutputForm
+from nnunet_ext.distance_maps import distance_to_boundary, grown_box, relative, signed_distance
 
 
 def to_other_side(inside, spacing):
@@ -126,29 +117,3 @@ def test_spacings_are_divided_by_the_smallest():
 def test_the_box_is_one_voxel_larger_but_not_than_the_patch():
     assert grown_box(mask("......", "..11..", "......")) == (slice(0, 3), slice(1, 5))
     assert grown_box(mask("1.....", "......", "......")) == (slice(0, 2), slice(0, 2))
-
-
-# --- what the loader computes ---
-
-
-def test_every_foreground_class_has_its_map():
-    labels = drawn(".1122.")[0]  # (1, 6)
-    found = SignedDistanceOfTarget(OutputForm(), 4, (1.0,))(labels)
-    assert found.dtype == torch.float32
-    assert found.tolist() == [[1, 0, 0, 1, 2, 3], [3, 2, 1, 0, 0, 1], [0] * 6]  # class 3 is absent
-
-
-def test_ignored_voxels_are_outside_of_every_class():
-    labels = drawn("111999")[0]
-    assert SignedDistanceOfTarget(OutputForm(ignore_label=9), 2, (1.0,))(labels).tolist() == [[-2, -1, 0, 1, 2, 3]]
-
-
-def test_every_region_has_its_map_and_the_mark_of_ignored_voxels_none():
-    target = torch.tensor([[0, 1, 1, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]])
-    found = SignedDistanceOfTarget(OutputForm(regions=True, ignore_label=3), 2, (1.0,))(target)
-    assert found.tolist() == [[1, 0, -1, 0, 1], [2, 1, 0, 1, 2]]
-
-
-def test_the_loaders_function_pickles():
-    function = SignedDistanceOfTarget(OutputForm(ignore_label=9), 3, (2.0, 1.0))
-    assert pickle.loads(pickle.dumps(function)) == function
