@@ -29,6 +29,7 @@ def tiny_plans(features):
                 "data_identifier": "nnUNetPlans_2d",
                 "batch_size": 2,
                 "patch_size": [32, 32],
+                "spacing": [1.0, 1.0],
                 "batch_dice": False,
                 "architecture": {
                     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
