@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from monai.losses.focal_loss import FocalLoss as MonaiFocalLoss
 from torch import Tensor, nn
 
@@ -13,16 +15,17 @@ class FocalLoss(nn.Module):
 
     Args:
         form: of the target; ignored voxels do not count. 0 if no voxel does.
-        gamma: at least 0; 0 is cross-entropy, the paper's is 2.
+        gamma: 0, which is cross-entropy, or at least 1: between them the slope at p_t = 1 is infinite. The paper's
+            is 2.
 
     Raises:
-        ValueError: if gamma is below 0.
+        ValueError: if gamma is neither.
     """
 
     def __init__(self, form: OutputForm, *, gamma: float = 2.0) -> None:
         super().__init__()
-        if gamma < 0:
-            raise ValueError(f"gamma must be at least 0; found {gamma}. The paper's is 2.")
+        if not (gamma == 0 or 1 <= gamma < inf):
+            raise ValueError(f"gamma must be 0 or at least 1; found {gamma}. The paper's is 2.")
         self.form = form
         self.focal = MonaiFocalLoss(gamma=gamma, use_softmax=not form.regions, reduction="none")
 

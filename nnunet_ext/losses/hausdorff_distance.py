@@ -19,9 +19,9 @@ from nnunet_ext.losses.targets import OutputForm, mean_of_present
 class HausdorffDTTerm:
     """Mean of (p - g)^2 (d_g^alpha + d_p^alpha), d the distance to the boundary of the truth g or of p > 1/2.
 
-    There is no gradient through the distances. It is 0 for a perfect prediction; a class that a patch lacks, and one
-    that fills it, has neither value nor gradient. SciPy computes the distances of prediction and truth in each step
-    on the CPU, one thread per structure.
+    There is no gradient through the distances. It is 0 for a perfect prediction; a class that a patch lacks has
+    neither value nor gradient, and one that fills the patch no d_g. SciPy computes the distances of prediction and
+    truth in each step on the CPU, one thread per structure.
 
     Attributes:
         form: of the target.

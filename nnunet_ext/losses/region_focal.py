@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import log
 
+import torch
 from torch import Tensor, nn
 
 from nnunet_ext.losses.targets import OutputForm, probabilities_of, require_fitting, truth_by_output
@@ -21,7 +22,7 @@ class RegionFocalLoss(nn.Module):
     one, removes it.
 
     Args:
-        form: of the target; ignored voxels are left out of all sums.
+        form: of the target; ignored voxels are left out of all sums. A patch of which no voxel counts has the loss 0.
         beta: the paper's 100.
         gamma: the paper's 40.
 
@@ -53,10 +54,11 @@ class RegionFocalLoss(nn.Module):
         g = truth_by_output(known, logits.shape[1], regions=self.form.regions)
         if not self.form.regions:
             p, g = p[:, 1:], g[:, 1:]
-        counted = p.new_ones(()) if known.counted is None else known.counted
+        counted = torch.ones_like(p[:, :1]) if known.counted is None else known.counted
         inside = self.of_structure(counted * p, counted * g)
         outside = self.of_structure(counted * (1 - p), counted * (1 - g))
-        return ((inside + outside) / 2).mean()
+        seen = counted.flatten(start_dim=1).any(dim=1, keepdim=True)  # (B, 1)
+        return (seen * (inside + outside) / 2).mean()
 
     def of_structure(self, p: Tensor, g: Tensor) -> Tensor:
         """l of each structure of each patch, (B, F)."""
