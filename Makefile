@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint docs docs-links clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -18,12 +18,27 @@ demo: install      ## phantom data, training, calibration, prediction, report: u
 	$(BIN)/nnunet_ext demo -o demo
 
 # Two workers with a thread each: tiny networks gain nothing from more. Each file goes to one of them, because tests of a
-# file share trained models. (pytest-xdist 3.8 drops the groups of loadgroup under pytest 9.2, without a word.)
+# file share trained models. (pytest-xdist 3.8 silently drops the groups of loadgroup under pytest 9.2.)
 test: install      ## the whole test-suite, CPU only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
+# -E: Sphinx does not see that the code has changed that pages are generated from.
+docs: .venv/docs-installed  ## the site, in docs/_build/html; a warning or a broken link within it is an error
+	$(BIN)/python -m sphinx -b html -q -E -W --keep-going docs docs/_build/html
+
+docs-links: .venv/docs-installed  ## whether links to other sites still lead somewhere; needs the network
+	$(BIN)/python -m sphinx -b linkcheck -q -W --keep-going docs docs/_build/linkcheck
+
+# The extra's packages by themselves: `pip install -e ".[docs]"` would replace the torchvision that was chosen above.
+DOCS_EXTRA = from importlib.metadata import requires; \
+	print(*(line.partition(";")[0] for line in requires("nnunet-ext") if "docs" in line.partition(";")[2]))
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c '$(DOCS_EXTRA)')
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build

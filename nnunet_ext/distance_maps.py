@@ -9,10 +9,11 @@ from scipy.ndimage import distance_transform_edt
 
 
 def signed_distance(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Kervadec's level set (arXiv 1812.07032, released code): positive outside, 0 in the mask's outermost voxels.
+    """Kervadec's level set (arXiv 1812.07032, released code): positive outside, not above 0 inside.
 
     Outside it is the distance d to the mask, inside -(d - 1) with the distance d to what is not the mask. Distances
-    are between centres of voxels and divided by the smallest spacing, so that a step between neighbours is 1.
+    are between centres of voxels and divided by the smallest spacing, so that the smallest step between neighbours
+    is 1 and a voxel of the mask next to such a neighbour outside has 0.
 
     Args:
         mask: boolean, any number of axes.

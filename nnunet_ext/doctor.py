@@ -1,4 +1,4 @@
-"""What `nnunet_ext doctor` looks at."""
+"""What `nnunet_ext doctor` checks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SAFE_UNPICKLER = (2, 10)  # CVE-2026-24747: earlier weights_only loads can corru
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One line of the examination.
+    """One line of the output.
 
     Attributes:
-        subject: what was looked at.
+        subject: what was checked.
         state: what was found.
         remedy: what to do; "" where all is well.
     """
@@ -45,7 +45,7 @@ class Diagnosis:
 
 
 def examine() -> list[Diagnosis]:
-    """Looks at everything that a first training or prediction needs."""
+    """Checks everything that a first training or prediction needs."""
     return [*versions(), *folders(), *devices(), *trainer_search()]
 
 
@@ -66,15 +66,15 @@ def versions() -> Iterator[Diagnosis]:
 
 
 def torchvision_diagnosis() -> Diagnosis:
-    """nnU-Net's search for trainers imports timm, and that torchvision; a mismatched build stops every search."""
+    """nnU-Net's search for trainers imports timm, which imports torchvision; a mismatched build breaks it."""
     try:
-        with warnings.catch_warnings():  # of parts of torchvision that nnU-Net does not use
+        with warnings.catch_warnings():  # about parts of torchvision that nnU-Net does not use
             warnings.simplefilter("ignore")
             import torchvision
     except (ImportError, RuntimeError, OSError) as error:
         return Diagnosis(
             "torchvision",
-            f"cannot be imported beside this torch ({str(error).splitlines()[0]})",
+            f"cannot be imported with this torch ({str(error).splitlines()[0]})",
             "install torch and torchvision from the same index (for a CPU: PyTorch's CPU index)",
         )
     return Diagnosis("torchvision", torchvision.__version__)
@@ -87,9 +87,9 @@ def folders() -> Iterator[Diagnosis]:
         if not value:
             yield Diagnosis(variable, "is not set", f"set {variable} to {meaning}")
         elif not Path(value).is_dir():
-            yield Diagnosis(variable, f"{value} is no folder", f"make it, or set {variable} to {meaning}")
+            yield Diagnosis(variable, f"{value} is not a folder", f"create it, or set {variable} to {meaning}")
         elif variable != "nnUNet_raw" and not os.access(value, os.W_OK):
-            yield Diagnosis(variable, f"{value} cannot be written to", f"set {variable} to a folder of yours")
+            yield Diagnosis(variable, f"{value} is not writable", f"set {variable} to a folder that you can write to")
         else:
             yield Diagnosis(variable, value)
 
@@ -105,7 +105,7 @@ def devices() -> Iterator[Diagnosis]:
     elif torch.backends.mps.is_available():
         yield Diagnosis("mps", "available")
     else:
-        yield Diagnosis("cpu", f"{os.cpu_count()} cores, no GPU: use -device cpu")
+        yield Diagnosis("cpu", f"{os.cpu_count()} cores, no GPU: give nnU-Net's own commands -device cpu")
 
 
 def trainer_search() -> Iterator[Diagnosis]:
@@ -114,9 +114,9 @@ def trainer_search() -> Iterator[Diagnosis]:
     if discovery.path() not in value.split(os.pathsep):
         yield Diagnosis(
             discovery.VARIABLE,
-            f"is {value}, without our folder" if value else "is not set",
+            f"is {value}, without the folder of nnunet_ext" if value else "is not set",
             f"{discovery.shell_line('powershell' if os.name == 'nt' else 'sh')}   "
-            "(needed for stock nnUNetv2_train and nnUNetv2_predict; nnunet_ext's own commands do without)",
+            "(needed for stock nnUNetv2_train and nnUNetv2_predict; nnunet_ext's own commands do not need it)",
         )
         return
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -125,6 +125,6 @@ def trainer_search() -> Iterator[Diagnosis]:
         with redirect_stdout(io.StringIO()):  # nnU-Net prints where it searches
             found = recursive_find_trainer_class_by_name(TEST_TRAINER)
     except (RuntimeError, ImportError, ValueError) as error:
-        yield Diagnosis(discovery.VARIABLE, f"nnU-Net's search fails: {error}", "mend what the message names")
+        yield Diagnosis(discovery.VARIABLE, f"nnU-Net's search fails: {error}", "fix what the message names")
         return
     yield Diagnosis(discovery.VARIABLE, f"nnU-Net finds {found.__name__}")

@@ -11,12 +11,12 @@ Region = tuple[int, ...]  # the labels that make up a structure
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """How label maps and a network's outputs are to be read.
+    """How label maps and a network's outputs are interpreted.
 
     Attributes:
         structures: name of every foreground class or region to its labels, in the order of the outputs.
         regions: whether the outputs are regions, which may overlap, rather than classes.
-        ignore_label: of label maps; None if there is none.
+        ignore_label: ignore label of label maps; None if there is none.
     """
 
     structures: Mapping[str, Region]

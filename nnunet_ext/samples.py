@@ -25,9 +25,9 @@ class Sample:
         cycle: index of its cycle, from 0.
         epoch: index of its epoch, from 0; the weights are those at the epoch's end.
         epoch_in_cycle: the same, counted within the cycle.
-        learning_rate: of that epoch.
+        learning_rate: learning rate of that epoch.
         pseudo_dice: nnU-Net's online validation Dice (mean over the foreground); None where it was not finite.
-        sha256: of the file.
+        sha256: hash of the file.
     """
 
     file: str
@@ -40,7 +40,7 @@ class Sample:
 
 
 def sample_file_name(cycle: int, epoch: int) -> str:
-    """`checkpoint_c<cycle>_e<epoch>.pth`, with zeros in front so that names sort as epochs do."""
+    """`checkpoint_c<cycle>_e<epoch>.pth`, zero-padded so that names sort in the order of epochs."""
     return f"checkpoint_c{cycle}_e{epoch:04d}.pth"
 
 
@@ -79,7 +79,7 @@ def changed_message(file: Path) -> str:
     """What to say about a sample whose bytes are not those that the manifest records."""
     return (
         f"A sample must be the file that the training wrote; the SHA-256 of {file} is not that in {MANIFEST}. It was "
-        f"damaged or exchanged, or the training was killed while it made the sample anew. Copy it again, continue "
+        f"damaged or replaced, or the training was killed while it rewrote the sample. Copy it again, continue "
         f"the training with --c, or, if it was changed on purpose, choose by a pattern: 'checkpoint_c*.pth'."
     )
 
@@ -97,7 +97,7 @@ def select_all_modes(samples: Sequence[Sample], count: int | None = None, *, str
 
     Args:
         samples: in any order.
-        count: how many; None takes every `stride`-th of all.
+        count: number of samples; None takes every `stride`-th of all.
         stride: epochs between two samples of a cycle, counted back from the cycle's end.
 
     Returns:
@@ -132,7 +132,7 @@ def _latest(samples: list[Sample], count: int | None, stride: int) -> list[Sampl
     backwards = sorted(samples, key=lambda sample: -sample.epoch)[::stride]
     if count is not None and len(backwards) < count:
         logger.warning(
-            "Cycle %d has %d samples at stride %d, %d were asked for; taking all of them.",
+            "Cycle %d has %d samples at stride %d, fewer than the %d asked for; taking all of them.",
             samples[0].cycle, len(backwards), stride, count,
         )  # fmt: skip
     return backwards[:count][::-1]

@@ -71,12 +71,12 @@ def cyclical_learning_rate(
 ) -> float:
     """Learning rate of one epoch of cyclical checkpoint sampling (arXiv 2212.06278, Eq. 4).
 
-    With T_c = T/M epochs a cycle and t_c = epoch mod T_c:
+    With T_c = T/M epochs per cycle and t_c = epoch mod T_c:
 
         α(0)   = α_r
         α(t_c) = α_0 · (1 − min(t_c, ⌊γ·T_c⌋) / H)^ε      for t_c ≥ 1
 
-    so each cycle opens with one epoch at the restart rate, decays polynomially and ends on a plateau.
+    so each cycle starts with one epoch at the restart rate, decays polynomially and ends on a plateau.
 
     Args:
         epoch: index of the epoch, from 0.
@@ -108,7 +108,7 @@ def cyclical_learning_rate(
 
 
 def require_decay_horizon(decay_horizon: str) -> None:
-    """Refuses a word that is not a decay horizon."""
+    """Refuses an unknown decay horizon."""
     if decay_horizon not in ("total", "cycle"):
         raise ValueError(f'decay_horizon must be "total" or "cycle"; found {decay_horizon!r}.')
 
@@ -118,12 +118,12 @@ class CyclePlan:
     """The cycles of one training of any length: rate, cycle and sampling of every epoch.
 
     A training whose epochs are not a multiple of the cycles is planned for the largest multiple, and its remaining
-    epochs prolong the last plateau. With fewer epochs than cycles every epoch is a cycle.
+    epochs extend the last plateau. With fewer epochs than cycles every epoch is a cycle.
 
     Attributes are those of `cyclical_learning_rate`, and `skip_first_restart`: begin the training at `initial_lr`.
 
     Raises:
-        ValueError: if epochs or cycles are not positive, or another value is out of its range.
+        ValueError: if epochs or cycles are not positive, or another value is out of range.
     """
 
     total_epochs: int
@@ -142,7 +142,7 @@ class CyclePlan:
 
     @property
     def used_cycles(self) -> int:
-        """Cycles that fit: never more than there are epochs."""
+        """The cycles that fit, never more than there are epochs."""
         return min(self.cycles, max(self.total_epochs, 1))
 
     @property
@@ -193,7 +193,7 @@ def poly_then_constant_learning_rate(
     """nnU-Net's polynomial decay up to ⌊constant_from·T⌋, constant from there on: the schedule of weight averaging.
 
     Averaging needs iterates that move around the optimum (Izmailov et al. 2018, arXiv 1803.05407); nnU-Net's own
-    rate falls to 0, where nothing moves any more.
+    rate falls to 0, where the weights no longer move.
 
     Raises:
         ValueError: if `constant_from` is not in [0, 1).

@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: nnU-Net's `splits_final.json`, and such splits by patient."""
+"""Which cases each fold trains on and holds out: nnU-Net's `splits_final.json`, and such splits by patient."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ def read_splits(file: Path) -> list[Split]:
     """
     if not file.is_file():
         raise FileNotFoundError(
-            f"The splits of the training say which cases each fold was trained on; {file} does not exist. Set "
-            f"nnUNet_preprocessed to the folder that the training used, or give the file with --splits."
+            f"The splits used in training are needed to know which cases each fold was trained on; {file} does not "
+            f"exist. Set nnUNet_preprocessed to the folder that the training used, or give the file with --splits."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON
+    except ValueError:  # not JSON
         content = None
     if not isinstance(content, list) or not all(
         isinstance(fold, dict) and {"train", "val"} <= fold.keys() for fold in content
     ):
-        raise ValueError(f'Splits must be a list of folds with "train" and "val"; {file} has another form.')
+        raise ValueError(
+            f'Splits must be a list of folds with "train" and "val"; {file} has another form. Give the '
+            f"right file with --splits."
+        )
     return content
 
 
@@ -55,15 +58,15 @@ class SharedPatient:
 
 
 def shared_patients(trained: Sequence[str], held_out: Sequence[str], pattern: str) -> list[SharedPatient]:
-    """The patients that have cases among both, sorted by name.
+    """The patients with cases in both lists, sorted by name.
 
     Args:
         trained: names of cases.
         held_out: names of other cases.
-        pattern: of the patients, see `patient_of`.
+        pattern: pattern of the patients, see `patient_of`.
 
     Raises:
-        ValueError: if the pattern does not fit a case.
+        ValueError: if the pattern does not match a case.
     """
     sides: list[dict[str, list[str]]] = [{}, {}]
     for side, cases in zip(sides, (trained, held_out), strict=True):
@@ -80,20 +83,20 @@ def splits_by_patient(
 ) -> list[dict[str, list[str]]]:
     """A cross-validation whose folds hold out whole patients, balanced in number of cases.
 
-    Patients come in random order, those with most cases first, and each goes to the fold that has the fewest held-out
-    cases so far. With groups, such as the diagnosis or the centre, one group after the other is dealt out, and the
-    fewest cases of that group count first. If all patients have as many cases, folds differ by one patient at most;
-    otherwise by about the cases of one patient.
+    Patients are taken in random order, those with most cases first, and each goes to the fold with the fewest
+    held-out cases so far. With groups, such as the diagnosis or the centre, one group after the other is distributed,
+    and the fewest cases of that group come first. If all patients have the same number of cases, folds differ by one
+    patient at most; otherwise by about the cases of one patient.
 
     Args:
         patients: case to patient.
-        folds: how many.
-        seed: of the order; the same one gives the same splits with any version of Python.
+        folds: number of folds.
+        seed: seed of the order; the same one gives the same splits with any version of Python.
         groups: case to the group in which the folds are to be balanced as well; None balances the number of cases
             only.
 
     Returns:
-        As nnU-Net's `splits_final.json`: "train" and "val" of each fold, sorted. Every case is in "val" once.
+        Content of nnU-Net's `splits_final.json`: "train" and "val" of each fold, sorted. Every case is in "val" once.
 
     Raises:
         ValueError: if there are fewer than two folds, or fewer patients than folds, or a patient has cases in
@@ -102,11 +105,11 @@ def splits_by_patient(
     sizes = Counter(patients.values())
     if not 2 <= folds <= len(sizes):
         raise ValueError(
-            f"A cross-validation by patient takes at least 2 folds, and a patient for each; found {folds} folds and "
+            f"A cross-validation by patient needs at least 2 folds, and a patient for each; found {folds} folds and "
             f"{len(sizes)} patients."
         )
     group_of = _group_of_each(patients, groups)
-    generator = random.Random(seed)  # Python promises the sequence of random() for a seed, not that of shuffle()
+    generator = random.Random(seed)  # Python guarantees the sequence of random() for a seed, not that of shuffle()
     order = {patient: generator.random() for patient in sorted(sizes)}
     held_out = [0] * folds
     fold_of: dict[str, int] = {}
@@ -128,7 +131,7 @@ def splits_by_patient(
 
 
 def _group_of_each(patients: Mapping[str, str], groups: Mapping[str, str] | None) -> dict[str, str]:
-    """Patient to group; one for all without groups."""
+    """Patient to group; the same for all without groups."""
     found: dict[str, str] = {}
     for case, patient in sorted(patients.items()):
         group = groups[case] if groups is not None else ""

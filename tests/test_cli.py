@@ -172,7 +172,7 @@ def test_predict_has_status_0_only_if_every_case_was_predicted(report, status, l
     monkeypatch.setattr("nnunet_ext.commands.predict.predict_folder", lambda arguments: report)
     assert main(flags("-m", "model")) == status
     printed = capsys.readouterr()
-    assert printed.out.strip() == line
+    assert printed.out.splitlines()[1:] == [line]  # below where the networks ran
     assert printed.err.strip() == ("b: is cut" if status else "")
 
 
@@ -192,8 +192,16 @@ def test_a_folder_that_is_no_model_is_named(capsys, tmp_path):
 
 def test_cuda_without_a_gpu_says_what_to_do(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert main(["predict", "-i", "images", "-o", "out", "-m", "model"]) == 1
+    assert main([*flags("-m", "model"), "-device", "cuda"]) == 1
     assert "-device cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["predict", "-i", "images", "-o", "out"], ["calibrate"]])
+def test_without_a_device_the_command_takes_what_is_there_and_says_so(command, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert main([*command, "-m", "no model"]) == 1
+    assert capsys.readouterr().out == "on the CPU: PyTorch finds no GPU\n"
 
 
 @pytest.mark.parametrize("dataset", ["27", "Dataset027_ACDC"])
@@ -272,7 +280,7 @@ def test_the_options_are_recorded_on_one_level_under_the_names_of_their_flags():
 
 @pytest.mark.parametrize("flag", ["--early-exit", "--fast-resampling"])
 def test_what_needs_the_mean_of_probabilities_is_refused_with_averaged_logits(flag):
-    with pytest.raises(ValueError, match=f"found it with averaged logits. Leave out {flag} or --average logits"):
+    with pytest.raises(ValueError, match=f"averaged logits. Leave out {flag} or --average logits"):
         options_of("-m", "a", "--average", "logits", flag)
 
 

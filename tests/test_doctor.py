@@ -56,7 +56,7 @@ def test_a_folder_that_does_not_exist_is_named(monkeypatch, tmp_path):
         monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
     for finding in doctor.folders():
         assert str(tmp_path / "nowhere") in finding.state
-        assert finding.remedy.startswith("make it")
+        assert finding.remedy.startswith("create it")
 
 
 def test_raw_data_may_be_read_only_but_results_may_not(monkeypatch, tmp_path):
@@ -66,7 +66,7 @@ def test_raw_data_may_be_read_only_but_results_may_not(monkeypatch, tmp_path):
     findings = by_subject(doctor.folders())
     assert not findings["nnUNet_raw"].remedy
     for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        assert "cannot be written to" in findings[variable].state
+        assert "not writable" in findings[variable].state
         assert findings[variable].remedy
 
 

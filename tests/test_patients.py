@@ -20,7 +20,7 @@ def test_the_first_group_is_the_patient(case, pattern, patient):
 
 @pytest.mark.parametrize(("case", "pattern"), [("heart_01", r"(patient\d+)"), ("_frame01", "(.*)_"), ("b", "(a)|b")])
 def test_a_case_without_a_patient_is_refused(case, pattern):
-    with pytest.raises(ValueError, match=f'finds none in "{case}"'):
+    with pytest.raises(ValueError, match=f'finds no patient in "{case}"'):
         patient_of(case, pattern)
 
 

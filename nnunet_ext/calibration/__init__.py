@@ -1,1 +1,1 @@
-"""What is learnt from predictions with known truth: temperatures, predicted Dice, verdicts, covering masks."""
+"""What is fitted to predictions with ground truth: temperatures, predicted Dice, verdicts, covering masks."""

@@ -1,4 +1,4 @@
-"""What calibration keeps of a case that members predicted without having seen it."""
+"""What calibration keeps of a held-out case and its prediction."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
 from nnunet_ext.labels import LabelScheme
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 
-MOST_VOXELS = 50_000  # per case; drawn at random of those in the box of its truth's foreground
+MOST_VOXELS = 50_000  # per case; drawn at random from the bounding box of its true foreground
 
 
 @dataclass(frozen=True)
 class CalibrationCase:
-    """A case, small enough to keep hundreds.
+    """A case, small enough to keep hundreds in memory.
 
     Attributes:
         case: its name.
-        patient: whom it is of.
-        fold: whose members predicted it.
+        patient: patient that it belongs to.
+        fold: fold whose members predicted it.
         row: its row of `cases.csv`.
         dice: mean over the structures that prediction or truth have; NaN if there are none.
-        probabilities: (C, n) float32, of voxels in the box of the truth's foreground; n is 0 if that is empty.
+        probabilities: (C, n) float32, of voxels in the bounding box of the true foreground; n is 0 if it is empty.
         truth: (n) labels, or (R, n) boolean masks of regions.
-        misses: true foreground by the threshold of a mask that holds it, from all voxels.
+        misses: true foreground voxels, counted by the threshold at which a mask includes them, over all voxels.
     """
 
     case: str
@@ -47,17 +47,17 @@ class CalibrationCase:
 def calibration_case(
     prediction: CasePrediction, truth: np.ndarray, scheme: LabelScheme, *, patient: str, fold: str
 ) -> CalibrationCase:
-    """Keeps what is needed of a predicted case.
+    """Reduces a predicted case to what calibration needs.
 
     Args:
         prediction: with the ensemble's probabilities, not calibrated. Its name also decides which voxels are drawn.
         truth: (z, y, x), the label map.
-        scheme: how label map and outputs are to be read.
-        patient: whom the case is of.
-        fold: whose members predicted it.
+        scheme: how label map and outputs are interpreted.
+        patient: patient that the case belongs to.
+        fold: fold whose members predicted it.
 
     Raises:
-        ValueError: if the prediction holds no probabilities.
+        ValueError: if the prediction has no probabilities.
     """
     if prediction.probabilities is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Fits everything to the predicted cases of a cross-validation, and measures on cases left out what it is worth."""
+"""Fits a calibration to the predicted cases of a cross-validation, and measures it on cases left out of the fit."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_
 from nnunet_ext.evaluation.failure_table import detection_figures
 from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
 
-# of a row as the ensemble writes it: predicted Dice comes from a calibration and cannot be what one rests on
+# columns that an ensemble writes: predicted Dice comes from a calibration and cannot be the basis of one
 CONFIDENCES = tuple(column for column in DIRECTIONS if column != "predicted_dice")
 DEFAULT_MISS_RATE = 0.1
 HELD_OUT_GROUPS = 5  # of patients, where there is only one fold
 
 
 def require_confidence(column: str) -> None:
-    """Refuses a confidence that no ensemble has; at once, not after hours of prediction.
+    """Refuses a confidence that no ensemble writes, before any case is predicted.
 
     Args:
         column: what `FitOptions.confidence` asks for.
 
     Raises:
-        ValueError: if it is neither a column of `cases.csv` that calibration can rest on, nor "auto".
+        ValueError: if it is neither a column of `cases.csv` that a calibration can use, nor "auto".
     """
     if column not in (AUTOMATIC, *CONFIDENCES):
         raise ValueError(f"The confidence must be one of {', '.join(CONFIDENCES)}, or {AUTOMATIC}; found {column!r}.")
@@ -50,26 +50,26 @@ def fit_calibration(
     settings: Mapping[str, Any],
     fitted_on: Mapping[str, Any],
 ) -> Calibration:
-    """Fits temperature, quality map, threshold of the verdict and mask.
+    """Fits temperature, quality curve, threshold of the verdict and mask.
 
-    Cases with a flag, such as an empty segmentation, are left out of quality map and threshold: their confidence
+    Cases with a flag, such as an empty segmentation, are left out of quality curve and threshold: their confidence
     means something else, and the verdict never accepts them.
 
     Args:
-        cases: predicted by members that did not see them.
-        options: what a person chooses.
+        cases: predicted by members that were not trained on them.
+        options: the user's choices.
         regions: whether the outputs are regions.
-        settings: of the ensemble.
+        settings: settings of the ensemble.
         fitted_on: what to record about the members.
 
     Raises:
-        ValueError: if there are too few cases, or an option does not fit them.
+        ValueError: if there are too few cases, or an option does not apply to them.
     """
     patients = sorted({case.patient for case in cases})
     if len(patients) < 2:
         raise ValueError(
-            f"Calibration needs cases of at least two patients; found {len(cases)} cases of {len(patients)}. Take "
-            f"more folds with -f, or say with --patients what part of a case's name is the patient."
+            f"Calibration needs cases of at least two patients; found {len(cases)} cases of {len(patients)}. Use "
+            f"more folds with -f, or say with --patients which part of a case's name is the patient."
         )
     judged = [case for case in cases if not case.row["flags"]] or list(cases)
     column = chosen_column(judged, options)
@@ -104,10 +104,10 @@ def fit_calibration(
 
 
 def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
-    """The confidence column: as asked for, or that with the smallest AURC on these cases (the first of equals).
+    """The confidence column that was asked for, or the one with the lowest AURC on these cases (the first of ties).
 
     Raises:
-        ValueError: if the asked one is unknown, or not every case has it.
+        ValueError: if the requested column is unknown, or not every case has it.
     """
     usable = usable_columns([case.row for case in cases])
     if options.confidence == AUTOMATIC:
@@ -117,14 +117,14 @@ def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
         raise ValueError(
             f"The confidence must be a column that every case has, {', '.join(usable)}, or {AUTOMATIC}; found "
             f"{options.confidence!r}. pairwise_dice and mutual_information need at least two members "
-            f"a fold, see --tta-members."
+            f"per fold, see --tta-members."
         )
     return options.confidence
 
 
 def confidence_figures(cases: Sequence[CalibrationCase], failure_dice: float) -> dict[str, dict[str, float]]:
-    """How well each column that all cases have finds the failures among them."""
-    dice = np.nan_to_num([case.dice for case in cases])  # empty truth and prediction: all the risk there is
+    """How well each column that all cases have detects the failures among them."""
+    dice = np.nan_to_num([case.dice for case in cases])  # empty truth and prediction: Dice 0
     return {
         column: detection_figures(
             dice, [confidence_of(case.row, column) for case in cases], failure_dice=failure_dice
@@ -145,7 +145,7 @@ def temperature_of(cases: Sequence[CalibrationCase], *, regions: bool, per_class
 
 
 def mask_of(cases: Sequence[CalibrationCase], miss_rate: float | None) -> MaskThreshold | None:
-    """The mask's threshold; None if none was asked for and there are too few patients for the default."""
+    """The threshold of the mask; None if none was asked for and there are too few patients for the default."""
     misses: dict[str, MissCounts] = {}
     for case in cases:
         misses[case.patient] = misses.get(case.patient, MissCounts.empty()) + case.misses
@@ -155,13 +155,13 @@ def mask_of(cases: Sequence[CalibrationCase], miss_rate: float | None) -> MaskTh
     return fit_mask_threshold(misses, DEFAULT_MISS_RATE if miss_rate is None else miss_rate)
 
 
-# --- what it is worth, on cases left out ---
+# --- measured on cases left out of the fit ---
 
 
 def held_out_parts(
     cases: Sequence[CalibrationCase],
 ) -> Iterator[tuple[list[CalibrationCase], list[CalibrationCase]]]:
-    """Cases to fit to and cases to measure on: a fold at a time, or a fifth of the patients if there is one fold."""
+    """Cases to fit to and to measure on: one fold at a time, or a fifth of the patients if there is one fold."""
     folds = sorted({case.fold for case in cases})
     patients = sorted({case.patient for case in cases})
     if len(folds) > 1:
@@ -176,7 +176,7 @@ def held_out_parts(
 
 
 def held_out_temperature(cases: Sequence[CalibrationCase], *, regions: bool) -> dict[str, dict[str, float]]:
-    """Mean ECE and NLL of cases as they are, and with temperatures fitted to the others."""
+    """Mean ECE and NLL of cases uncalibrated, and with temperatures fitted to the other cases."""
     measured: dict[str, list[CalibratedFigures]] = {"none": [], "global": [], "per-class": []}
     for fitting, measuring in held_out_parts(cases):
         if not any(case.truth.size for case in fitting):
@@ -202,7 +202,7 @@ class CalibratedFigures:
 
 
 def calibrated_figures(case: CalibrationCase, temperature: Temperature | None, *, regions: bool) -> CalibratedFigures:
-    """ECE and NLL of a case's voxels, with a temperature or as they are."""
+    """ECE and NLL of the voxels of a case, with a temperature or uncalibrated."""
     probabilities = case.probabilities
     if temperature is not None:
         probabilities = temperature.apply(torch.from_numpy(probabilities)).numpy()
@@ -218,14 +218,14 @@ def calibrated_figures(case: CalibrationCase, temperature: Temperature | None, *
 
 
 def held_out_quality(cases: Sequence[CalibrationCase], column: str, options: FitOptions) -> dict[str, float | int]:
-    """Predicted Dice and verdicts of cases by what was fitted to the others.
+    """Predicted Dice and verdicts of cases from fits to the other cases.
 
     Returns:
-        `cases`, how many were left out in turn; `without_estimate`, those whose confidence lay outside the range
-        of the others; of the rest `mean_absolute_error` of the predicted Dice, and that of the mean of all cases as
-        `mean_absolute_error_of_mean`; `intervals`, how many cases had one,
-        and `interval_coverage`, the share of these that it held; of all `failures`, and `failures_not_accepted` and
-        `good_not_accepted` as shares. NaN where there is none to measure.
+        `cases`, how many were left out in turn; `without_estimate`, how many had a confidence outside the range of
+        the others; for the rest `mean_absolute_error` of the predicted Dice, and that of the mean of all cases as
+        `mean_absolute_error_of_mean`; `intervals`, how many cases had one, and `interval_coverage`, the share of
+        these that contain the true Dice; `failures` among all, and `failures_not_accepted` and `good_not_accepted`
+        as shares. NaN where there is none to measure.
     """
     errors, errors_of_mean, covered, failed, accepted = [], [], [], [], []
     mean_dice = fmean(float(np.nan_to_num(case.dice)) for case in cases)

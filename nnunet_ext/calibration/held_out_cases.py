@@ -1,4 +1,4 @@
-"""Which cases a fold's members may be judged by: those that they were not trained on."""
+"""Which cases the members of a fold may be tested on: those that they were not trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnunet_ext.splits import Split, shared_patients
 
 
 class TrainedOnError(ValueError):
-    """A case that members were trained on would judge them."""
+    """Members would be tested on a case that they were trained on."""
 
 
 def held_out_cases(
@@ -20,23 +20,23 @@ def held_out_cases(
 
     Args:
         fold: its number.
-        splits: of the training.
-        fold_folders: `fold_<n>` of every model of the ensemble; what is in them must agree with the splits.
-        patients: pattern of the patients in the names, see `patient_of`; None where it is not known.
+        splits: splits used in training.
+        fold_folders: `fold_<n>` of every model of the ensemble; their content must agree with the splits.
+        patients: pattern of the patients in the names, see `patient_of`; None if it is not known.
 
     Raises:
-        TrainedOnError: if the fold was trained on all cases, a validation case is a training case as well or of a
-            patient with a training case, or the fold's own validation folder says that the split was another one.
-        ValueError: if the splits have no such fold, or it has no validation case, or the pattern does not fit a case.
+        TrainedOnError: if the fold was trained on all cases, a validation case is also a training case or from a
+            patient with a training case, or the fold's own validation folder shows that the split was another one.
+        ValueError: if the splits have no such fold, it has no validation case, or the pattern does not match a case.
     """
     if fold == "all":
         raise TrainedOnError(
-            "Members must be judged by cases that they were not trained on; fold_all was trained on every case. "
+            "Members must be tested on cases that they were not trained on; fold_all was trained on every case. "
             "Calibrate with numbered folds: -f 0 1 2 3 4."
         )
     number = int(fold)
     if number >= len(splits):
-        raise ValueError(f"The splits have the folds 0 to {len(splits) - 1}; found fold {number}.")
+        raise ValueError(f"The splits have the folds 0 to {len(splits) - 1}; found fold {number}. Correct -f.")
     split = splits[number]
     cases = sorted(split["val"])
     if not cases:
@@ -44,26 +44,26 @@ def held_out_cases(
             f"A fold must have validation cases; fold {number} of the splits has none. Leave it out of -f."
         )
     trained = set(split["train"])
-    refuse_trained(cases, trained, f"the splits count to the training of fold {number}")
-    refuse_trained_patients(cases, trained, patients, f"the splits count to the training of fold {number}")
+    refuse_trained(cases, trained, f"the splits list for training fold {number}")
+    refuse_trained_patients(cases, trained, patients, f"the splits list for training fold {number}")
     for folder in fold_folders:
         validated = cases_in(folder / "validation", trained.union(cases))
         refuse_trained(
             sorted(validated & trained),
             trained,
-            f"{folder / 'validation'} holds as a validation case, though the splits now count it to the training: "
+            f"{folder / 'validation'} holds as a validation case, though the splits now list it for training: "
             f"the splits were changed after the training",
         )
         bootstrap = folder / "bootstrap.json"
         if bootstrap.is_file():
             drawn = set(json.loads(bootstrap.read_text(encoding="utf-8"))["training_cases"])
-            refuse_trained(cases, drawn, f"{bootstrap} counts to the training")
-            refuse_trained_patients(cases, drawn, patients, f"{bootstrap} counts to the training")
+            refuse_trained(cases, drawn, f"{bootstrap} lists for training")
+            refuse_trained_patients(cases, drawn, patients, f"{bootstrap} lists for training")
     return cases
 
 
 def cases_in(folder: Path, known: Collection[str]) -> set[str]:
-    """Which of the known cases a folder holds files of; a case's name may hold dots itself."""
+    """Which of the known cases have files in a folder; names of cases may contain dots."""
     found = set()
     for path in folder.glob("*"):
         parts = path.name.split(".")
@@ -77,13 +77,13 @@ def refuse_trained(cases: Sequence[str], trained: Collection[str], where: str) -
     seen = [case for case in cases if case in trained]
     if seen:
         raise TrainedOnError(
-            f"Members must be judged by cases that they were not trained on; found {len(seen)}, among them "
+            f"Members must be tested on cases that they were not trained on; found {len(seen)}, such as "
             f"{seen[0]}, which {where}. Give the splits that the training used with --splits."
         )
 
 
 def refuse_trained_patients(cases: Sequence[str], trained: Collection[str], patients: str | None, where: str) -> None:
-    """Raises TrainedOnError if one of the cases is of a patient with a case that was trained on.
+    """Raises TrainedOnError if one of the cases is from a patient with a case that was trained on.
 
     Nothing is refused where the pattern of the patients is not known.
     """
@@ -92,8 +92,8 @@ def refuse_trained_patients(cases: Sequence[str], trained: Collection[str], pati
         first = shared[0]
         count = sum(len(patient.held_out) for patient in shared)
         raise TrainedOnError(
-            f"Members must be judged by patients that they were not trained on; found {count} of {len(cases)} "
-            f"validation cases of such patients, among them {first.held_out[0]} of {first.patient}, of whom there is "
-            f"{first.trained[0]}, which {where}. Write splits by patient, nnunet_ext splits -d ID --patients "
-            f"'{patients}' --overwrite, and train the folds with them."
+            f"Members must be tested on patients that they were not trained on; {count} of {len(cases)} validation "
+            f"cases are from patients with training cases, such as {first.held_out[0]} of {first.patient}, who has "
+            f"the case {first.trained[0]}, which {where}. Write splits by patient, nnunet_ext splits -d ID "
+            f"--patients '{patients}' --overwrite, and train the folds with them."
         )

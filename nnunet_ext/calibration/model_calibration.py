@@ -1,4 +1,4 @@
-"""All that was fitted to a model's cross-validation, as one JSON file in the model's folder."""
+"""Everything that was fitted to a model's cross-validation, as one JSON file in the model folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 class CalibrationError(ValueError):
-    """A calibration that is missing, damaged, or of another ensemble."""
+    """A calibration that is missing, damaged, or from another ensemble."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,19 @@ class Calibration:
     """What was fitted, and on what.
 
     Attributes:
-        temperature: for the ensemble's mean probabilities.
-        confidence: the column of `cases.csv` that quality and verdict rest on.
-        quality: confidence to predicted Dice.
-        threshold: of the verdict.
-        mask: of the covering mask; None if there were too few patients.
-        settings: of the ensemble, see `EnsembleEngine.settings`.
-        fitted_on: folds, numbers of cases and patients, files of the members.
-        figures: what the fit changes, measured on cases that were left out of it.
+        temperature: of the ensemble's mean probabilities: `values`, one per output, and whether these are `regions`.
+        confidence: the column of `cases.csv` that quality and verdict are based on.
+        quality: knots of the map from confidence to predicted Dice, of which the first and the last are the range in
+            which there is an estimate, its interval, and numbers of cases and patients (`groups`).
+        threshold: of the verdict: `confidence_threshold` (negated for an uncertainty; None if no case failed),
+            `failure_dice`, what it catches and what it costs in calibration.
+        mask: of the covering masks: `threshold`, `alpha`, the calibration patients' mean `risk`; None if there were
+            too few patients.
+        settings: how the ensemble is put together, see `EnsembleEngine.settings`; another one is refused.
+        fitted_on: `folds`, `members` (name and SHA-256), numbers of `cases` and `patients`, `flagged_cases`, and both
+            kinds of `temperatures`.
+        figures: how well the fit does on cases that were left out of it: `temperature`, `quality`, and `confidences`,
+            how well each column finds the failures.
         cases: rows of `cases.csv` of the cases it was fitted on, with their `dice` and `patient`.
     """
 
@@ -51,10 +56,10 @@ class Calibration:
     cases: Sequence[Mapping[str, Any]]
 
     def columns(self, row: Mapping[str, Any]) -> dict[str, object]:
-        """What a row of `cases.csv` gets: predicted Dice with its interval, and the verdict with its reason.
+        """Columns for a row of `cases.csv`: predicted Dice with its interval, and the verdict with its reason.
 
-        The predicted Dice is None where there is no estimate. The ends of its interval are None there, too, and if
-        there were too few patients for one; see `QualityMap`.
+        The predicted Dice is None where there is no estimate. So are the ends of its interval, also if there were
+        too few patients for one; see `QualityMap`.
         """
         confidence = confidence_of(row, self.confidence)
         low, high = self.quality.interval(confidence) or (None, None)
@@ -69,7 +74,7 @@ class Calibration:
         }
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuses an ensemble that is put together in another way than the one that was fitted.
+        """Refuses an ensemble that is put together differently from the one that was fitted.
 
         Raises:
             CalibrationError: if a setting differs.
@@ -78,15 +83,15 @@ class Calibration:
             if settings.get(name) != fitted:
                 raise CalibrationError(
                     f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "
-                    f"ensemble's is {settings.get(name)!r}. Predict with the same, or run nnunet_ext calibrate with "
-                    f"these flags."
+                    f"ensemble's is {settings.get(name)!r}. Predict with the same value, or run nnunet_ext calibrate "
+                    f"with these flags."
                 )
 
     def require_members(self, members: Iterable[tuple[str, str]]) -> None:
-        """Refuses members that were trained again since.
+        """Refuses members that were retrained since the fit.
 
         Args:
-            members: name and SHA-256 of each. Those of folds that were not fitted pass.
+            members: name and SHA-256 of each. Members of folds that were not fitted are accepted.
 
         Raises:
             CalibrationError: if a member has the name of one that was fitted, but is another file.
@@ -96,18 +101,18 @@ class Calibration:
         for name, sha256 in members:
             if name in names and (name, sha256) not in files:
                 raise CalibrationError(
-                    f"A calibration belongs to the checkpoints that it was fitted for; {name} is another file now. "
-                    f"Was it trained again? Run nnunet_ext calibrate again."
+                    f"A calibration belongs to the checkpoints that it was fitted for; {name} is another file now, "
+                    f"for instance after retraining. Run nnunet_ext calibrate again."
                 )
 
     @property
     def sha256(self) -> str:
-        """Of the content, the same for a calibration in memory and for every copy of its file."""
+        """Hash of the content, the same for a calibration in memory and for every copy of its file."""
         text = json.dumps(without_nan(self.as_json()), sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
-        """What `save` writes."""
+        """The content that `save` writes."""
         return {
             "format": FORMAT,
             "settings": self.settings,
@@ -130,11 +135,11 @@ class Calibration:
         """Reads what `save` wrote.
 
         Raises:
-            CalibrationError: if there is no such file, or it holds something else.
+            CalibrationError: if there is no such file, or it contains something else.
         """
         if not file.is_file():
             raise CalibrationError(
-                f"--calibrated needs what nnunet_ext calibrate fitted; {file} does not exist. Run nnunet_ext "
+                f"--calibrated needs a calibration; {file} does not exist. Run nnunet_ext "
                 f"calibrate with the same model and members first."
             )
         try:
@@ -143,7 +148,7 @@ class Calibration:
             if found != FORMAT:
                 raise ValueError(f"the format must be {FORMAT}, found {found}")
             if content["confidence"] not in DIRECTIONS:
-                raise ValueError(f"the confidence is no column of cases.csv: {content['confidence']!r}")
+                raise ValueError(f"the confidence is not a column of cases.csv: {content['confidence']!r}")
             member_files(content["fitted_on"])
             return cls(
                 temperature=Temperature.from_json(content["temperature"]),

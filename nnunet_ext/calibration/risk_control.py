@@ -1,17 +1,17 @@
-"""A foreground mask that misses no more of the truth than was agreed on.
+"""A foreground mask that misses no more of the true foreground, on average, than a chosen share.
 
 Conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814). The masks {p_foreground >= τ} grow as τ falls
 from 0.5 to 0, where they cover the whole image. The risk R of a patient is the false negative rate: true foreground
 voxels that the mask misses, divided by all true foreground voxels, pooled over the patient's cases. It never rises
-as τ falls. With the mean risk R̂(τ) of n calibration patients the largest τ is taken with
+as τ falls. With the mean risk R̂(τ) of n calibration patients, the threshold is the largest τ with
 
     (n R̂(τ) + 1) / (n + 1) <= α.
 
-Then the *expected* risk of a new patient is at most α. The promise is marginal: it is an average over patients, new
-ones and those in calibration, not one for this patient, and not one for a kind of patients. It rests on the new
-patient being exchangeable with those in calibration. Another scanner, hospital, protocol or disease breaks it, as
-does a model that was trained on the calibration patients, or a model other than the one that was calibrated; nothing
-in the numbers tells that this happened. Frames of one patient are no patients: pool them.
+Then the *expected* risk of a new patient is at most α. The guarantee is marginal: it holds on average over
+patients, new ones and those in calibration, not for one patient or for a subgroup. It assumes that the new patient is
+exchangeable with those in calibration. Another scanner, hospital, protocol or disease breaks it, as does a model that
+was trained on the calibration patients, or a model other than the one that was calibrated; nothing in the numbers
+shows that this happened. Frames of one patient do not count as patients: pool them.
 
 `p_foreground` is what `foreground_probability` gives; at 0.5 the mask of regions is the union of their masks.
 """
@@ -33,9 +33,9 @@ THRESHOLDS = np.r_[1 / (1 + np.exp(np.arange(201) / 10)), 0].astype(np.float32)
 
 
 def foreground_probability(probabilities: np.ndarray, *, regions: bool) -> np.ndarray:
-    """The sum over the foreground classes, or the largest of the regions' probabilities. (*spatial).
+    """The sum over the foreground classes, or the largest of the regions' probabilities, (*spatial).
 
-    One minus the background's probability is that sum in theory only: in single precision it has nothing between 0
+    One minus the background's probability is that sum in theory only: in single precision it has no values between 0
     and 6e-8.
 
     Args:
@@ -54,12 +54,12 @@ def foreground_probability(probabilities: np.ndarray, *, regions: bool) -> np.nd
 
 @dataclass(frozen=True, eq=False)
 class MissCounts:
-    """True foreground voxels by the first mask that holds them. Those of a patient's cases add up.
+    """True foreground voxels, counted by the first mask that includes them.
 
-    `sum(parts, MissCounts.empty())`.
+    The counts of several cases of a patient add up: `sum(parts, MissCounts.empty())`.
 
     Attributes:
-        counts: (T) int64, voxels that the mask of the threshold t, in the order of `THRESHOLDS`, holds and the one
+        counts: (T) int64, voxels that the mask of threshold t, in the order of `THRESHOLDS`, includes and the one
             before does not.
     """
 
@@ -67,16 +67,16 @@ class MissCounts:
 
     @classmethod
     def empty(cls) -> MissCounts:
-        """No voxel."""
+        """The counts without any voxel."""
         return cls(np.zeros(len(THRESHOLDS), np.int64))
 
     @classmethod
     def of(cls, p_foreground: np.ndarray, truth: np.ndarray) -> MissCounts:
-        """Those of one case.
+        """The counts of one case.
 
         Args:
             p_foreground: (*spatial), in [0, 1].
-            truth: (*spatial), boolean, the true foreground. Voxels of the ignore label are none.
+            truth: (*spatial), boolean, the true foreground. It excludes voxels with the ignore label.
 
         Raises:
             TypeError: if the truth is not boolean.
@@ -86,7 +86,7 @@ class MissCounts:
             raise TypeError(f"The true foreground must be a boolean mask; found {truth.dtype}.")
         if truth.shape != p_foreground.shape:
             raise ValueError(
-                f"Probabilities and true foreground must have one shape; found {p_foreground.shape} and "
+                f"Probabilities and true foreground must have the same shape; found {p_foreground.shape} and "
                 f"{truth.shape}."
             )
         values = p_foreground[truth].astype(np.float32, copy=False)
@@ -103,7 +103,7 @@ class MissCounts:
 
     @property
     def foreground(self) -> int:
-        """True foreground voxels."""
+        """Number of true foreground voxels."""
         return int(self.counts.sum())
 
     def false_negative_rates(self) -> np.ndarray:
@@ -115,14 +115,14 @@ class MissCounts:
 
 @dataclass(frozen=True)
 class MaskThreshold:
-    """The threshold of the mask, and what it rests on.
+    """The threshold of the mask, and what it is based on.
 
     Attributes:
         threshold: τ, from 0 to 0.5. At 0 the mask is the whole image: α is too strict for this model.
-        alpha: the risk that was agreed on.
-        risk: R̂(τ), the calibration patients' mean false negative rate.
-        patients: in calibration, with foreground.
-        left_out: patients without foreground, who have no false negative rate.
+        alpha: the accepted risk.
+        risk: R̂(τ), the mean false negative rate of the calibration patients.
+        patients: number of calibration patients with foreground.
+        left_out: number of patients without foreground, who have no false negative rate.
     """
 
     threshold: float
@@ -138,7 +138,7 @@ class MaskThreshold:
         return p_foreground.astype(np.float32, copy=False) >= np.float32(self.threshold)
 
     def as_json(self) -> dict[str, Any]:
-        """What `from_json` takes."""
+        """The content that `from_json` takes."""
         return {
             "threshold": self.threshold,
             "alpha": self.alpha,
@@ -164,8 +164,8 @@ def fit_mask_threshold(misses_by_patient: Mapping[str, MissCounts], alpha: float
 
     Args:
         misses_by_patient: name to the sum over the patient's cases. Patients without foreground are left out.
-        alpha: the risk that is agreed on, for example 0.1. One patient is taken to be missed completely, so n
-            patients allow no alpha below 1/(n + 1), at which no voxel of theirs may be missed.
+        alpha: the accepted risk, for example 0.1. One extra patient is assumed to be missed completely, so n
+            patients allow no alpha below 1/(n + 1), at which none of their voxels may be missed.
 
     Raises:
         ValueError: if alpha is not between 0 and 1, no patient has foreground, or there are too few for alpha.

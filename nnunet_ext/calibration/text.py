@@ -1,4 +1,4 @@
-"""A calibration as lines that a person reads in the terminal."""
+"""A calibration as text for the terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import QualityMap, patients_for_level
 from nnunet_ext.evaluation.confidences import BETWEEN_MEMBERS, needs_more_members
 
-NAMES = {"none": "as they are", "global": "one temperature", "per-class": "one per class"}
+NAMES = {"none": "uncalibrated", "global": "one temperature", "per-class": "one per class"}
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:
-    """What was fitted and what it is worth on cases that were left out of the fit."""
+    """What was fitted, and how well it does on cases that were left out of the fit."""
     fitted = calibration.fitted_on
     lines = [
         f"Fitted on {fitted['cases']} cases of {fitted['patients']} patients, folds {' '.join(fitted['folds'])}.",
@@ -42,24 +42,24 @@ def calibration_lines(calibration: Calibration) -> list[str]:
 
 
 def doubt_lines(calibration: Calibration) -> list[str]:
-    """What speaks against relying on it; nothing if nothing does."""
+    """Reasons not to rely on it; nothing if there are none."""
     found = doubts(calibration)
     return ["", *(f"Warning: {doubt}" for doubt in found)] if found else []
 
 
 def one_member_lines(cases: Sequence[Mapping[str, Any]]) -> list[str]:
-    """That how members disagree is not known if each case had one member, and how to have more; else nothing."""
+    """A note if each case had one member, so that disagreement is undefined, and how to get more; else nothing."""
     if not cases or not all(needs_more_members(case, column) for case in cases for column in BETWEEN_MEMBERS):
         return []
     return [
         *(f"{column:20}{'-':>8}{'-':>8}{'-':>10}" for column in BETWEEN_MEMBERS),
-        "One member a fold: how members disagree is not known. To have more of them: --tta-members, --members "
-        "samples of a Cyclical training, or --members mc-dropout of a network with dropout.",
+        "One member per fold: disagreement between members is not defined. To get more members: --tta-members, "
+        "--members samples for a Cyclical training, or --members mc-dropout for a network with dropout.",
     ]
 
 
 def applied(calibration: Calibration, kind: str) -> bool:
-    """Whether a kind of temperature is the one that predictions get."""
+    """Whether a kind of temperature is the one that is applied to predictions."""
     values = calibration.fitted_on["temperatures"][kind]["values"]
     return list(values) == list(calibration.temperature.values)
 
@@ -69,68 +69,68 @@ def verdict_lines(calibration: Calibration) -> list[str]:
     figures: Mapping[str, float] = calibration.figures["quality"]
     threshold = calibration.threshold
     if not figures["cases"]:
-        return ["Too few patients to measure predicted Dice and verdict on some left out."]
+        return ["Too few patients to measure predicted Dice and verdict on cases left out of the fit."]
     lines = estimate_lines(figures, calibration.quality)
     if threshold.failures:
         lines.append(
-            f"{threshold.failures} of {threshold.cases} cases fail (Dice below {threshold.failure_dice:g}). Of "
-            f"failures left out {percent(figures['failures_not_accepted'])} are not accepted, of good cases "
-            f"{percent(figures['good_not_accepted'])}."
+            f"{threshold.failures} of {threshold.cases} cases fail (Dice below {threshold.failure_dice:g}). When "
+            f"left out of the fit, {percent(figures['failures_not_accepted'])} of the failures and "
+            f"{percent(figures['good_not_accepted'])} of the good cases are not accepted."
         )
     else:
         lines.append(
-            f"No case fails (Dice below {threshold.failure_dice:g}), so there was no failure to learn from: "
+            f"No case fails (Dice below {threshold.failure_dice:g}), so no threshold could be fitted: "
             + (
-                "verdicts rest on the interval."
+                "verdicts are based on the interval."
                 if calibration.quality.has_interval
-                else "without an interval either, every case is for review."
+                else "without an interval, every verdict is review."
             )
         )
     return lines
 
 
 def estimate_lines(figures: Mapping[str, float], quality: QualityMap) -> list[str]:
-    """How far off predicted Dice is, whether its interval holds, and of how many cases there is no estimate."""
-    cases, without = figures["cases"], figures["without_estimate"]
+    """How far off predicted Dice is, whether its interval holds, and how many cases have no estimate."""
+    cases, without, error = figures["cases"], figures["without_estimate"], figures["mean_absolute_error"]
     lines = []
     if without < cases:
         lines += [
-            f"On cases left out, predicted Dice is off by {figures['mean_absolute_error']:.3f} on average.",
+            f"On cases left out of the fit, predicted Dice is off by {error:.3f} on average.",
             interval_line(figures, quality),
         ]
     if without:
         lines.append(
-            f"No estimate for {without} of {cases} cases left out, which are for review: their confidence is outside "
-            f"the range of the others."
+            f"No estimate for {without} of {cases} cases left out of the fit, whose verdict is review: their "
+            f"confidence is outside the range of the others."
         )
     return lines
 
 
 def interval_line(figures: Mapping[str, float], quality: QualityMap) -> str:
-    """How many of the cases left out were in the interval, or why there is none, or nothing to measure it on."""
+    """How often the interval held for cases left out, or why there is none or its coverage is not known."""
     needed = patients_for_level(quality.level)
     if not quality.has_interval:
         return (
-            f"No interval around it: one of {quality.level:.0%} takes at least {needed} patients, found "
-            f"{quality.groups}. Calibrate with more folds, or ask for a lower --level."
+            f"No interval around it: a {quality.level:.0%} interval needs at least {needed} patients, found "
+            f"{quality.groups}. Calibrate with more folds, or choose a lower --level."
         )
     if not figures["intervals"]:
         return (
-            f"How often its interval of {quality.level:.0%} holds could not be measured: without the cases left out "
-            f"there are fewer than the {needed} patients that it takes."
+            f"The coverage of its {quality.level:.0%} interval could not be measured: without the cases left out "
+            f"there are fewer than the {needed} patients that it needs."
         )
     held = f"{figures['interval_coverage']:.0%} of {figures['intervals']}"
-    return f"Its interval of {quality.level:.0%} held {held} cases left out."
+    return f"Its {quality.level:.0%} interval held for {held} cases left out of the fit."
 
 
 def mask_lines(calibration: Calibration) -> list[str]:
     """The covering mask, or why there is none."""
     mask = calibration.mask
     if mask is None:
-        return ["No covering mask: a miss rate of 0.1 takes at least 9 patients with foreground."]
+        return ["No covering mask: a miss rate of 0.1 needs at least 9 patients with foreground."]
     return [
-        f"Covering masks take voxels with a foreground probability of {mask.threshold:.2g} or more, to miss at most "
-        f"{mask.alpha:.0%} of a patient's foreground on average."
+        f"Covering masks include voxels with a foreground probability of {mask.threshold:.2g} or more, to miss at "
+        f"most {mask.alpha:.0%} of a patient's foreground on average."
     ]
 
 

@@ -1,7 +1,7 @@
 """One word per case: accept, review or reject.
 
-Larger confidence means: more confident. A failure is a case whose mean foreground Dice is below `failure_dice`, not
-at it; a case whose truth and prediction are both empty has Dice 0 here, as everywhere where Dice is a risk.
+Larger values mean more confident. A failure is a case whose mean foreground Dice is strictly below `failure_dice`;
+a case whose truth and prediction are both empty has Dice 0 here, as everywhere where Dice is a risk.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ WORDS = ("accept", "review", "reject")
 
 @dataclass(frozen=True)
 class Threshold:
-    """The confidence at and below which a case is flagged, and what that did to the calibration cases.
+    """The confidence at or below which a case is flagged, and its effect on the calibration cases.
 
     Attributes:
-        confidence_threshold: None if no calibration case failed, so that nothing could be learnt.
-        failure_dice: a failure is below it.
+        confidence_threshold: None if no calibration case failed, so that nothing could be fitted.
+        failure_dice: a case with a lower Dice is a failure.
         recall: share of the failures that are flagged; None without a failure.
         flagged_good: share of the good cases that are flagged; None without a failure, or without a good case.
-        failures: calibration cases below `failure_dice`.
-        cases: all calibration cases.
+        failures: number of calibration cases below `failure_dice`.
+        cases: number of all calibration cases.
     """
 
     confidence_threshold: float | None
@@ -39,7 +39,7 @@ class Threshold:
     cases: int
 
     def as_json(self) -> dict[str, Any]:
-        """What `from_json` takes."""
+        """The content that `from_json` takes."""
         return {
             "confidence_threshold": self.confidence_threshold,
             "failure_dice": self.failure_dice,
@@ -64,18 +64,18 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Measure:
-    """How a confidence is told to a person: a column of `cases.csv`, which may be an uncertainty with a minus.
+    """How messages show a confidence: as a column of `cases.csv`, which may be a negated uncertainty.
 
     Attributes:
-        name: of the column.
-        direction: 1, or -1 if the confidence is the column with a minus.
+        name: name of the column.
+        direction: 1, or -1 if the confidence is the negated column.
     """
 
     name: str = "confidence"
     direction: int = 1
 
     def beyond(self, confidence: float, limit: float) -> str:
-        """'pairwise_dice 0.52 is below 0.75', 'mean_entropy 0.03 is above 0.02', whichever side it is."""
+        """'pairwise_dice 0.52 is below 0.75', 'mean_entropy 0.03 is above 0.02', depending on the side."""
         value, bound = self.direction * confidence, self.direction * limit
         return f"{self.name} {_told_apart(value, bound, 'is below' if value < bound else 'is above')}"
 
@@ -94,7 +94,7 @@ class Verdict:
         reason: short sentences, the worst first, with '; ' between them.
 
     Raises:
-        ValueError: if it is another word.
+        ValueError: if the word is none of these.
     """
 
     word: str
@@ -105,7 +105,7 @@ class Verdict:
             raise ValueError(f"A verdict must be one of {', '.join(WORDS)}; found {self.word!r}.")
 
     def as_json(self) -> dict[str, str]:
-        """What `from_json` takes."""
+        """The content that `from_json` takes."""
         return {"word": self.word, "reason": self.reason}
 
     @classmethod
@@ -117,18 +117,18 @@ class Verdict:
 def fit_threshold(confidence: Values, dice: Values, *, failure_dice: float = 0.75, recall: float = 0.95) -> Threshold:
     """The smallest confidence at or below which at least this share of the calibration failures lies.
 
-    It is the confidence of the k-th least confident of F failures, k = ⌈recall · F⌉. Of a new failure like them the
-    probability to be flagged is at least k/(F + 1): five failures promise 0.83, not 0.95.
+    It is the confidence of the k-th least confident of F failures, k = ⌈recall · F⌉. A new failure like them is
+    flagged with a probability of at least k/(F + 1): five failures guarantee 0.83, not 0.95.
 
     Args:
         confidence: (N).
         dice: (N), NaN where truth and prediction are both empty, which counts as 0.
-        failure_dice: a failure is below it.
+        failure_dice: a case with a lower Dice is a failure.
         recall: share of the failures to flag.
 
     Raises:
-        ValueError: if there are no cases, not as many Dice as confidences, a confidence is not finite, a Dice is
-            outside [0, 1], or `failure_dice` or `recall` is not above 0 and at most 1.
+        ValueError: if there are no cases, Dice and confidences differ in number, a confidence is not finite, a Dice
+            is outside [0, 1], or `failure_dice` or `recall` is not above 0 and at most 1.
     """
     for name, value in (("failure_dice", failure_dice), ("recall", recall)):
         if not 0 < value <= 1:
@@ -138,7 +138,7 @@ def fit_threshold(confidence: Values, dice: Values, *, failure_dice: float = 0.7
     failures = int(failure.sum())
     if not failures:
         return Threshold(None, failure_dice, None, None, 0, len(values))
-    needed = math.ceil(recall * failures - 1e-9)  # 1e-9: 0.7 · 10 is above 7 by rounding
+    needed = math.ceil(recall * failures - 1e-9)  # 1e-9: 0.7 · 10 is above 7 because of rounding
     threshold = float(np.sort(confidences[failure])[needed - 1])
     flagged = confidences <= threshold
     return Threshold(
@@ -162,21 +162,21 @@ def verdict(
     """What to do with a new case.
 
     - reject: the predicted Dice is below `failure_dice`.
-    - review: there is a flag; the confidence is not finite, outside the range that calibration saw (on either side,
-      see `QualityMap`), or at or below the threshold; or, if no calibration case failed, the interval's lower end is
-      below `failure_dice` or there were too few patients for an interval.
-    - accept: nothing of that.
+    - review: there is a flag; the confidence is not finite, outside the range of the calibration cases (on either
+      side, see `QualityMap`), or at or below the threshold; or, if no calibration case failed, the interval's lower
+      end is below `failure_dice` or there were too few patients for an interval.
+    - accept: none of these.
 
     Args:
-        confidence: of the case, the same measure as in calibration.
+        confidence: confidence of the case, the same measure as in calibration.
         flags: words about the case, such as `empty_segmentation`, `all_members_empty` or those of the input checks.
             Any word keeps the case from being accepted.
-        quality: confidence to predicted Dice.
+        quality: predicted Dice as a function of the confidence.
         threshold: fitted to the same cases.
-        measure: what the confidence is called in the reason; None calls it that.
+        measure: how the reason shows the confidence; None calls it "confidence".
 
     Raises:
-        TypeError: if the flags are one text instead of several.
+        TypeError: if the flags are a single text instead of a list.
     """
     if isinstance(flags, str):
         raise TypeError(f"Flags must be a list of words; found the text {flags!r}. Split it at the semicolons.")
@@ -210,7 +210,7 @@ def _reasons_to_review(
 ) -> list[str]:
     reasons = [f"flagged {', '.join(flags)}"] if flags else []
     if not math.isfinite(confidence):
-        return [*reasons, f"{measure.name} is {confidence}, which is no number"]
+        return [*reasons, f"{measure.name} is {confidence}, which is not finite"]
     if not quality.covers(confidence):
         reasons.append(_unseen(confidence, quality, measure))
     if threshold.confidence_threshold is None:

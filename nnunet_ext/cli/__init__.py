@@ -1,6 +1,6 @@
-"""The command `nnunet_ext`: parsing only. Each subcommand is a file with its flags, and what it calls.
+"""The command `nnunet_ext`: argument parsing only. Each subcommand has a file with its flags and the call it makes.
 
-Heavy modules are imported inside the functions that need them, so that help comes at once.
+Heavy modules are imported inside the functions that need them, so that help is shown at once.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ COMMANDS = tuple(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status, 0 only if all that was asked for was done."""
+    """Runs the command; returns the exit status, 0 only if everything asked for was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # paths may hold characters that a console of Windows lacks
+        if isinstance(stream, io.TextIOWrapper):  # paths may contain what a Windows console cannot print
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if arguments[:1] == ["train"]:  # all flags are nnUNetv2_train's own
@@ -82,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command."""
+    """The parser of `nnunet_ext` with all its subcommands."""
     parser = FlagParser(
         prog="nnunet_ext",
         description="Uncertainty, checkpoint ensembles and new trainers for nnU-Net v2.",
-        epilog="nnunet_ext COMMAND --help shows an example of each.",
+        epilog="nnunet_ext COMMAND --help shows its flags and an example.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet_ext {nnunet_ext.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

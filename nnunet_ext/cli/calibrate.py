@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
@@ -16,7 +16,7 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
     add_ensemble_flags(parser)
     data = parser.add_argument_group("cases")
     data.add_argument(
-        "--splits", metavar="FILE", help="splits of the training (default: splits_final.json in nnUNet_preprocessed)"
+        "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
     )
     add_patients_flag(data)
     fit, default = parser.add_argument_group("what to fit"), FitOptions()
@@ -24,20 +24,21 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         choices=TEMPERATURES,
         default=default.temperature,
-        help=f"which to apply (default: {default.temperature})",
+        help="one temperature for all classes, or one per class; both are fitted and evaluated, and regions have one "
+        f"each (default: {default.temperature})",
     )
     fit.add_argument(
         "--confidence",
         default=default.confidence,
         metavar="COLUMN",
-        help="column of cases.csv for predicted Dice and verdict (default: auto, the one with the smallest AURC)",
+        help="column of cases.csv that predicted Dice and verdict are based on (default: auto, the lowest AURC)",
     )
     fit.add_argument(
         "--failure-dice",
         type=float,
         default=default.failure_dice,
         metavar="DICE",
-        help=f"a case fails below it (default: {default.failure_dice})",
+        help=f"a case with a lower Dice is a failure (default: {default.failure_dice})",
     )
     fit.add_argument(
         "--recall",
@@ -50,16 +51,19 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
         "--level",
         type=float,
         default=default.level,
-        help=f"of the interval around the predicted Dice (default: {default.level})",
+        help=f"coverage of the interval around the predicted Dice (default: {default.level})",
     )
     fit.add_argument(
         "--miss-rate",
         type=float,
         metavar="ALPHA",
-        help="share of a patient's foreground that covering masks may miss (default: 0.1, with enough patients)",
+        help="share of a patient's foreground that covering masks may miss on average (default: 0.1; none with "
+        "fewer than 9 patients that have foreground)",
     )
     parser.add_argument(
-        "-o", metavar="FILE", help="where it is saved (default: calibration.json in the model folder)"
+        "-o",
+        metavar="FILE",
+        help="file for the calibration; required with several -m (default: calibration.json in the model folder)",
     )
 
 
@@ -68,7 +72,9 @@ def calibrate(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.calibrate import calibrate_model
 
     log_progress()
-    calibration, file = calibrate_model(calibrate_options(arguments))
+    options = calibrate_options(arguments)
+    say_where(options.ensemble)
+    calibration, file = calibrate_model(options)
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")
     return 0
 
@@ -77,7 +83,7 @@ def calibrate_options(arguments: argparse.Namespace) -> CalibrateOptions:
     """The flags as options.
 
     Raises:
-        ValueError: if flags contradict each other, or a value is outside of its range.
+        ValueError: if flags contradict each other, or a value is out of range.
     """
     return CalibrateOptions(
         model=model_choice(arguments),
@@ -99,7 +105,7 @@ def calibrate_options(arguments: argparse.Namespace) -> CalibrateOptions:
 
 COMMAND = Command(
     "calibrate",
-    "fit probabilities, predicted Dice and verdicts to the cross-validation",
+    "calibrate probabilities, and fit predicted Dice and verdicts, on the cross-validation",
     calibrate_flags,
     calibrate,
     """example:

@@ -11,16 +11,16 @@ from nnunet_ext.options import CheckOptions
 
 
 def check_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("FOLDER", help="images, named CASE_0000<ending>")
+    parser.add_argument("FOLDER", help="folder of the images, named CASE_0000<ending>, one file per channel")
     model = add_model_flags(parser)
     model.description = (
-        "The model needs no checkpoints. If there is none yet, -d alone takes dataset.json from nnUNet_raw or "
+        "No checkpoints are needed. Before any training, -d alone reads dataset.json from nnUNet_raw or "
         "nnUNet_preprocessed."
     )
     parser.add_argument(
         "-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage, checked as well"
     )
-    parser.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
+    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -41,14 +41,15 @@ def check(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "check",
-    "look for damaged and inconsistent images, as predict does before it predicts",
+    "check images for damage and inconsistencies, as predict does before it runs",
     check_flags,
     check,
     """example:
   $ nnunet_ext check images -d 123
   case       file                   found, and what to do
-  heart_007  heart_007_0000.nii.gz  a compressed stream that is cut short after 1048576 bytes; expected a stream ...
+  heart_007  heart_007_0000.nii.gz  a compressed stream that is truncated after 1048576 bytes; expected a stream ...
                                     -> Copy or export the file again.
 
   9 good, 1 bad of 10 cases: images""",
+    status_1="a case is bad",
 )

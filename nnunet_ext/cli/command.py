@@ -1,4 +1,4 @@
-"""What a subcommand is."""
+"""The description of a subcommand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as in shells
+EXIT_STATUSES = {
+    0: "all that was asked for was done",
+    1: "something was not; a message on the standard error says what",
+    2: "the command line could not be read: an unknown flag, a missing or impossible value",
+    INTERRUPTED: "Ctrl-C; one line says what is complete and how to go on",
+}
 
 
 @dataclass(frozen=True)
@@ -14,12 +20,13 @@ class Command:
     """One subcommand.
 
     Attributes:
-        name: of the subcommand.
-        summary: a line for the overview.
+        name: name of the subcommand.
+        summary: one line for the overview.
         add_flags: adds its flags.
-        run: what it does; returns the exit status.
-        example: with its output.
-        how_to_go_on: what to say after Ctrl-C: what is complete, and how to go on.
+        run: runs it and returns the exit status.
+        example: an example with its output.
+        how_to_go_on: returns the message after Ctrl-C: what is complete, and how to continue.
+        status_1: when the exit status is 1 although the command ran; "" if never.
     """
 
     name: str
@@ -28,6 +35,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     example: str
     how_to_go_on: Callable[[argparse.Namespace], str] = lambda _: "Run the command again."
+    status_1: str = ""
 
 
 def no_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from nnunet_ext.options import CompareOptions
 
 def compare_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "DIR", type=Path, nargs="*", help="folder that nnunet_ext evaluate wrote, each a method of its own"
+        "DIR", type=Path, nargs="*", help="folder written by nnunet_ext evaluate; each one is a method"
     )
     parser.add_argument(
         "--group",
@@ -20,22 +20,22 @@ def compare_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("NAME", "DIR"),
-        help="a method with several runs, trainings with other seeds or folds: --group stock eval/stock_seed*",
+        help="a method with several runs, such as seeds or folds: --group stock eval/stock_seed*",
     )
     parser.add_argument(
         "--figures",
         nargs="+",
         default=(),
         metavar="FIGURE",
-        help="columns of case_metrics.csv, or structure and column of metrics.csv: mean_dice 'LV hd95_mm' (default: "
-        "Dice, HD95, NSD, end coefficient and calibration)",
+        help="columns of case_metrics.csv or structures and columns of metrics.csv: mean_dice 'LV hd95_mm' "
+        "(default: Dice, HD95, NSD, end coefficient and calibration)",
     )
     add_patients_flag(parser)
-    parser.add_argument("-o", metavar="FOLDER", type=Path, help="writes compare.json and compare.csv there")
+    parser.add_argument("-o", metavar="FOLDER", type=Path, help="folder for compare.json and compare.csv")
 
 
 def methods_of(folders: list[Path], groups: list[list[str]]) -> dict[str, tuple[Path, ...]]:
-    """Name to folders: single ones by their own names, or whole paths where two agree, then groups.
+    """Method name to folders: single folders under their own names (paths where two names agree), then groups.
 
     Raises:
         ValueError: if a group has no folder, or two methods have the same name.
@@ -47,12 +47,12 @@ def methods_of(folders: list[Path], groups: list[list[str]]) -> dict[str, tuple[
     ]
     for name, *members in groups:
         if not members:
-            raise ValueError(f"A group is a name and its folders; found {name} alone. Give --group NAME DIR DIR.")
+            raise ValueError(f"A group is a name and its folders; found {name} alone. Use --group NAME DIR DIR.")
         named.append((name, tuple(map(Path, members))))
     methods = dict(named)
     if len(methods) < len(named):
         repeated = sorted({name for name, _ in named if [other for other, _ in named].count(name) > 1})
-        raise ValueError(f"Every method has a name of its own; found {', '.join(repeated)} twice. Rename a group.")
+        raise ValueError(f"Names of methods must differ; found {', '.join(repeated)} twice. Rename a group.")
     return methods
 
 
@@ -77,7 +77,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "compare",
-    "say which of several methods is better: seeds and folds, paired intervals by patient, ranks",
+    "compare methods over seeds and folds: mean and spread, paired intervals by patient, ranks",
     compare_flags,
     compare,
     """example:

@@ -9,7 +9,12 @@ from nnunet_ext.cli.command import Command
 
 
 def demo_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", default="demo", metavar="FOLDER", help="where everything goes (default: demo)")
+    parser.add_argument(
+        "-o",
+        default="demo",
+        metavar="FOLDER",
+        help="output folder; an earlier demo in it is overwritten (default: demo)",
+    )
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -27,6 +32,6 @@ COMMAND = Command(
     """example:
   $ nnunet_ext demo -o demo
   ...
-  Look at
-    demo/report.html            the page: verdicts, worst cases first, what the figures say""",
+  Results:
+    demo/report.html            the report: verdicts, worst cases first, metrics""",
 )

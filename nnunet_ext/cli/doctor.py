@@ -18,7 +18,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "doctor",
-    "check versions, folders, devices and trainers, and say what to do",
+    "check versions, folders, devices and trainers, and say how to fix what is wrong",
     no_flags,
     doctor,
     """example:
@@ -26,4 +26,5 @@ COMMAND = Command(
   ok       nnunetv2      2.8.1
   problem  nnUNet_raw    is not set
                          -> export nnUNet_raw=FOLDER, the folder with your DatasetXXX_NAME folders""",
+    status_1="it found a problem",
 )

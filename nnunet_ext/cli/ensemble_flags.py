@@ -1,4 +1,4 @@
-"""The flags that put an ensemble together and say where it runs, for `predict` and `calibrate`."""
+"""The flags of `predict` and `calibrate` that define an ensemble and where it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, Ensem
 def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of models, members and device."""
     model = add_model_flags(parser)
-    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have members)")
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all folds with members)")
 
     ensemble = parser.add_argument_group("ensemble")
     ensemble.add_argument(
@@ -24,62 +24,69 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help="which checkpoints of each fold: final (default), best, samples, last-cycle, or a file pattern such as "
         "'checkpoint_c2_*.pth'; with :N the latest N (samples: spread evenly over the cycles), with :N:S every S-th; "
-        "or mc-dropout:N, N draws of the final one with dropout on",
+        "or mc-dropout:N, N draws (10) of the final checkpoint with dropout on, for MCDropout and Streaming "
+        "trainers. A pattern never takes checkpoint_posterior.pth, which is an ensemble in itself",
     )
-    ensemble.add_argument("-chk", metavar="FILE", help="stock's way to say --members FILE")
+    ensemble.add_argument("-chk", metavar="FILE", help="the same as --members FILE, as in stock nnU-Net")
     ensemble.add_argument(
         "--average",
         choices=AVERAGES,
         default="probabilities",
-        help="probabilities (default) is the Bayesian model average; logits is what stock does over folds",
+        help="probabilities (default) is the Bayesian model average; logits is what stock averages over folds",
     )
     ensemble.add_argument(
         "--weights",
         nargs="+",
         metavar="W",
-        help="one number a model folder, or a JSON file with a list of them or a table from folder to number",
+        help="one number per model folder, or a JSON file with a list of numbers or an object from folder to number",
     )
     ensemble.add_argument(
         "--early-exit",
         nargs="?",
         const="label",
         choices=EARLY_EXITS,
-        help="leave out members where they cannot change the label (label), or where the mutual information has "
-        "settled (information); without a word: label",
+        help="skip members where they can no longer change the label (label), or where the mutual information has "
+        "converged (information); without a value: label. Saves time where images are much larger than patches; not "
+        "with --average logits or --save_members",
     )
     ensemble.add_argument(
         "--fast-resampling",
         action="store_true",
-        help="take the softmax before resampling to the image, not after it as stock does; changes the entropy at "
-        "borders",
+        help="apply the softmax before resampling to the image, not after it as stock does; changes the entropy at "
+        "boundaries. Needs nnU-Net's default resampling; not with --average logits",
     )
-    ensemble.add_argument("--tta-members", action="store_true", help="count every mirrored copy as a member")
-    ensemble.add_argument("--disable_tta", action="store_true", help="do not mirror")
+    ensemble.add_argument("--tta-members", action="store_true", help="count each mirrored copy as a member")
+    ensemble.add_argument("--disable_tta", action="store_true", help="no mirroring")
     ensemble.add_argument(
-        "-step_size", type=float, default=0.5, help="distance of tiles by patch size (default: 0.5)"
+        "-step_size", type=float, default=0.5, help="step between tiles as a share of the patch size (default: 0.5)"
     )
     ensemble.add_argument(
         "--trust-checkpoints",
         action="store_true",
-        help="allow checkpoints that hold more than data; such a file can run code",
+        help="load checkpoints that contain more than plain data; such a file can run code",
     )
     ensemble.add_argument(
         "-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage"
     )
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("-device", choices=DEVICES, default="cuda", help="where the networks run (default: cuda)")
+    machine.add_argument(
+        "-device",
+        choices=DEVICES,
+        help="where the networks run; CUDA_VISIBLE_DEVICES chooses the GPU (default: the first one available)",
+    )
     machine.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="fp32, bf16, or auto: bf16 where a CPU has units for it (default: as stock, fp32 on CPUs and "
+        help="fp32, bf16, or auto: bf16 on a CPU that computes faster in it; with bf16 on a CPU, prints what it "
+        "changes in one patch of the first case (default: as stock, fp32 on CPUs and "
         "half-precision autocast on CUDA)",
     )
-    machine.add_argument("--disable_progress_bar", action="store_true", help="for logs of batch jobs")
+    machine.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
 
 
 def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
-    """How the flags put the ensemble together.
+    """The options of the ensemble that the flags give.
 
     Raises:
         ValueError: if flags contradict each other.
@@ -102,14 +109,16 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
 
 
 def member_rule(members: str | None, checkpoint: str | None) -> str:
-    """`--members`, or `-chk` as stock spells a file's name; "final" without either."""
+    """The value of `--members`, or of `-chk` as stock names a checkpoint; "final" without either."""
     if members and checkpoint:
-        raise ValueError(f"Members are chosen by --members or by -chk; found {members!r} and {checkpoint!r}.")
+        raise ValueError(
+            f"Members are chosen by --members or by -chk; found {members!r} and {checkpoint!r}. Give one of the two."
+        )
     return members or checkpoint or "final"
 
 
 def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[float] | None:
-    """`--weights` as numbers: given as such, or as one JSON file with a list or a folder-to-number table.
+    """`--weights` as numbers, given directly or as one JSON file with a list or an object from folder to number.
 
     Raises:
         ValueError: if it is neither.
@@ -121,7 +130,9 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
         if isinstance(content, dict):
             missing = [folder for folder in map(str, folders) if folder not in content]
             if missing:
-                raise ValueError(f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}.")
+                raise ValueError(
+                    f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}. Add it."
+                )
             content = [content[folder] for folder in map(str, folders)]
         texts = content
     try:
@@ -130,6 +141,18 @@ def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[f
         raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
 
 
+def say_where(options: EnsembleOptions) -> None:
+    """Prints where the networks run.
+
+    Raises:
+        ValueError: if the device that the options name is not there.
+    """
+    from nnunet_ext.inference.engine import device_of
+    from nnunet_ext.machine.devices import words_for
+
+    print(words_for(device_of(options)))
+
+
 def log_progress() -> None:
-    """Lets a command log a line per case, or per fold."""
+    """Makes a command log one line per case, or per fold."""
     logging.getLogger("nnunet_ext.progress").setLevel(logging.INFO)

@@ -14,7 +14,7 @@ def env_flags(parser: argparse.ArgumentParser) -> None:
         "--shell",
         choices=("sh", "powershell", "cmd"),
         default="powershell" if os.name == "nt" else "sh",
-        help="whose syntax to print (default: this system's)",
+        help="shell whose syntax to print (default: by operating system)",
     )
 
 

@@ -12,15 +12,22 @@ from nnunet_ext.options import PlainCopyOptions
 
 def export_flags(parser: argparse.ArgumentParser) -> None:
     model = add_model_flags(parser)
-    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that have the checkpoint)")
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="a results folder, as nnUNet_results is one")
+    model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all folds with the checkpoint)")
+    parser.add_argument(
+        "-o",
+        required=True,
+        metavar="FOLDER",
+        help="results folder for the copy, laid out like nnUNet_results; the model's folder in it must not exist",
+    )
     parser.add_argument(
         "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint (default: checkpoint_final.pth)"
     )
     parser.add_argument(
-        "--classifier", type=int, metavar="K", help="of a Streaming model, which of its networks to copy, from 0"
+        "--classifier", type=int, metavar="K", help="which classifier of a Streaming model to copy, from 0"
     )
-    parser.add_argument("--trust-checkpoints", action="store_true", help="allow checkpoints that hold more than data")
+    parser.add_argument(
+        "--trust-checkpoints", action="store_true", help="load checkpoints that contain more than plain data"
+    )
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -40,7 +47,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "export",
-    "copy a trained model so that stock nnU-Net predicts with it on machines without this package",
+    "copy a trained model so that stock nnU-Net can predict with it without this package",
     export_flags,
     export,
     """example:

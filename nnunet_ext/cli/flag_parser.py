@@ -1,4 +1,4 @@
-"""A parser that says which flag was meant."""
+"""An argument parser that suggests the flag that was meant."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import NoReturn
 
 # Flags of stock nnU-Net that are left out on purpose.
 LEFT_OUT = {
-    "--not_on_device": "Leave out --not_on_device: sums that do not fit on the GPU go to the computer's memory",
+    "--not_on_device": "Leave out --not_on_device: sums that do not fit on the GPU are kept in main memory",
 }
-# What people type for flags of one letter, as far as a subcommand has them.
+# Long words that people type for short flags, used where a subcommand has the flag.
 WORDS = {
     **{"input": "-i", "images": "-i", "output": "-o", "model": "-m", "checkpoint": "-chk", "dataset": "-d"},
     **{"plans": "-p", "trainer": "-tr", "configuration": "-c", "fold": "-f", "folds": "-f"},
@@ -21,15 +21,15 @@ UNKNOWN = re.compile(r"unrecognized arguments: (.*)")
 
 
 class FlagParser(argparse.ArgumentParser):
-    """argparse's, whose errors show the usage of the subcommand and the flags that resemble an unknown one.
+    """argparse's parser, with errors that show the subcommand's usage and the flags similar to an unknown one.
 
-    `--device` of `predict` is `-device`, as nnU-Net spells it: a person types the other soon enough.
+    nnU-Net spells `--device` as `-device`, which is easily mistyped.
     """
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """As argparse's; an unknown flag is the subcommand's error."""
+        """As in argparse, except that the subcommand reports an unknown flag."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             subcommand = self._subparser_of(parsed)
@@ -39,27 +39,27 @@ class FlagParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's; the words are kept, since an unknown flag may be why a required one is missing."""
+        """As in argparse; keeps the arguments, since an unknown flag may be why a required one is missing."""
         self._words = list(args or ())
         return super().parse_known_args(args, namespace)
 
     _words: Sequence[str] = ()
 
     def _is_known(self, word: str) -> bool:
-        """Whether a word is no flag, or one that this parser reads: argparse takes long ones cut short, too."""
+        """Whether a word is not a flag, or is one of this parser's; argparse also accepts abbreviated long flags."""
         name = word.partition("=")[0]
         flags = [flag for action in self._actions for flag in action.option_strings]
         return not word.startswith("-") or name in flags or any(flag.startswith(name) for flag in flags)
 
     def error(self, message: str) -> NoReturn:
-        """Prints the usage and the message, with what was meant, and ends with status 2."""
+        """Prints usage, message and suggestions, and exits with status 2."""
         found = UNKNOWN.match(message)
         words = found[1].split() if found else [word for word in self._words if not self._is_known(word)]
         hints = [hint for word in words if (hint := self.hint(word))]
         super().error(". ".join([message, *hints]))
 
     def hint(self, word: str) -> str:
-        """Did you mean ...; "" for a word that is no flag, or resembles none."""
+        """The suggestion "Did you mean ...?"; "" for a word that is not a flag or is similar to none."""
         if not word.startswith("-"):
             return ""
         if word in LEFT_OUT:

@@ -16,7 +16,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "-m",
         action="append",
         metavar="FOLDER",
-        help="a trained model, TRAINER__PLANS__CONFIGURATION; predict makes an ensemble of several",
+        help="folder of a trained model, TRAINER__PLANS__CONFIGURATION; repeatable, predict ensembles all of them",
     )
     model.add_argument("-d", metavar="DATASET", help="dataset name or id, found in nnUNet_results")
     model.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: nnUNetPlans)")
@@ -50,5 +50,5 @@ def chosen_folds(texts: Sequence[str] | None) -> list[int | str] | None:
         return None
     wrong = [text for text in texts if text != "all" and not text.isdecimal()]
     if wrong:
-        raise ValueError(f"-f takes numbers of folds, or all; found {' '.join(wrong)}.")
+        raise ValueError(f"-f takes fold numbers, or all; found {' '.join(wrong)}.")
     return [text if text == "all" else int(text) for text in texts]

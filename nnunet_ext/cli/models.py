@@ -16,7 +16,7 @@ def models(arguments: argparse.Namespace) -> int:
 
     folder, found = models_of_dataset(arguments.d)
     if not found:
-        print(f"No model is trained in {folder}.")
+        print(f"No trained model in {folder}.")
         return 1
     print(*model_lines(found), sep="\n")
     return 0
@@ -32,4 +32,5 @@ COMMAND = Command(
   model                                                    folds  unfinished  samples  calibrated
   -tr nnUNetTrainerCyclical -p nnUNetPlans -c 2d           0 1    2           480      yes
   -tr nnUNetTrainer -p nnUNetPlans -c 3d_fullres           0      -           -        -""",
+    status_1="no model of the dataset is trained",
 )

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
 
 
 def predict_flags(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("images and results")
-    files.add_argument("-i", required=True, metavar="FOLDER", help="images, named CASE_0000<ending>")
-    files.add_argument("-o", required=True, metavar="FOLDER", help="where the results go; made if it is missing")
-    files.add_argument("--continue_prediction", "--c", action="store_true", help="skip cases that are complete")
-    files.add_argument("-num_parts", type=int, default=1, metavar="N", help="divide the cases into N runs")
-    files.add_argument("-part_id", type=int, default=0, metavar="K", help="which of them this run is, from 0")
+    files.add_argument("-i", required=True, metavar="FOLDER", help="folder of the images, named CASE_0000<ending>")
+    files.add_argument("-o", required=True, metavar="FOLDER", help="output folder; created if missing")
+    files.add_argument(
+        "--continue_prediction", "--c", action="store_true", help="skip cases whose files are complete"
+    )
+    files.add_argument("-num_parts", type=int, default=1, metavar="N", help="divide the cases among N runs")
+    files.add_argument("-part_id", type=int, default=0, metavar="K", help="which of the N runs this is, from 0")
 
     add_ensemble_flags(parser)
     parser.add_argument(
@@ -28,32 +30,36 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=None,
         metavar="FILE",
-        help="apply what nnunet_ext calibrate fitted: calibrated probabilities, predicted Dice, a verdict for each "
-        "case (default FILE: calibration.json in the model folder)",
+        help="apply the calibration of nnunet_ext calibrate: calibrated probabilities, predicted Dice and a verdict "
+        "per case; segmentations do not change. Refused if it was fitted for another ensemble, but folds may differ "
+        "(default FILE: calibration.json in the model folder; required with several -m)",
     )
 
-    results = parser.add_argument_group("what to write")
+    results = parser.add_argument_group("output")
     results.add_argument(
         "--maps",
         nargs="+",
         default=["entropy"],
         choices=(*MAP_NAMES, "none"),
         metavar="MAP",
-        help=f"of {', '.join(MAP_NAMES)}, or none (default: entropy)",
+        help=f"uncertainty maps: {', '.join(MAP_NAMES)}, or none (default: entropy)",
     )
     results.add_argument(
         "--map-dtype",
         choices=MAP_TYPES,
         default="float32",
-        help="of the maps' files: float32 (default), float16 or uint8, which are smaller and faster to write",
+        help="data type of the maps; float16 rounds to half precision and is stored as float32, uint8 rounds to "
+        "multiples of 1/255 and is for NIfTI only; both are smaller and faster to write (default: float32)",
     )
-    results.add_argument("--save_probabilities", action="store_true", help="CASE.npz and CASE.pkl, as stock")
-    results.add_argument("--save_members", action="store_true", help="each member's own segmentation")
+    results.add_argument(
+        "--save_probabilities", action="store_true", help="write CASE.npz and CASE.pkl, as stock does"
+    )
+    results.add_argument("--save_members", action="store_true", help="write each member's own segmentation")
 
-    machine = parser.add_argument_group("pace")
-    machine.add_argument("-npp", type=int, default=1, help="0: preprocess in line; else the next case meanwhile")
-    machine.add_argument("-nps", type=int, default=1, help="0: write in line; else while the next case runs")
-    machine.add_argument("--verbose", action="store_true", help="say more while running")
+    machine = parser.add_argument_group("background work")
+    machine.add_argument("-npp", type=int, default=1, help="0: do not preprocess the next case ahead (default: 1)")
+    machine.add_argument("-nps", type=int, default=1, help="0: do not write while the next case runs (default: 1)")
+    machine.add_argument("--verbose", action="store_true", help="more messages while running")
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -62,7 +68,9 @@ def predict(arguments: argparse.Namespace) -> int:
 
     if arguments.disable_progress_bar:
         log_progress()
-    outcome = predict_folder(predict_options(arguments))
+    options = predict_options(arguments)
+    say_where(options.ensemble)
+    outcome = predict_folder(options)
     print(*closing_lines(outcome, Path(arguments.o)), sep="\n")
     for name, message in outcome.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
@@ -70,11 +78,11 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def how_to_go_on(arguments: argparse.Namespace) -> str:
-    """What is complete after Ctrl-C, and how to go on."""
+    """What is complete after Ctrl-C, and how to continue."""
     from nnunet_ext.prediction_folder.case_table import recorded_rows
 
     done = len(recorded_rows(Path(arguments.o)))
-    return f"{done} cases are complete in {arguments.o}; the same command with --continue_prediction does the others."
+    return f"{done} cases are complete in {arguments.o}; run it again with --continue_prediction for the rest."
 
 
 def predict_options(arguments: argparse.Namespace) -> PredictOptions:
@@ -109,10 +117,12 @@ def requested_maps(names: Sequence[str]) -> list[str]:
     """`--maps` without "none", which stands alone.
 
     Raises:
-        ValueError: if "none" has company.
+        ValueError: if "none" is combined with a map.
     """
     if "none" in names and len(names) > 1:
-        raise ValueError(f"--maps none cannot be combined with other maps; found {' '.join(names)}.")
+        raise ValueError(
+            f"--maps none cannot be combined with maps; found {' '.join(names)}. Leave out none or the maps."
+        )
     return [name for name in dict.fromkeys(names) if name != "none"]
 
 
@@ -123,6 +133,7 @@ COMMAND = Command(
     predict,
     """example:
   $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d
+  on the CPU: PyTorch finds no GPU
   case 10 of 10: heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
   10 predicted, 0 failed: results
     members: 5 per case
@@ -131,4 +142,5 @@ COMMAND = Command(
   $ ls results
   cases.csv  dataset.json  heart_001.nii.gz  ...  maps  plans.json  predict_args.json""",
     how_to_go_on=how_to_go_on,
+    status_1="some cases failed; the others are predicted",
 )

@@ -12,15 +12,22 @@ from nnunet_ext.options import ReportOptions
 
 
 def report_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("PRED", type=Path, help="folder that nnunet_ext predict wrote")
+    parser.add_argument("PRED", type=Path, help="folder written by nnunet_ext predict")
     parser.add_argument(
-        "--gt", metavar="FOLDER", type=Path, help="true label maps, to say how good the predictions are"
+        "--gt", metavar="FOLDER", type=Path, help="folder of the ground-truth label maps, to evaluate the predictions"
     )
     parser.add_argument(
-        "-i", metavar="FOLDER", type=Path, help="images (default: those that were predicted, if they are there)"
+        "-i",
+        metavar="FOLDER",
+        type=Path,
+        help="folder of the images (default: those that were predicted, if they still exist)",
     )
-    parser.add_argument("-o", metavar="FILE", type=Path, help="the page (default: PRED/report.html)")
-    parser.add_argument("--cases", type=int, default=12, metavar="N", help="cases with pictures (default: 12)")
+    parser.add_argument(
+        "-o", metavar="FILE", type=Path, help="the HTML file; its folder must exist (default: PRED/report.html)"
+    )
+    parser.add_argument(
+        "--cases", type=int, default=12, metavar="N", help="number of cases shown with images (default: 12)"
+    )
     add_dataset_flags(parser)
 
 
@@ -41,7 +48,7 @@ def report(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.report import report_folder
 
     result = report_folder(report_options(arguments))
-    print(*result.lines, result.page, sep="\n")
+    print(*result.first_cases, "", *result.lines, f"page: {result.page}", sep="\n")
     for name, problem in result.problems.items():
         print(f"  {name}: {problem}", file=sys.stderr)
     return 1 if result.problems else 0
@@ -49,12 +56,16 @@ def report(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "report",
-    "one page to look at, the worst cases first",
+    "write an HTML page that shows the worst cases first",
     report_flags,
     report,
     """example:
-  $ nnunet_ext report results --gt labels -o report.html
-  17 of 19 true Dice (89%) lie in the interval that was predicted for them.
-  ...
-  report.html""",
+  $ nnunet_ext report results
+  open first  pairwise Dice  foreground entropy  mean entropy
+  heart_011   0.607          0.319               0.036
+  heart_010   0.820          0.241               0.029
+  and 2 more in cases.csv
+
+  page: results/report.html""",
+    status_1="some cases could not be compared; the others are judged and shown",
 )

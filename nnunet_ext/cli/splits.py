@@ -19,26 +19,32 @@ def splits_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; name the patients on both sides of a fold in the splits that are there, status 1 if any",
+        help="write nothing; list the patients on both sides of a fold of the existing splits, exit status 1 if any",
     )
     how = parser.add_argument_group("how to split")
     how.add_argument(
-        "--folds", type=int, default=SplitOptions.folds, metavar="N", help=f"how many (default: {SplitOptions.folds})"
+        "--folds",
+        type=int,
+        default=SplitOptions.folds,
+        metavar="N",
+        help=f"number of folds (default: {SplitOptions.folds})",
     )
     how.add_argument(
         "--seed",
         type=int,
         default=SplitOptions.seed,
         metavar="N",
-        help=f"of the order of the patients (default: {SplitOptions.seed})",
+        help=f"seed of the random order of the patients (default: {SplitOptions.seed})",
     )
     how.add_argument(
         "--balance",
         metavar="FILE:COLUMN",
-        help="a table (CSV) with a column case; folds get equal shares of each value of COLUMN, such as a diagnosis",
+        help="CSV table with a column case; each value of COLUMN, such as a diagnosis, is spread evenly over folds",
     )
     how.add_argument(
-        "--overwrite", action="store_true", help="replace the splits that are there; trained folds no longer fit them"
+        "--overwrite",
+        action="store_true",
+        help="replace existing splits; folds that were trained with them must be retrained",
     )
 
 
@@ -60,7 +66,7 @@ def splits(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "splits",
-    "write nnU-Net's splits by patient, or name the patients on both sides of a fold",
+    "write nnU-Net's splits by patient, or list the patients on both sides of a fold",
     splits_flags,
     splits,
     """example:
@@ -69,4 +75,5 @@ COMMAND = Command(
      0              32        16               128        64
   ...
   Saved to nnUNet_preprocessed/Dataset027_ACDC/splits_final.json""",
+    status_1="with --check, a patient is on both sides of a fold",
 )

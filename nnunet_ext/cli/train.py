@@ -26,7 +26,7 @@ def train(arguments: Sequence[str]) -> int:
 
     from nnunet_ext.trainers.names import TrainerNameError
 
-    # as the script of nnU-Net sets it: several threads for compiling do not help and can cause problems
+    # as nnU-Net's own entry point sets it: several threads for compiling do not help and can cause problems
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     sys.argv = ["nnUNetv2_train", *arguments]
     try:
@@ -34,7 +34,7 @@ def train(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nnnunet_ext train: interrupted. Continue from the last checkpoint with --c.", file=sys.stderr)
         return INTERRUPTED
-    except TrainerNameError as error:  # anything else is nnU-Net's, which shows its own trace
+    except TrainerNameError as error:  # all other errors are nnU-Net's and keep their traceback
         print(f"nnunet_ext train: {error}", file=sys.stderr)
         return 1
     return 0
@@ -42,7 +42,7 @@ def train(arguments: Sequence[str]) -> int:
 
 COMMAND = Command(
     "train",
-    "nnUNetv2_train with the trainers found",
+    "nnUNetv2_train with nnUNet_extTrainer set, so that it finds the trainers",
     no_flags,
     lambda arguments: train([]),
     EXAMPLE,

@@ -16,7 +16,7 @@ def trainers_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "WORD",
         nargs="?",
-        help="show only the parts, and those of nnU-Net's own variants, that have it in their name or description",
+        help="show only the parts and nnU-Net's own variants with this word in their name or description",
     )
 
 
@@ -34,7 +34,7 @@ def trainers(arguments: argparse.Namespace) -> int:
 
 
 def search(word: str) -> int:
-    """Prints what a word finds; status 1 if that is nothing."""
+    """Prints what matches a word; returns exit status 1 if nothing does."""
     from nnunet_ext.trainers.search import close_to, matching_parts, matching_variants
 
     parts, variants = matching_parts(word), matching_variants(word)
@@ -46,7 +46,7 @@ def search(word: str) -> int:
     close = close_to(word)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     print(
-        f"nnunet_ext trainers: no part and no variant of nnU-Net has {word!r} in it. {hint}Without a word, "
+        f"nnunet_ext trainers: no part and no variant of nnU-Net contains {word!r}. {hint}Without a word, "
         f"nnunet_ext trainers shows all parts.",
         file=sys.stderr,
     )
@@ -69,7 +69,7 @@ def print_parts(parts: list[Part]) -> None:
 
 COMMAND = Command(
     "trainers",
-    "show the parts of trainers' names",
+    "list the parts of trainer names",
     trainers_flags,
     trainers,
     """example:
@@ -78,8 +78,9 @@ COMMAND = Command(
   schedule:
     Cyclical<M>  Cyclical with M cycles instead of 3 (arXiv 2212.06278)
                  -tr nnUNetTrainerCyclical5_500epochs
-  $ nnunet_ext trainers mirror        # what has to do with mirroring, nnU-Net's own variants included
+  $ nnunet_ext trainers mirror        # all about mirroring, including nnU-Net's own variants
   nnU-Net's own variants:
     -tr nnUNetTrainerNoMirroring
     ...""",
+    status_1="no part or variant has WORD in it",
 )

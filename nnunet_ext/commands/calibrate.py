@@ -1,4 +1,4 @@
-"""`nnunet_ext calibrate`: a model judged by the cases that it was not trained on."""
+"""`nnunet_ext calibrate`: fits a calibration to predictions of held-out cases."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 class CalibrationFailedError(RuntimeError):
-    """Cases that could not be predicted: a calibration without them would hide it."""
+    """A case could not be predicted; a calibration without it would hide that."""
 
 
 def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
-    """Predicts every fold's validation cases with that fold's members, fits to them, and saves what was fitted.
+    """Predicts each fold's validation cases with that fold's members, fits the calibration to them and saves it.
 
     Returns:
-        The calibration and the file that it was saved to.
+        The calibration, and the file that it was saved to.
 
     Raises:
-        TrainedOnError: if the members that would judge a case were trained on it, or on another one of its patient.
+        TrainedOnError: if members would be tested on a case, or on a patient, that they were trained on.
         CalibrationFailedError: if a case could not be predicted.
         ValueError: if options contradict each other, there are too few cases, or the folder of a cascade's first
             stage contradicts itself.
@@ -71,7 +71,7 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     for fold, cases in cases_of_fold.items():
         engine = EnsembleEngine.from_model_folders(folders, options.ensemble, folds=[fold])
         settings = engine.settings
-        progress_logger.info("fold %s: %d cases that its members have not seen", fold, len(cases))
+        progress_logger.info("fold %s: %d held-out cases", fold, len(cases))
         members += [member.record() for model in engine.models for member in model.members]
         sink = CaseCollector(dataset, str(fold), options.patients)
         outcome = engine.predict_cases(cases, sink, OutputOptions(maps=(), save_probabilities=True))
@@ -101,9 +101,9 @@ def warn_of_unknown_patients(splits: Sequence[Split]) -> None:
     if found:
         first, second, *_ = next(iter(found.values()))
         logger.warning(
-            "Without --patients each case counts as a patient of its own; found names that look otherwise, such as "
-            "%s and %s. If they are of one patient, members may be judged by patients that they were trained on, and "
-            "all intervals are too narrow: give --patients '%s', or another pattern of the patient's name.",
+            "Without --patients each case counts as its own patient; some names look otherwise, such as "
+            "%s and %s. If they are of one patient, members may be tested on patients that they were trained on, and "
+            "all intervals are too narrow: give --patients '%s', or another pattern for the patient's name.",
             first,
             second,
             PATTERN_OF_SUCH_NAMES,
@@ -121,10 +121,10 @@ class TrainingData:
     """The training cases of a model's dataset.
 
     Attributes:
-        description: of the dataset.
+        description: the dataset.
         files: case to its "images" and "label".
         splits: one entry per fold.
-        ending: of the files.
+        ending: file ending of images and label maps.
     """
 
     description: Dataset
@@ -138,7 +138,7 @@ class TrainingData:
 
         Args:
             model_folder: with `plans.json` and `dataset.json`.
-            chosen_splits: a file; None takes that of the dataset in `nnUNet_preprocessed`.
+            chosen_splits: file with the splits; None takes the dataset's own in `nnUNet_preprocessed`.
 
         Raises:
             FileNotFoundError: if images or splits are not there.
@@ -152,14 +152,14 @@ class TrainingData:
         return cls(open_dataset(dataset_json, plans, example), files, splits, dataset_json["file_ending"])
 
     def case(self, name: str, previous_stage_folder: Path | None) -> Case:
-        """A case under the name that the splits have for it.
+        """The case of a name in the splits.
 
         Raises:
             ValueError: if the dataset has no such case.
         """
         if name not in self.files:
             raise ValueError(
-                f"The splits must name cases of the dataset; it has no {name}. Give the training's with --splits."
+                f"The splits must name cases of the dataset; it has no {name}. Give the right splits with --splits."
             )
         previous = previous_stage_folder / f"{name}{self.ending}" if previous_stage_folder else None
         return Case(name, tuple(Path(file) for file in self.files[name]["images"]), previous)
@@ -175,7 +175,7 @@ class CaseCollector:
     cases: list[CalibrationCase] = field(default_factory=list)
 
     def write(self, prediction: CasePrediction) -> None:
-        """Compares one case with its truth."""
+        """Compares one case with its ground truth."""
         dataset = self.data.description
         truth, _ = read_label_map(Path(self.data.files[prediction.case]["label"]), dataset.reader)
         scheme = LabelScheme(dataset.structures, dataset.regions, dataset.ignore_label)

@@ -1,4 +1,4 @@
-"""`nnunet_ext check`: images looked through before a model sees them. Torch is not imported."""
+"""`nnunet_ext check`: checks images before they are predicted. Torch is not imported."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ExpectedFiles:
     """What the files of every case must be.
 
     Attributes:
-        file_ending: of dataset.json.
-        channels: how many dataset.json lists.
-        reader: nnU-Net's class that will read them; None where only the ending decides.
+        file_ending: file ending in dataset.json.
+        channels: number of channels in dataset.json.
+        reader: name of nnU-Net's class that will read them; None where the file ending alone decides.
     """
 
     file_ending: str
@@ -43,8 +43,8 @@ class CheckOutcome:
     """What a check of a folder found.
 
     Attributes:
-        findings: name of every case to what is wrong with it; nothing for a good one.
-        lines: for a person.
+        findings: case name to its findings; empty for a good case.
+        lines: text for the terminal.
     """
 
     findings: dict[str, list[Finding]]
@@ -72,7 +72,7 @@ def check_folder(options: CheckOptions) -> CheckOutcome:
 
 
 def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
-    """What is wrong with one case; also when a file brings a check itself to fall."""
+    """What is wrong with one case; a check that crashes on a file is reported as a finding."""
     try:
         return check_case(
             case.files,
@@ -88,7 +88,7 @@ def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
 
 
 def expected_files(options: CheckOptions) -> ExpectedFiles:
-    """What the models take; or what the dataset holds, if there is no model.
+    """What the models expect, or what the dataset contains if there is no model.
 
     Raises:
         FileNotFoundError: if the dataset or the model is not described where it should be.
@@ -102,22 +102,22 @@ def expected_files(options: CheckOptions) -> ExpectedFiles:
     expected = [expected_by_model(folder) for folder in folders]
     if len(set(expected)) > 1:
         described = "; ".join(f"{folder}: {one}" for folder, one in zip(folders, expected, strict=True))
-        raise ValueError(f"All models must take the same files; found {described}. Check for one at a time.")
+        raise ValueError(f"All models must take the same files; found {described}. Check for one model at a time.")
     return expected[0]
 
 
 def expected_by_model(folder: Path) -> ExpectedFiles:
-    """What one model takes.
+    """What one model expects.
 
     Raises:
-        FileNotFoundError: if the folder is none of a model.
+        FileNotFoundError: if the folder is not a model folder.
     """
     plans, dataset_json = model_description(folder, advice="If no model is trained yet, give -d alone.")
     return expected_by_dataset(dataset_json, reader=plans.get("image_reader_writer"))
 
 
 def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> ExpectedFiles:
-    """The part of a dataset.json that matters here.
+    """What a dataset.json says about the files.
 
     Raises:
         ValueError: if it lacks the file ending or the channels.
@@ -132,7 +132,7 @@ def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> Exp
 
 
 def dataset_file(name: str) -> Path:
-    """dataset.json of a dataset that no model was named for, in `nnUNet_raw` or `nnUNet_preprocessed`.
+    """The dataset.json of a dataset without a model, in `nnUNet_raw` or `nnUNet_preprocessed`.
 
     Raises:
         FileNotFoundError: if neither has one.

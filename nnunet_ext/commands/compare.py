@@ -22,12 +22,12 @@ USUAL_OF_STRUCTURES = (" dice", " hd95_mm", " nsd")
 
 @dataclass(frozen=True)
 class CompareResult:
-    """What came of a comparison.
+    """The result of a comparison.
 
     Attributes:
-        lines: for a person.
+        lines: text for the terminal.
         comparisons: one for each figure.
-        folder: that the tables are in; None if they were not asked for.
+        folder: folder of the tables; None if none were asked for.
     """
 
     lines: list[str]
@@ -39,9 +39,9 @@ def compare_evaluations(options: CompareOptions) -> CompareResult:
     """Compares methods on the cases that all of them have; writes the tables if asked to.
 
     Raises:
-        FileNotFoundError: if a folder is no evaluation.
-        ValueError: if runs were evaluated differently, no case is common, a figure is not there, or the pattern of
-            patients does not fit a case.
+        FileNotFoundError: if a folder is not an evaluation.
+        ValueError: if runs were evaluated with different settings, no case is common, a figure is missing, or the
+            pattern of patients does not match a case.
     """
     methods = {name: [read_run(folder) for folder in folders] for name, folders in options.methods.items()}
     runs = [run for each in methods.values() for run in each]
@@ -74,15 +74,15 @@ def chosen_figures(runs: list[Run], asked_for: tuple[str, ...]) -> list[str]:
     missing = [figure for figure in asked_for if figure not in available]
     if missing:
         raise ValueError(
-            f"A figure is compared if every evaluation has it; {', '.join(missing)} is not in all of them. There are "
-            f"{', '.join(available)}."
+            f"A figure to compare must be in every evaluation; {', '.join(missing)} is not in all of them. Choose "
+            f"from {', '.join(available)}."
         )
     usual = [figure for figure in USUAL_CASE_FIGURES if figure in available]
     return list(asked_for) or usual + [figure for figure in available if figure.endswith(USUAL_OF_STRUCTURES)]
 
 
 def figure_json(found: FigureComparison) -> dict[str, Any]:
-    """A figure as it stands in `compare.json`."""
+    """A figure as `compare.json` holds it."""
     return {
         "better": found.better,
         "cases": found.cases,
@@ -96,6 +96,27 @@ def figure_json(found: FigureComparison) -> dict[str, Any]:
         if found.differences
         else {},
     }
+
+
+COLUMNS = {  # of compare.csv, for the reference
+    "figure": "a column of `case_metrics.csv`, or structure and column of `metrics.csv`",
+    "method": "its name",
+    "runs": "how many runs of the method have the figure",
+    "cases": "those for which every method has a value; all other numbers are over them",
+    "patients": "that these cases belong to",
+    "left_out": "common cases for which a method has no value",
+    "mean": "over the cases",
+    "std_runs": "standard deviation of the runs' means",
+    "std_cases": "standard deviation of the cases' values",
+    "rank": "mean rank over the cases, 1 the best; empty for figures without a better end",
+    "rank_low": "lower end of its interval",
+    "rank_high": "upper end",
+    "less": "the first method, with which this one is compared; empty for the first itself, as are the next four",
+    "difference": "mean difference from the first method",
+    "low": "lower end of its interval",
+    "high": "upper end",
+    "p_value": "of Wilcoxon's test",
+}
 
 
 def rows_of(found: FigureComparison) -> list[dict[str, Any]]:
@@ -117,7 +138,7 @@ def rows_of(found: FigureComparison) -> list[dict[str, Any]]:
             "rank_low": numbers.rank.low,
             "rank_high": numbers.rank.high,
         }
-        if (difference := found.less(name, first)) is not None:
+        if (difference := found.difference(name, first)) is not None:
             row |= {
                 "less": first,
                 "difference": difference.mean_difference,

@@ -1,4 +1,4 @@
-"""The demo on synthetic hearts, end to end: data, planning, training, calibration, prediction, a page."""
+"""The demo on synthetic hearts, end to end: data, planning, training, calibration, prediction, report."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ FEATURES = (16, 32, 64, 64, 64, 64, 64, 64)
 PATCH_SIZE = (80, 96)  # smaller than the images: more heart and less background in a batch
 BATCH_SIZE = 8
 TRAINING_CASES = 26
-VALIDATION_CASES = 10  # of them; calibration learns from these
+VALIDATION_CASES = 10  # of them; calibration is fitted to these
 INTERVAL_LEVEL = 0.8  # the highest that ten patients allow, in round numbers
-TEST_CASES_A_VENDOR = 3
+TEST_CASES_PER_VENDOR = 3
 LOG_LINES_SHOWN = 15
 
 Say = Callable[[str], None]
@@ -47,11 +47,11 @@ class Step:
     """One command of the demo.
 
     Attributes:
-        name: of its log file.
-        title: what a person reads.
-        command: the process.
-        total: how often `counted` will stand in the log, for a progress bar; 0 for none.
-        counted: what to count.
+        name: name of its log file.
+        title: title that is printed.
+        command: command line of the process.
+        total: how often `counted` will appear in the log, for a progress bar; 0 for no bar.
+        counted: text to count in the log.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class DemoCase:
-    """A test case with what came out of it: volumes (z, y, x) and its row of the table."""
+    """A test case with its results: volumes (z, y, x) and its row of the table."""
 
     name: str
     image: np.ndarray
@@ -83,26 +83,26 @@ def run_demo(folder: Path, *, say: Say) -> None:
     """Runs the demo in `folder`; about four minutes on two CPU cores.
 
     Args:
-        folder: made if it is missing; results of an earlier demo are overwritten.
-        say: takes the lines that a person reads.
+        folder: created if missing; results of an earlier demo are overwritten.
+        say: prints a line.
 
     Raises:
-        RuntimeError: if a step fails; names the step and its log, and shows the log's end.
+        RuntimeError: if a step fails; names the step and its log, and shows the end of the log.
     """
     start = time.monotonic()
     folder = folder.resolve()
     environment = demo_environment(folder)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         Path(environment[variable]).mkdir(parents=True, exist_ok=True)
-    say(f"Synthetic hearts: {TRAINING_CASES - VALIDATION_CASES} to train on, {VALIDATION_CASES} to calibrate with,")
-    say(f"{2 * TEST_CASES_A_VENDOR} to predict, half of them from a scanner that training never sees (vendor_b).")
+    say(f"Synthetic hearts: {TRAINING_CASES - VALIDATION_CASES} to train on, {VALIDATION_CASES} to calibrate on,")
+    say(f"{2 * TEST_CASES_PER_VENDOR} to predict, half of them from a scanner without training data (vendor_b).")
     dataset = write_cardiac_dataset(
         environment["nnUNet_raw"],
         dataset_id=DATASET_ID,
         training_cases=TRAINING_CASES,
-        test_cases=TEST_CASES_A_VENDOR,
+        test_cases=TEST_CASES_PER_VENDOR,
     )
-    shutil.rmtree(folder / "predictions", ignore_errors=True)  # of an earlier demo, whose members are others
+    shutil.rmtree(folder / "predictions", ignore_errors=True)  # of an earlier demo, which had other members
     steps = demo_steps(dataset, folder)
     for number, step in enumerate(steps, 1):
         run_step(step, folder / "logs", environment, label=f"[{number}/{len(steps)}]", say=say)
@@ -113,15 +113,15 @@ def run_demo(folder: Path, *, say: Say) -> None:
     draw_sheet(cases, folder / "contact_sheet.png")
     for line in [*case_lines(cases), "", *uncertainty_lines(cases)]:
         say(line)
-    say(f"\nDone in {time.monotonic() - start:.0f} s. Look at")
-    say(f"  {shown(folder / 'report.html')}            the page: verdicts, worst cases first, what the figures say")
-    say(f"  {shown(folder / 'contact_sheet.png')}      image, truth, prediction and where the ensemble is unsure")
+    say(f"\nDone in {time.monotonic() - start:.0f} s. Results:")
+    say(f"  {shown(folder / 'report.html')}            the report: verdicts, worst cases first, metrics")
+    say(f"  {shown(folder / 'contact_sheet.png')}      image, ground truth, prediction and uncertainty maps")
     say(f"  {shown(folder / 'predictions' / 'cases.csv')}  one row per case")
-    say(f"  {shown(folder / 'predictions' / 'maps')}       the maps, to open beside the images in any viewer")
+    say(f"  {shown(folder / 'predictions' / 'maps')}       uncertainty maps, to overlay on the images in any viewer")
 
 
 def demo_environment(folder: Path) -> dict[str, str]:
-    """The variables of the demo's processes; those of this process stay as they are."""
+    """The environment variables of the demo's processes; those of this process do not change."""
     return {
         **os.environ,
         "nnUNet_raw": str(folder / "nnUNet_raw"),
@@ -135,7 +135,7 @@ def demo_environment(folder: Path) -> dict[str, str]:
 
 
 def demo_steps(dataset: Path, folder: Path) -> list[Step]:
-    """The commands, as one would type them for an own dataset."""
+    """The commands, as you would type them for your own dataset."""
     dataset_id = str(DATASET_ID)
     predictions = str(folder / "predictions")
     common = ["-d", dataset_id, "-p", PLANS, "-tr", TRAINER, "-c", CONFIGURATION, "-f", "0"]
@@ -184,7 +184,7 @@ def own(command: str) -> list[str]:
 
 
 def stock(command: str) -> list[str]:
-    """A stock `nnUNetv2_<command>` by its entry point, so that it is found without PATH on every system."""
+    """A stock `nnUNetv2_<command>` by its entry point, which needs no PATH on any system."""
     (entry,) = entry_points(group="console_scripts", name=f"nnUNetv2_{command}")
     module, function = entry.value.split(":")
     return [sys.executable, "-c", f"from {module} import {function} as main; main()"]
@@ -199,7 +199,7 @@ def run_step(step: Step, logs: Path, environment: Mapping[str, str], *, label: s
     say(f"{label} {step.title}")
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{step.name}.log"
-    # planning wants at least one process for augmentation; training needs none on a CPU
+    # planning needs at least one process for augmentation; training on a CPU needs none
     own = {"nnUNet_n_proc_DA": "0" if step.name == "train" else "1"}
     start = time.monotonic()
     with log.open("wb") as output, tqdm(total=step.total, disable=not step.total, unit="epoch", leave=False) as bar:
@@ -216,7 +216,7 @@ def run_step(step: Step, logs: Path, environment: Mapping[str, str], *, label: s
 
 
 def shrink_network(plans_file: Path) -> None:
-    """Takes fewer features and a smaller patch than nnU-Net planned: a demo has minutes and no GPU."""
+    """Sets fewer features and a smaller patch than nnU-Net planned: the demo takes minutes and no GPU."""
     plans = json.loads(plans_file.read_text(encoding="utf-8"))
     for configuration in plans["configurations"].values():
         if "architecture" in configuration:
@@ -228,7 +228,7 @@ def shrink_network(plans_file: Path) -> None:
 
 
 def write_split(dataset: Path, file: Path) -> None:
-    """One fold with more validation cases than nnU-Net would take: calibration learns from those."""
+    """One fold with more validation cases than nnU-Net would hold out: calibration is fitted to them."""
     cases = sorted(path.name.removesuffix(".nii.gz") for path in (dataset / "labelsTr").glob("*.nii.gz"))
     split = {"train": cases[:-VALIDATION_CASES], "val": cases[-VALIDATION_CASES:]}
     file.write_text(json.dumps([split], indent=4), encoding="utf-8")
@@ -275,7 +275,7 @@ def case_lines(cases: Sequence[DemoCase]) -> list[str]:
     """The table of cases as text."""
     lines = ["", "case           Dice  predicted Dice  pairwise Dice  verdict"]
     for case in cases:
-        predicted = case.row["predicted_dice"]  # empty outside of the range that calibration saw
+        predicted = case.row["predicted_dice"]  # empty outside the range of the calibration cases
         lines.append(
             f"{case.name:13} {case.dice:5.2f}  {f'{float(predicted):.2f}' if predicted else 'no estimate':>14}"
             f"  {float(case.row['pairwise_dice']):13.3f}  {case.row['verdict']}"
@@ -284,17 +284,17 @@ def case_lines(cases: Sequence[DemoCase]) -> list[str]:
 
 
 def uncertainty_lines(cases: Sequence[DemoCase]) -> list[str]:
-    """Whether the maps are where the errors are."""
+    """Whether the entropy is higher where the segmentation is wrong."""
     wrong = np.concatenate([case.entropy[case.prediction != case.truth] for case in cases])
     right = np.concatenate([case.entropy[case.prediction == case.truth] for case in cases])
     if wrong.size == 0:
-        return ["Every voxel is right; there is no error to find."]
+        return ["Every voxel is correct; there is no error to detect."]
     return [
         f"Mean entropy: {wrong.mean():.3f} where the segmentation is wrong, {right.mean():.3f} where it is right."
     ]
 
 
 def shown(path: Path) -> str:
-    """A path as a person wants to read it: relative to where they are, if it is below."""
+    """A path relative to the current folder if it is inside it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

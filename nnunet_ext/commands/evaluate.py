@@ -32,12 +32,12 @@ Comparisons = dict[str, PairedComparison]  # structure and figure to the result
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What came of an evaluation.
+    """The result of an evaluation.
 
     Attributes:
-        folder: that the tables are in.
-        lines: for a person.
-        problems: name of a case to what is wrong with it.
+        folder: folder of the tables.
+        lines: text for the terminal.
+        problems: case name to what is wrong with it.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class EvaluationResult:
 
 
 def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
-    """Evaluates a folder, and a second one beside it if asked to; writes the tables.
+    """Evaluates a folder, compares it with a second one if asked to, and writes the tables.
 
     Raises:
         FileNotFoundError: if a folder or the dataset's description is missing.
@@ -90,16 +90,16 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
 
 
 def left_out_lines(evaluation: FolderEvaluation) -> list[str]:
-    """How many cases of the truth were left out as no problem; nothing if none was."""
+    """How many ground-truth cases were left out because that is allowed; nothing if none was."""
     left_out = len(evaluation.not_predicted)
     if not left_out:
         return []
     all_cases = left_out + len(evaluation.cases) + len(evaluation.problems)
-    return [f"Judged are the cases that are predicted; {left_out} of {all_cases} with a truth are not.", ""]
+    return [f"Only predicted cases are evaluated; {left_out} of {all_cases} with ground truth are left out.", ""]
 
 
 def recorded_settings(options: EvaluationOptions, dataset: Dataset) -> dict[str, Any]:
-    """What the figures depend on besides the data; recorded in `summary.json`."""
+    """What the metrics depend on besides the data; recorded in `summary.json`."""
     return {
         **asdict(options.judge.metrics),
         "end_variant": options.end_variant,
@@ -120,27 +120,27 @@ def compared_with_truth(
 def dataset_of(
     predictions: Sequence[Path], truths: Path, described_by: DatasetFiles, map_labels: Sequence[str] = ()
 ) -> Dataset:
-    """The dataset of prediction folders: described there, or in the model whose validation they are.
+    """The dataset of prediction folders, described in them or in the model folder that they are the validation of.
 
     Plans are not needed: without them the stack of slices is along each case's largest spacing.
 
     Args:
         predictions: one folder, or folds.
         truths: folder of the true label maps.
-        described_by: where the description is if it is not there.
+        described_by: files of the description if it is not there.
         map_labels: see `parse_translation`.
 
     Raises:
-        FileNotFoundError: if `dataset.json` or plans that were named are not found, or the truth's folder holds no
+        FileNotFoundError: if `dataset.json` or plans that were named are not found, or the truth's folder contains no
             label map.
-        ValueError: if folds differ in labels, or the map of labels is none.
+        ValueError: if folds differ in labels, or `map_labels` is invalid.
     """
     descriptions = [description_of(folder, described_by) for folder in predictions]
     dataset_json, plans = descriptions[0]
     for folder, (other, _) in zip(predictions, descriptions, strict=True):
         if other["labels"] != dataset_json["labels"]:
             raise ValueError(
-                f"Folds of a cross-validation have the same labels; {folder} has {other['labels']} and "
+                f"Folds of a cross-validation must have the same labels; {folder} has {other['labels']} and "
                 f"{predictions[0]} {dataset_json['labels']}. Evaluate them one by one."
             )
     example = next(iter(label_map_files(truths, dataset_json["file_ending"]).values()))
@@ -156,17 +156,17 @@ def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[
     """Content of `dataset.json` and of `plans.json`; the latter is empty if there is none.
 
     Raises:
-        FileNotFoundError: if `dataset.json`, or plans that were named, are not there.
+        FileNotFoundError: if `dataset.json`, or plans that were named, do not exist.
     """
     dataset_file = described_by.dataset or first_file(predictions, DATASET)
     if dataset_file is None or not dataset_file.is_file():
         raise FileNotFoundError(
-            f"Predictions are judged by their dataset's {DATASET}; {dataset_file or predictions / DATASET} does not "
+            f"Evaluation needs the {DATASET} of the predictions; {dataset_file or predictions / DATASET} does not "
             f"exist. Give it with -djfile."
         )
     plans_file = described_by.plans or first_file(predictions, "plans.json")
     if plans_file is not None and not plans_file.is_file():
-        raise FileNotFoundError(f"-pfile names the plans of the model; {plans_file} does not exist. Correct it.")
+        raise FileNotFoundError(f"-pfile must be the model's plans.json; {plans_file} does not exist. Correct it.")
     return read_json(dataset_file), read_json(plans_file) if plans_file else {}
 
 
@@ -189,15 +189,17 @@ COMPARED_CASE_FIGURES = ("mean_dice", "end_slice_dice_{variant}", "ece", "brier"
 def comparisons(
     first: FolderEvaluation, second: FolderEvaluation, patients: str | None, end_variant: EndVariant = "paper"
 ) -> Comparisons:
-    """First less second, paired by case, for every figure and structure that both have.
+    """First minus second, paired by case, for every figure and structure that both have.
 
     Raises:
-        ValueError: if no case is in both, or the pattern of patients does not fit a case.
+        ValueError: if no case is in both, or the pattern of patients does not match a case.
     """
     others = {case.case: case for case in second.cases}
     pairs = [(case, others[case.case]) for case in first.cases if case.case in others]
     if not pairs:
-        raise ValueError("Two folders are compared on the cases that both have; found none.")
+        raise ValueError(
+            "Two folders are compared on the cases that both have; found none. Give predictions of the same cases."
+        )
     groups = [patient_of(case.case, patients) for case, _ in pairs]
     columns: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     for name in (figure.format(variant=end_variant) for figure in COMPARED_CASE_FIGURES):

@@ -1,4 +1,4 @@
-"""`nnunet_ext export`: copies of models that stock nnU-Net predicts with."""
+"""`nnunet_ext export`: copies of models that stock nnU-Net can predict with."""
 
 from __future__ import annotations
 

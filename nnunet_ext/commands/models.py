@@ -1,4 +1,4 @@
-"""`nnunet_ext models`: which models of a dataset are trained."""
+"""`nnunet_ext models`: the trained models of a dataset."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def models_of_dataset(dataset: str) -> tuple[Path, list[TrainedModel]]:
     """The folder of a dataset in `nnUNet_results`, and its trained models.
 
     Raises:
-        RuntimeError, ValueError, TypeError: as nnU-Net does for a dataset that it does not know.
+        RuntimeError, ValueError, TypeError: from nnU-Net, for a dataset that it does not know.
     """
     folder = Path(get_output_folder(dataset, "TRAINER", "PLANS", "CONFIGURATION")).parent
     return folder, trained_models(folder)
 
 
 def model_lines(models: list[TrainedModel]) -> list[str]:
-    """A table for the terminal, a row per model."""
+    """A table for the terminal, one row per model."""
     rows = [("model", "folds", "unfinished", "samples", "calibrated")]
     rows += [
         (

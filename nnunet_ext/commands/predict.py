@@ -1,4 +1,4 @@
-"""`nnunet_ext predict`: the images of a folder through an ensemble."""
+"""`nnunet_ext predict`: predicts the images of a folder with an ensemble."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
     if options.calibration is not None:
         calibration = opened_calibration(calibration_file(options.calibration, folders))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
-    return engine.predict_from_files(options.images, options.results, options.output, arguments=recorded(options))
+    arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
+    return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)
 
 
 def calibration_file(chosen: Path | Literal[True] | None, folders: Sequence[Path]) -> Path:
@@ -43,7 +44,7 @@ def calibration_file(chosen: Path | Literal[True] | None, folders: Sequence[Path
         return chosen
     if len(folders) > 1:
         raise ValueError(
-            f"An ensemble of several model folders needs a file of its own for its calibration; found {len(folders)} "
+            f"The calibration of several model folders needs a file name; found {len(folders)} "
             f"folders and no file. Give one: calibrate -o FILE.json, then predict --calibrated FILE.json."
         )
     return folders[0] / FILE_NAME

@@ -16,6 +16,7 @@ from nnunet_ext.options import ReportOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, recorded_provenance
 from nnunet_ext.report.data import OperatingPoint, gather
+from nnunet_ext.report.first_cases import first_case_lines
 from nnunet_ext.report.page import write_report
 
 logger = logging.getLogger(__name__)
@@ -23,15 +24,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What came of a report.
+    """The result of a report.
 
     Attributes:
-        page: the file.
-        lines: what intervals and verdicts were worth, for a person; empty without a truth or without verdicts.
-        problems: name of a case that could not be compared with its truth to what is wrong with it.
+        page: the HTML file.
+        first_cases: a table of the cases to open first, as lines of text.
+        lines: how well intervals and verdicts did, for the terminal; empty without ground truth or verdicts.
+        problems: name of a case that could not be compared with its ground truth to what is wrong with it.
     """
 
     page: Path
+    first_cases: list[str]
     lines: list[str]
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -64,11 +67,11 @@ def report_folder(options: ReportOptions) -> ReportResult:
     file = options.page or predictions / "report.html"
     write_report(data, file, shown_cases=options.cases)
     lines = verdict_check_lines(data.verdict_check) if data.verdict_check else []
-    return ReportResult(file, lines, evaluation.problems if evaluation else {})
+    return ReportResult(file, first_case_lines(data), lines, evaluation.problems if evaluation else {})
 
 
 def applied_calibration(predictions: Path) -> Calibration | None:
-    """The calibration that a folder was predicted with; None if it was without, or the file is not here any more."""
+    """The calibration that a folder was predicted with; None if there was none, or its file no longer exists."""
     description = predictions / RECORD_NAME
     run: dict[str, Any] = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
     chosen = run.get("arguments", {}).get("calibrated")
@@ -80,8 +83,8 @@ def applied_calibration(predictions: Path) -> Calibration | None:
     applied = recorded_provenance(run).settings.get("calibration")
     if calibration is not None and applied is not None and applied != calibration.sha256:
         logger.warning(
-            "%s is another calibration than the one that %s was predicted with: the page is without calibration "
-            "cases and operating point. Predict into another folder to use it.",
+            "%s is not the calibration that %s was predicted with: the page leaves out calibration cases and "
+            "operating point. Predict into another folder to use it.",
             file,
             predictions,
         )
@@ -90,7 +93,7 @@ def applied_calibration(predictions: Path) -> Calibration | None:
 
 
 def operating_point(calibration: Calibration | None) -> OperatingPoint | None:
-    """From which confidence on the verdict accepts; None without a calibration, or if it saw no failure."""
+    """The confidence above which a verdict can be accept; None without a calibration or without a failure in it."""
     if calibration is None or calibration.threshold.confidence_threshold is None:
         return None
     return OperatingPoint(calibration.confidence, calibration.threshold.confidence_threshold)

@@ -1,4 +1,4 @@
-"""What `nnunet_ext splits` does: a cross-validation by patient, or a look at the one that is there."""
+"""What `nnunet_ext splits` does: writes a cross-validation by patient, or checks the existing one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nnunet_ext.splits import SharedPatient, Split, read_splits, shared_patients
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was written or looked at.
+    """What was written or checked.
 
     Attributes:
-        file: the splits.
-        lines: that a person reads.
+        file: file of the splits.
+        lines: text for the terminal.
         by_patient: whether no patient is on both sides of a fold.
     """
 
@@ -35,20 +35,20 @@ def write_splits(options: SplitOptions) -> SplitReport:
     """Writes splits by patient to where nnU-Net looks for them.
 
     Args:
-        options: of the command.
+        options: options of the command.
 
     Raises:
-        FileExistsError: if there are splits already, and they are not to be overwritten: trained folds rest on them.
+        FileExistsError: if there are splits already and overwriting is not allowed: trained folds depend on them.
         FileNotFoundError: if the dataset is not in `nnUNet_raw`.
-        ValueError: if the pattern of the patients does not fit a case, there are fewer patients than folds, or the
-            table of groups does not fit.
+        ValueError: if the pattern of the patients does not match a case, there are fewer patients than folds, or the
+            table of groups does not match the cases.
     """
     dataset = maybe_convert_to_dataset_name(options.dataset)
     file = splits_file(dataset)
     if file.exists() and not options.overwrite:
         raise FileExistsError(
-            f"Folds that were trained rest on their splits, so they are not replaced without --overwrite; {file} "
-            f"exists. {_what_is_there(file, options.patients)} Train all folds anew after --overwrite."
+            f"Trained folds depend on their splits, so splits are not replaced without --overwrite; {file} "
+            f"exists. {_what_is_there(file, options.patients)} Retrain all folds after --overwrite."
         )
     patients = {case: patient_of(case, options.patients) for case in case_names(dataset)}
     groups = groups_of(patients, options.balance) if options.balance else None
@@ -59,17 +59,17 @@ def write_splits(options: SplitOptions) -> SplitReport:
 
 
 def check_splits(options: SplitOptions) -> SplitReport:
-    """Says which patients are on both sides of a fold in the splits that are there.
+    """Reports which patients are on both sides of a fold in the existing splits.
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if they have another form, or the pattern of the patients does not fit a case.
+        ValueError: if they have another form, or the pattern of the patients does not match a case.
     """
     file = splits_file(maybe_convert_to_dataset_name(options.dataset))
     if not file.is_file():
         raise FileNotFoundError(
             f"There must be splits to check; {file} does not exist. nnU-Net writes it, by case, when the first fold "
-            f"is trained. Without --check this command writes one by patient."
+            f"is trained. Without --check this command writes splits by patient."
         )
     found = read_splits(file)
     shared = shared_by_fold(found, options.patients)
@@ -81,7 +81,7 @@ def check_splits(options: SplitOptions) -> SplitReport:
             for one in patients
         ]
     if any(shared):
-        lines += ["", "Write splits by patient with --overwrite instead of --check, and train all folds anew."]
+        lines += ["", "Write splits by patient with --overwrite instead of --check, and retrain all folds."]
     else:
         lines.append("No patient is on both sides of a fold.")
     return SplitReport(file, lines, by_patient=not any(shared))
@@ -108,17 +108,17 @@ def groups_of(cases: Collection[str], table_and_column: str) -> dict[str, str]:
         FileNotFoundError: if there is no such file.
         ValueError: if the text has another form, or the table lacks the column or a case.
     """
-    file, separator, column = table_and_column.rpartition(":")  # a path of Windows has a colon of its own, in front
+    file, separator, column = table_and_column.rpartition(":")  # a Windows path has a colon of its own
     if not separator or not file or not column:
         raise ValueError(f"--balance takes FILE:COLUMN, such as patients.csv:group; found {table_and_column!r}.")
     columns = read_columns(file)
     if column not in columns:
-        raise ValueError(f"{file} must have the column {column}; it has {', '.join(columns) or 'none beside case'}.")
+        raise ValueError(f"{file} must have the column {column}; it has {', '.join(columns) or 'none besides case'}.")
     missing = sorted(set(cases) - columns[column].keys())
     if missing:
         raise ValueError(
-            f"Every training case needs a cell in the column {column} of {file}; {len(missing)} have none, among "
-            f"them {missing[0]}. Add them."
+            f"Every training case needs a value in the column {column} of {file}; {len(missing)} have none, such as "
+            f"{missing[0]}. Add them."
         )
     return {case: columns[column][case] for case in cases}
 
@@ -129,6 +129,6 @@ def _what_is_there(file: Path, pattern: str) -> str:
         return "No patient is on both sides of a fold in it."
     first, count = shared[0], len({one.patient for one in shared})
     return (
-        f"Patients on both sides of a fold in it: {count}, such as {first.patient} ({first.trained[0]} is trained on "
-        f"while {first.held_out[0]} is held out); --check shows all."
+        f"Patients on both sides of a fold in it: {count}, such as {first.patient} ({first.trained[0]} is trained "
+        f"on while {first.held_out[0]} is held out); --check shows all."
     )

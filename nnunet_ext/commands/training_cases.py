@@ -25,7 +25,7 @@ def variable_folder(name: str) -> Path:
     value = os.environ.get(name)
     if not value:
         raise ValueError(
-            f"Training cases and splits are found in nnU-Net's folders, so {name} must be set; it is not. Export it "
+            f"Training cases and splits are read from nnU-Net's folders, so {name} must be set; it is not. Export it "
             f"first."
         )
     return Path(value)
@@ -35,7 +35,7 @@ def raw_folder(dataset: str) -> Path:
     """The folder of a dataset in `nnUNet_raw`.
 
     Args:
-        dataset: its whole name.
+        dataset: its full name.
 
     Raises:
         FileNotFoundError: if it does not exist.
@@ -44,7 +44,7 @@ def raw_folder(dataset: str) -> Path:
     folder = variable_folder("nnUNet_raw") / dataset
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"The training cases are those of the raw dataset; {folder} does not exist. Set nnUNet_raw to the folder "
+            f"Training cases are read from the raw dataset; {folder} does not exist. Set nnUNet_raw to the folder "
             f"that holds {dataset}."
         )
     return folder
@@ -63,7 +63,7 @@ def training_files(dataset: str, dataset_json: dict[str, Any]) -> Mapping[str, M
     """Case to its "images" and "label".
 
     Args:
-        dataset: its whole name.
+        dataset: its full name.
         dataset_json: the dataset's description.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How nnU-Net finds the trainers: this folder is what the variable nnUNet_extTrainer points at.
+"""How nnU-Net finds the trainers: the variable nnUNet_extTrainer points to this folder.
 
 nnU-Net imports every module of the folder by its bare name and asks each for the class, so the folder holds one
 module, `nnunet_ext_trainers`, and nothing else.
@@ -28,7 +28,7 @@ def activate() -> None:
 
 
 def extended_value(current: str) -> str:
-    """The value of `nnUNet_extTrainer` that adds this folder to `current`, a list as nnU-Net splits it."""
+    """The value of `nnUNet_extTrainer` with this folder added to `current`, a list as nnU-Net splits it."""
     folders = [folder for folder in current.split(os.pathsep) if folder.strip()]
     return os.pathsep.join(folders if path() in folders else [*folders, path()])
 
@@ -36,10 +36,10 @@ def extended_value(current: str) -> str:
 def shell_line(shell: str) -> str:
     """The line that sets the variable in a shell: "sh", "powershell" or "cmd".
 
-    A folder that is in the variable already stays in it.
+    Folders that are already in the variable stay in it.
 
     Raises:
-        ValueError: if the shell is another one.
+        ValueError: if the shell is none of these.
     """
     value = extended_value(os.environ.get(VARIABLE, ""))
     lines = {
@@ -56,9 +56,9 @@ def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
     """The class for a name that nnU-Net looks for in our discovery module.
 
     Raises:
-        AttributeError: for a name that is not ours: nnU-Net goes on searching and has its own message.
-        TrainerNameError: for a name that is ours but wrong. While other folders wait behind ours in
-            `nnUNet_extTrainer`, an unknown word is only warned about, because it may be theirs.
+        AttributeError: for a name that is not ours: nnU-Net continues its search and has its own message.
+        TrainerNameError: for a name that is ours but wrong. If other folders follow ours in `nnUNet_extTrainer`,
+            an unknown part only gives a warning, because the trainer may be in one of them.
     """
     from nnunet_ext.trainers import names  # imports nnU-Net's trainer: 2 seconds
 
@@ -69,13 +69,13 @@ def offer_to_nnunet(name: str) -> type[nnUNetTrainer]:
     except names.UnknownPartError as error:
         if not names.resembles_ours(name):
             raise AttributeError(name) from None
-        if _folders_wait_behind_ours():
+        if _other_folders_follow_ours():
             warnings.warn(str(error), stacklevel=3)
             raise AttributeError(name) from None
         raise
 
 
-def _folders_wait_behind_ours() -> bool:
+def _other_folders_follow_ours() -> bool:
     folders = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
     ours = Path(path())
     return ours in folders and folders.index(ours) < len(folders) - 1

@@ -1,4 +1,4 @@
-"""How much a mean over cases owes to the patients that happened to be there."""
+"""How much a mean over cases depends on which patients happened to be sampled."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ DRAWS = 1 << 20  # patients drawn at a time, so that temporary arrays stay small
 
 
 def sums_by_group(values: np.ndarray, groups: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """The cases of each group together.
+    """Sums the values of each group.
 
     Args:
-        values: (N), one of each case.
+        values: (N), one per case.
         groups: (N), the group of each case: its patient.
 
     Returns:
-        sums: (G), of each group's values, in the order in which groups first appear.
-        sizes: (G), how many cases it has.
+        sums: (G), sums of the groups' values, in the order in which groups first appear.
+        sizes: (G), number of cases of each group.
     """
     number_of: dict[Hashable, int] = {}
     members = np.array([number_of.setdefault(group, len(number_of)) for group in groups], dtype=np.int64)
@@ -28,24 +28,24 @@ def sums_by_group(values: np.ndarray, groups: Sequence[Hashable]) -> tuple[np.nd
 def interval_of_mean(
     sums: np.ndarray, sizes: np.ndarray, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentiles of a bootstrap by groups (SciPy) of the mean over cases.
+    """Percentile interval of the mean over cases from a bootstrap over groups (SciPy).
 
-    Groups are drawn with replacement, as many as there are; all cases of a group go along with it each time, and the
+    Groups are drawn with replacement, as many as there are; each drawn group brings all its cases, and the
     mean is over the cases drawn.
 
     Args:
-        sums: (G), of each group's values.
-        sizes: (G), how many cases it has.
-        resamples: how many, at least one.
-        seed: the same one draws the same groups.
-        level: of the interval, above 0 and below 1.
+        sums: (G), sums of the groups' values.
+        sizes: (G), number of cases of each group.
+        resamples: number of resamples, at least one.
+        seed: the same seed draws the same groups.
+        level: level of the interval, above 0 and below 1.
 
     Returns:
-        Its ends; NaN with fewer than two groups, because one says nothing about the next.
+        Lower and upper end; NaN with fewer than two groups, because one says nothing about others.
     """
     if len(sums) < 2:
         return float("nan"), float("nan")
-    from scipy.stats import bootstrap  # here, because it takes a second
+    from scipy.stats import bootstrap  # imported here, because it takes a second
 
     interval = bootstrap(
         (sums, sizes),

@@ -1,4 +1,4 @@
-"""The box around a structure, so that metrics need not look at a whole image."""
+"""The bounding box of a structure, so that metrics need not process a whole image."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def foreground_box(
 
     Args:
         labels: (*spatial), of the truth; foreground is above 0.
-        ignore_label: is no foreground.
+        ignore_label: does not count as foreground; None if there is none.
         margin: voxels to add on each side, as far as the image goes.
 
     Returns:
-        A slice for each axis. None if there is no foreground: such a volume is to be left out, and counted.
+        A slice for each axis. None if there is no foreground: leave such a volume out, and count it.
 
     Raises:
         ValueError: if the margin is negative.

@@ -1,4 +1,4 @@
-"""All figures of one case: of its structures, of its probabilities and of its maps of uncertainty."""
+"""All metrics of one case: of its structures, its probabilities and its uncertainty maps."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from nnunet_ext.options import END_VARIANTS, MetricOptions
 
 @dataclass(frozen=True)
 class Judgement:
-    """What cases of a dataset are judged by.
+    """How the cases of a dataset are evaluated.
 
     Attributes:
         structures: name of every foreground class or region to its labels, in the order of the network's outputs.
-        regions: the structures overlap, and probabilities are theirs, without background.
-        ignore_label: voxels of the truth with it do not count, in no figure.
+        regions: whether the structures are regions; they may overlap, and probabilities have no background.
+        ignore_label: voxels with this label in the truth are left out of all metrics.
         stack_axis: along which slices are stacked, on the axes of the label maps; None takes the one of the largest
             spacing, case by case.
-        metrics: what decides on the figures.
+        metrics: settings of the metrics.
         structure_metrics: the columns of each structure.
     """
 
@@ -67,13 +67,13 @@ def evaluate_case(
     Args:
         case: its name.
         pair: truth and prediction, (z, y, x).
-        judgement: what it is judged by.
-        probabilities: (C, z, y, x), over classes with background, or over regions.
-        maps: name to a map of uncertainty, (z, y, x); `confidence` is 1 where the network is
+        judgement: how it is evaluated.
+        probabilities: (C, z, y, x), over classes, background included, or over regions.
+        maps: name to an uncertainty map, (z, y, x); `confidence` is 1 where the network is
             confident, as `predict` writes it.
 
     Returns:
-        With nnU-Net's own figures by the structures' names in `stock`.
+        The evaluation, with nnU-Net's own metrics by structure in `stock`.
     """
     structures, ignore_label, regions = judgement.structures, judgement.ignore_label, judgement.regions
     counted = np.ones(pair.truth.shape, dtype=bool) if ignore_label is None else pair.truth != ignore_label
@@ -129,7 +129,7 @@ def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgem
     }
 
 
-# Columns of `case_metrics.csv`: functions of probabilities (C, z, y, x), the truth and `mask`, which voxels count.
+# Columns of `case_metrics.csv`: functions of probabilities (C, z, y, x), the truth and `mask`, the voxels that count.
 ProbabilityMetrics = dict[str, Callable[..., float]]
 CLASS_METRICS: ProbabilityMetrics = {
     "ece": calibration_error.expected_calibration_error,
@@ -146,13 +146,13 @@ REGION_METRICS: ProbabilityMetrics = {
 
 
 def calibration_figures(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> Figures:
-    """Calibration in the box of the truth's foreground; NaN if there is none."""
+    """Calibration metrics in the bounding box of the true foreground; NaN if there is none."""
     metrics = REGION_METRICS if regions else CLASS_METRICS
     return {name: metric(probabilities, truth, mask=mask) for name, metric in metrics.items()}
 
 
 def case_bins(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *, regions: bool) -> ReliabilityBins:
-    """The bins of a reliability diagram; those of regions together."""
+    """The bins of a reliability diagram; regions are pooled."""
     if not regions:
         return reliability_bins(probabilities, truth, mask=mask)
     bins = region_reliability_bins(probabilities, truth, mask=mask)
@@ -164,8 +164,8 @@ def map_figures(
 ) -> Figures:
     """Whether each map is bright where the segmentation is wrong.
 
-    In the box of what truth and prediction call foreground: a wrong voxel outside of the truth counts as well. All
-    NaN if neither has foreground.
+    In the bounding box of true and predicted foreground together: a wrong voxel outside the truth counts as well.
+    All NaN if neither has foreground.
     """
     box = bounding_box(((pair.truth > 0) | (pair.prediction > 0)) & counted)
     figures: Figures = {}
@@ -186,7 +186,7 @@ def map_figures(
 
 
 def in_box(box: tuple[slice, ...] | None, *arrays: np.ndarray) -> list[np.ndarray]:
-    """Each array (..., z, y, x) cut to a box of (z, y, x); to nothing if there is none."""
+    """Each array (..., z, y, x) cropped to a box of (z, y, x); empty if there is none."""
     part = box if box is not None else (slice(0, 0),) * 3
     index = (..., *part)
     return [array[index] for array in arrays]
@@ -198,6 +198,6 @@ def masks_of(labels: np.ndarray, structures: Mapping[str, Region]) -> np.ndarray
 
 
 def nan_mean(values: list[float]) -> float:
-    """Mean of the values that are there; NaN if none is."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     present = [value for value in values if not isnan(value)]
     return fmean(present) if present else nan

@@ -1,4 +1,4 @@
-"""Whether one method is better than another on the same cases, or only luckier."""
+"""Whether one method is better than another on the same cases, or the difference may be chance."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class PairedComparison:
 
     Attributes:
         mean_difference: over the cases; NaN without any.
-        low: lower end of its interval; NaN with fewer than two groups, because one says nothing about the next.
+        low: lower end of its interval; NaN with fewer than two groups, because one says nothing about others.
         high: upper end.
-        level: how often such an interval holds the true mean difference, nominally.
-        p_value: of Wilcoxon's signed-rank test; NaN if no group differs.
-        cases: that count.
-        groups: that they belong to.
-        left_out: cases in which a method has no value.
+        level: nominal level of the interval.
+        p_value: p-value of Wilcoxon's signed-rank test; NaN if no group differs.
+        cases: number of cases in which both methods have a value.
+        groups: number of groups that these belong to.
+        left_out: number of cases in which a method has no value.
     """
 
     mean_difference: float
@@ -46,28 +46,29 @@ def paired_comparison(
 ) -> PairedComparison:
     """Compares two methods' values of the same cases.
 
-    Interval: the percentiles of a bootstrap by groups (SciPy). Groups, as patients, are drawn with replacement, as
-    many as there are; all cases of a group go along with it each time, and the mean is over the cases drawn. Cases
-    drawn by themselves would give an interval that is too narrow, because those of a patient resemble each other.
-    With few groups, below 20 or so, percentile intervals are too narrow as well.
+    Interval: the percentiles of a bootstrap over groups (Efron and Tibshirani 1993, "An Introduction to the
+    Bootstrap"; SciPy). Groups, such as patients, are drawn with replacement, as many as there are; each drawn group
+    brings all its cases, and the mean is over the cases drawn. Drawing single cases would give an interval that is
+    too narrow, because cases of a patient resemble each other. With few groups, below 20 or so, percentile intervals
+    are too narrow as well.
 
-    Test: Wilcoxon's signed-rank test (SciPy), two-sided, over the groups' mean differences, since it takes its pairs
-    for independent. Groups without a difference are left out, as Wilcoxon did.
+    Test: Wilcoxon's signed-rank test (Wilcoxon 1945; SciPy), two-sided, over the groups' mean differences, since it
+    assumes independent pairs. Groups without a difference are left out, as Wilcoxon did.
 
     Args:
-        first: (N), one value a case, NaN where there is none.
+        first: (N), one value per case, NaN where there is none.
         second: (N), of the same cases in the same order.
         groups: (N), the group of each case: its patient. See `patient_of`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap; the same one gives the same interval.
-        level: of the interval, above 0 and below 1.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap; the same one gives the same interval.
+        level: level of the interval, above 0 and below 1.
 
     Returns:
         The comparison over the cases in which both methods have a value; see `PairedComparison`.
 
     Raises:
-        ValueError: if there are not as many values and groups, a value is infinite, there is no resample, or the
-            level is outside its range.
+        ValueError: if values and groups differ in number, a value is infinite, there is no resample, or the
+            level is out of range.
     """
     firsts, seconds = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if firsts.ndim != 1 or firsts.shape != seconds.shape or len(groups) != len(firsts):
@@ -103,6 +104,6 @@ def _signed_rank_p(differences: np.ndarray) -> float:
     rounded = differences.round(12)  # equal differences must be ties, and 0.3 - 0.2 is not quite 0.2 - 0.1
     if not rounded.any():
         return float("nan")
-    from scipy.stats import wilcoxon  # here, because it takes a second
+    from scipy.stats import wilcoxon  # imported here, because it takes a second
 
     return float(wilcoxon(rounded).pvalue)

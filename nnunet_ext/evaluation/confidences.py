@@ -1,4 +1,4 @@
-"""The columns of `cases.csv` that say how sure a prediction is, and in which direction."""
+"""The columns of `cases.csv` that say how confident a prediction is, and in which direction."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ DIRECTIONS = {
     "foreground_entropy": -1,
     "mutual_information": -1,
 }
-BETWEEN_MEMBERS = ("pairwise_dice", "mutual_information")  # not defined of a single member
+BETWEEN_MEMBERS = ("pairwise_dice", "mutual_information")  # not defined for a single member
 
 
 def needs_more_members(row: Mapping[str, Any], column: str) -> bool:
-    """Whether a column tells how members disagree and the row is of one alone; older tables have a 0 there."""
+    """Whether a column compares members and the row has only one; older tables have a 0 there."""
     return column in BETWEEN_MEMBERS and row.get("members") in (1, "1")
 
 
 def confidence_of(row: Mapping[str, Any], column: str) -> float:
-    """A row's value of a column, turned so that larger means more confident.
+    """A row's value of a column, with the sign that makes larger mean more confident.
 
-    NaN if the cell is empty or not there, and of columns that need several members if the row is of one.
+    NaN if the cell is empty or missing, and for columns that need several members if the row has one.
 
     Args:
-        row: of `cases.csv`, its cells as text or as numbers.
-        column: of `DIRECTIONS`.
+        row: row of `cases.csv`, its cells as text or as numbers.
+        column: one of `DIRECTIONS`.
     """
     value = None if needs_more_members(row, column) else row.get(column)
     return DIRECTIONS[column] * float(value) if value not in (None, "") else float("nan")

@@ -1,4 +1,4 @@
-"""The voxels that a metric of probabilities counts: checked, and some at a time.
+"""The voxels that count in a metric of probabilities, checked and in chunks.
 
 Classes exclude each other and have one softmax: probabilities (C, *spatial) and a label map (*spatial). Regions
 overlap and have a sigmoid each: probabilities (R, *spatial) and masks (R, *spatial). A mask (*spatial) says which
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-ROUNDING = 1e-3  # that probabilities may leave [0, 1] by; half precision does
+ROUNDING = 1e-3  # by which probabilities may leave [0, 1], as in half precision
 CHUNK = 1 << 18  # voxels at a time, so that temporary arrays stay small whatever the volume
 
 
@@ -28,8 +28,8 @@ def class_chunks(
         smallest, largest = truth.min(), truth.max()
         if smallest < 0 or largest >= len(values):
             raise ValueError(
-                f"Labels of {len(values)} classes are 0 to {len(values) - 1}; found {smallest} to {largest}. Leave "
-                f"out the ignore label with a mask: mask=labels != ignore_label."
+                f"Labels of {len(values)} classes must be 0 to {len(values) - 1}; found {smallest} to {largest}. "
+                f"Leave out the ignore label with a mask: mask=labels != ignore_label."
             )
         yield values, truth[0]
 
@@ -51,7 +51,7 @@ def region_chunks(
 def _counted(
     probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks (C, n) and (T, n) of probabilities and truth without what the mask leaves out; none are empty."""
+    """Chunks (C, n) and (T, n) of probabilities and truth inside the mask; no chunk is empty."""
     spatial = probabilities.shape[1:]
     if mask is not None and mask.dtype != bool:
         raise TypeError(f"The mask must be boolean; found {mask.dtype}.")

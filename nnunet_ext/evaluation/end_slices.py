@@ -1,6 +1,6 @@
 """The end coefficient: in how many frames the first and the last slices are segmented well (arXiv 2502.09269, Eq. 7).
 
-The base and the apex of a heart are where networks fail, and the mean over a volume hides it.
+Networks fail at the base and the apex of a heart, and the mean over a volume hides it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nnunet_ext.evaluation.overlap import dice, mean_dice
 from nnunet_ext.options import END_STACKS, END_VARIANTS, EndStack, EndVariant, require_choice
 
 END_SLICES = 2  # at each end
-SPACING_ROUNDING = 1e-3  # by which steps differ that are meant to be the same
+SPACING_ROUNDING = 1e-3  # relative difference of spacings that count as equal
 
 
 def end_coefficient(
@@ -30,19 +30,19 @@ def end_coefficient(
     """Share of frames whose mean Dice on the end slices is above the threshold, in [0, 1]; larger is better.
 
     Args:
-        predictions: label maps (D, H, W), one a frame.
+        predictions: label maps (D, H, W), one per frame.
         labels: the truth, likewise.
-        num_classes: with background.
+        num_classes: number of classes, background included.
         variant: "paper" or "strict", see `end_slice_dice`. Report both: they differ much.
-        threshold: a frame counts above it, not at it.
+        threshold: a frame counts if its Dice is strictly above this.
         end_definition: "volume" or "foreground", see `end_slice_dice`.
 
     Returns:
-        Frames without a counted slice are left out of both numbers; NaN if that leaves none.
+        The share; frames without a counted slice are left out of numerator and denominator. NaN if that leaves none.
 
     Raises:
-        ValueError: if there are no frames, not as many predictions as labels, the threshold is no Dice, or for what
-            `end_slice_dice` refuses.
+        ValueError: if there are no frames, predictions and labels differ in number, the threshold is not a Dice, or
+            for what `end_slice_dice` refuses.
     """
     if len(predictions) != len(labels):
         raise ValueError(
@@ -70,25 +70,25 @@ def end_slice_dice(
 ) -> float:
     """Mean Dice on the first two and the last two slices of one frame.
 
-    Slices are those along the first axis; `stack_axis_of` says which axis to move there. Of a stack of fewer than
+    Slices are those along the first axis; `stack_axis_of` says which axis to move there. In a stack of fewer than
     four, each counts once.
 
     Args:
         prediction: label map (D, H, W).
         labels: the truth, of the same shape.
-        num_classes: with background; labels are 0 to num_classes - 1.
-        variant: "paper", as the released code: the mean over all classes with background, a class that is absent in
-            both counts 1. "strict": the mean over the foreground classes that truth or prediction hold in the slice;
-            a slice that holds none is left out.
-        end_definition: of which stack: "volume", as the paper, all slices; "foreground", from the first to the last
-            slice in which the truth holds foreground.
+        num_classes: number of classes, background included; labels are 0 to num_classes - 1.
+        variant: "paper", as in the released code: the mean over all classes with background, a class that is absent
+            in both counts 1. "strict": the mean over the foreground classes that truth or prediction have in the
+            slice; a slice without any is left out.
+        end_definition: stack whose ends are taken: "volume", as in the paper, all slices; "foreground", from the
+            first to the last slice with true foreground.
 
     Returns:
         The mean over the slices that count. NaN if there are none: in "strict" if truth and prediction are empty at
         both ends, with "foreground" if the truth is empty altogether.
 
     Raises:
-        ValueError: if the shapes differ, are not (D, H, W) or hold no voxel, a label is none of the classes, or a
+        ValueError: if the shapes differ, are not (D, H, W) or have no voxel, a label is not one of the classes, or a
             choice is unknown.
     """
     require_choice("variant", variant, END_VARIANTS)
@@ -121,10 +121,10 @@ def end_slices(labels: np.ndarray, end_definition: EndStack) -> list[int]:
 
 
 def stack_axis_of(spacing_mm: Sequence[float]) -> int:
-    """The axis along which slices are stacked, if nothing but the spacing is known: that of the largest one.
+    """The axis along which slices are stacked, if only the spacing is known: the one with the largest.
 
     Args:
-        spacing_mm: of the voxels along each axis.
+        spacing_mm: voxel spacing along each axis in mm.
 
     Returns:
         The first of several that are equally large, to a thousandth of a voxel: headers hold rounded numbers.
@@ -140,11 +140,11 @@ def require_label_maps(prediction: np.ndarray, labels: np.ndarray, num_classes: 
     if prediction.shape != labels.shape:
         raise ValueError(f"Both label maps must have the same shape; found {prediction.shape} and {labels.shape}.")
     if labels.ndim != 3 or not labels.size:
-        raise ValueError(f"A label map must be (D, H, W) and hold a voxel; found the shape {labels.shape}.")
+        raise ValueError(f"A label map must be (D, H, W) and not empty; found the shape {labels.shape}.")
     for name, values in (("prediction", prediction), ("truth", labels)):
         smallest, largest = values.min(), values.max()
         if smallest < 0 or largest >= num_classes:
             raise ValueError(
-                f"Labels of {num_classes} classes are 0 to {num_classes - 1}; the {name} holds {smallest} to "
+                f"Labels of {num_classes} classes must be 0 to {num_classes - 1}; the {name} has {smallest} to "
                 f"{largest}. Correct num_classes, or replace the ignore label."
             )

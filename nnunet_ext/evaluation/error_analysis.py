@@ -32,10 +32,10 @@ class ErrorRow(TypedDict):
 
 
 class ErrorGroup(TypedDict):
-    """Some rows together.
+    """Several rows together.
 
     `mean_dice` is over the rows that have a Dice, NaN if none has; `without_dice` says how many have none. The shares
-    are those of the sum of the wrong voxels, so large structures weigh more; NaN if no voxel is wrong. The volumes
+    are fractions of all wrong voxels, so large structures weigh more; NaN if no voxel is wrong. The volumes
     are those of the truth, the smallest and the largest among the rows.
     """
 
@@ -58,7 +58,7 @@ class CaseDice(TypedDict):
 
 
 class ErrorAnalysis(TypedDict):
-    """What `error_analysis` gives: groups by their names, and the worst cases, the worst first."""
+    """What `error_analysis` returns: groups by their names, and the worst cases, the worst first."""
 
     groups: dict[str, ErrorGroup]
     worst_cases: list[CaseDice]
@@ -67,12 +67,12 @@ class ErrorAnalysis(TypedDict):
 def error_analysis(
     cases: Sequence[CaseEvaluation], columns: Mapping[str, Mapping[str, str]], *, worst: int
 ) -> ErrorAnalysis:
-    """Everything below for evaluated cases, in plain dicts and lists.
+    """Groups of errors and the worst cases, in plain dicts and lists.
 
     Args:
-        cases: evaluated.
-        columns: of `read_columns`; may be empty.
-        worst: how many of the worst cases.
+        cases: evaluated cases.
+        columns: result of `read_columns`; may be empty.
+        worst: number of worst cases to list.
 
     Returns:
         Groups: "liver" for all rows of a structure, "liver, small" for a third of them, "centre: A" for the cases
@@ -111,7 +111,7 @@ def error_rows(cases: Iterable[CaseEvaluation]) -> list[ErrorRow]:
 
 
 def by_structure(rows: Iterable[ErrorRow]) -> dict[str, ErrorGroup]:
-    """The rows of each structure, in the order in which the structures come."""
+    """The rows of each structure, in the order of the structures."""
     return {structure: summary(members) for structure, members in _rows_of_structures(rows).items()}
 
 
@@ -119,7 +119,7 @@ def by_size_tertile(rows: Iterable[ErrorRow]) -> dict[str, dict[str, ErrorGroup]
     """The rows of each structure by the volume of its truth.
 
     A structure's rows in ascending order are cut into thirds; rows of equal volume stay together, in the third of the
-    first of them. Rows whose truth is empty are no part of the thirds.
+    first of them. Rows whose truth is empty are not part of the thirds.
 
     Returns:
         Structure to "small", "medium", "large" and "empty", as far as there are such rows.
@@ -131,7 +131,7 @@ def by_size_tertile(rows: Iterable[ErrorRow]) -> dict[str, dict[str, ErrorGroup]
         for row in members:
             volume = row["true_volume_ml"]
             if volume > 0:
-                # the rank in whole numbers: the rounding of a quantile could put a row on the wrong side of it
+                # by integer ranks: the rounding of a quantile could put a row on its wrong side
                 groups[SIZES[len(SIZES) * bisect_left(volumes, volume) // len(volumes)]].append(row)
             else:
                 groups[EMPTY].append(row)
@@ -140,11 +140,11 @@ def by_size_tertile(rows: Iterable[ErrorRow]) -> dict[str, dict[str, ErrorGroup]
 
 
 def by_column(rows: Iterable[ErrorRow], values: Mapping[str, str]) -> dict[str, ErrorGroup]:
-    """The rows by something that is known about their cases, such as the centre or the scanner.
+    """The rows by a property of their cases, such as the centre or the scanner.
 
     Args:
         rows: of all structures, or of one.
-        values: case to its value, a column of `read_columns`. Cases without one are "unknown".
+        values: case to its value, a column of `read_columns`. Cases without a value are "unknown".
 
     Returns:
         Value to its rows together, by name, "unknown" last.
@@ -156,7 +156,7 @@ def by_column(rows: Iterable[ErrorRow], values: Mapping[str, str]) -> dict[str, 
 
 
 def worst_cases(mean_dice: Mapping[str, float], k: int) -> list[CaseDice]:
-    """The k cases of the smallest Dice, the smallest first; fewer if there are fewer.
+    """The k cases with the lowest Dice, the lowest first; fewer if there are fewer.
 
     Args:
         mean_dice: case to its mean Dice; those that are NaN come last. Equal ones are in the order of their names.
@@ -172,7 +172,7 @@ def worst_cases(mean_dice: Mapping[str, float], k: int) -> list[CaseDice]:
 
 
 def summary(rows: Sequence[ErrorRow]) -> ErrorGroup:
-    """Mean Dice and parts of the error of one row or more; see `ErrorGroup`."""
+    """Mean Dice and parts of the error over one or more rows; see `ErrorGroup`."""
     volumes = [row["true_volume_ml"] for row in rows]
     values = [row["dice"] for row in rows if not isnan(row["dice"])]
     missed = sum(row["missed_voxels"] for row in rows)
@@ -203,8 +203,8 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not UTF-8, has no column `case` or one name twice, or if a row names no case, a case of
-            an earlier row, or has more cells than there are columns.
+        ValueError: if it is not UTF-8, has no column `case` or a column name twice, or if a row names no case, a case
+            of an earlier row, or has more cells than there are columns.
     """
     # utf-8-sig: a spreadsheet program may have put a byte order mark first
     try:
@@ -225,7 +225,7 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
             continue  # an empty line
         if len(cells) > len(columns):
             raise ValueError(
-                f"A row must have one cell a column, {len(columns)}; line {lines.line_num} of {path} has "
+                f"A row must have one cell per column, {len(columns)}; line {lines.line_num} of {path} has "
                 f"{len(cells)}. Put text that holds a comma in quotes."
             )
         row = {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
@@ -233,7 +233,8 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
         if not case or case in seen:
             found = f'"{case}" again' if case else "none"
             raise ValueError(
-                f"Each row must name one case, and each case once; line {lines.line_num} of {path} names {found}."
+                f"Each row must name one case, and each case once; line {lines.line_num} of {path} names {found}. "
+                f"Correct it."
             )
         seen.add(case)
         for column, cell in row.items():

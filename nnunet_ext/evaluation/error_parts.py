@@ -1,4 +1,4 @@
-"""What the wrong voxels of a structure are: something missed, something made up, or a boundary that is off."""
+"""What the wrong voxels of a structure are: missed, spurious, or at a boundary that is off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.surface import require_masks
 
 @dataclass(frozen=True)
 class ErrorParts:
-    """Wrong voxels of one structure. Each belongs to one part, so they add up to FP + FN.
+    """Wrong voxels of one structure. Each belongs to one part, so that the parts add up to FP + FN.
 
     Attributes:
         missed: voxels of true components that the prediction does not touch at all.
@@ -35,7 +35,7 @@ def error_parts(prediction: np.ndarray, truth: np.ndarray) -> ErrorParts:
     """Splits the wrong voxels of a structure into three parts.
 
     Components are those of `detect_lesions`: corners connect. Two components touch if they have a voxel in common;
-    to lie side by side is not enough.
+    being adjacent is not enough.
 
     Args:
         prediction: boolean, (H, W) or (D, H, W).

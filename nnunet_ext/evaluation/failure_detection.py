@@ -1,6 +1,6 @@
 """How well a confidence tells good cases from bad ones.
 
-Sign conventions and ranges. Larger confidence means: more confident, so an uncertainty goes in with a minus. Risk is
+Sign conventions and ranges. Larger values mean more confident, so an uncertainty is negated. Risk is
 what is lost if the case is accepted, here 1 - mean foreground Dice, in [0, 1]; a case whose truth and prediction are
 both empty has no Dice and counts as risk 1.
 
@@ -10,7 +10,7 @@ both empty has no Dice and counts as risk 1.
 - FPR at 95% TPR, in [0, 1]: smaller is better; failure is the positive class
 - Spearman's and Pearson's correlation of confidence and risk, in [-1, 1]: -1 is best
 
-Every function takes one number a case, in any order of the cases. Cases of equal confidence are accepted together,
+Every function takes one number per case, in any order of the cases. Cases of equal confidence are accepted together,
 so their order never changes a figure.
 """
 
@@ -26,29 +26,29 @@ Values = Sequence[float] | np.ndarray
 def aurc(risk: Values, confidence: Values) -> float:
     """Area under the curve of the selective risk over coverage, in [0, 1]; smaller is better.
 
-    The mean risk over all shares of cases that one might accept (Geifman et al. 2019, arXiv 1805.08206; for risks
-    that are no mere 0 and 1: Zenk et al. 2025, arXiv 2406.03323). Trapezoids between the points of
-    `risk_coverage_curve`; below the first one its risk is continued. A constant confidence gives the mean risk.
+    The mean selective risk over all coverages (Geifman et al. 2019, arXiv 1805.08206; for risks
+    other than 0 and 1: Zenk et al. 2025, arXiv 2406.03323). Trapezoids between the points of
+    `risk_coverage_curve`; below the first one the risk is constant. A constant confidence gives the mean risk.
 
-    The selective risk bends between two points, and a straight line does not. So confidences with many ties read a
-    little better than they are; compare such ones with `augrc`, where the line is exact.
+    Between two points the selective risk is curved and a straight line is not. So confidences with many ties look a
+    little better than they are; compare those with `augrc`, where the line is exact.
 
     Args:
         risk: (N).
         confidence: (N).
 
     Returns:
-        Within the range of the risks.
+        The area, within the range of the risks.
 
     Raises:
-        ValueError: if there are no cases, not as many risks as confidences, or a value is not finite.
+        ValueError: if there are no cases, risks and confidences differ in number, or a value is not finite.
     """
     coverages, risks = risk_coverage_curve(risk, confidence)
     return _area(np.r_[0, coverages], np.r_[risks[0], risks])
 
 
 def excess_aurc(risk: Values, confidence: Values) -> float:
-    """E-AURC: AURC minus that of the best confidence, the risk itself with a minus; smaller is better.
+    """E-AURC: AURC minus that of the best confidence, the negated risk; smaller is better.
 
     0 if the confidence orders the cases as their risks do (Geifman et al. 2019). Ties of the confidence can bring it
     below 0, for the reason that `aurc` gives.
@@ -61,10 +61,11 @@ def excess_aurc(risk: Values, confidence: Values) -> float:
 def augrc(risk: Values, confidence: Values) -> float:
     """Area under the curve of the generalised risk over coverage, in [0, 0.5]; smaller is better.
 
-    The generalised risk is the sum of the accepted cases' risks divided by the number of *all* cases: of a failure,
+    The generalised risk is the sum of the accepted cases' risks divided by the number of *all* cases: for failures,
     the probability that a case fails and is accepted. Its area is the mean risk that goes undetected (Traub et al.
     2024, "Overcoming Common Flaws in the Evaluation of Selective Classification Systems", arXiv 2407.01032). Unlike
-    in AURC, few confident failures do not dominate. A constant confidence gives half of the mean risk.
+    AURC, it is not dominated by a few confident failures. A constant confidence gives half of the mean risk. Where
+    risks are 0 or 1 and the share f of the cases fails, AUGRC = (1 - AUROC) f (1 - f) + f² / 2.
 
     Arguments and errors are those of `aurc`.
     """
@@ -73,7 +74,7 @@ def augrc(risk: Values, confidence: Values) -> float:
 
 
 def risk_coverage_curve(risk: Values, confidence: Values) -> tuple[np.ndarray, np.ndarray]:
-    """Mean risk of the accepted cases for every share of cases that a threshold of the confidence accepts.
+    """Mean risk of the accepted cases at every coverage that a threshold of the confidence gives.
 
     Arguments and errors are those of `aurc`.
 
@@ -94,24 +95,24 @@ def risk_coverage_curve(risk: Values, confidence: Values) -> tuple[np.ndarray, n
 def failure_auroc(dice: Values, confidence: Values, *, threshold: float = 0.75) -> float:
     """Probability that a failure is less confident than a good case, in [0, 1]; larger is better, 0.5 is chance.
 
-    The area under the receiver operating characteristic with failure as the positive class and the confidence with
-    a minus as its score.
+    The area under the receiver operating characteristic with failure as the positive class and the negated
+    confidence as its score.
 
     Args:
         dice: (N), mean foreground Dice of each case.
         confidence: (N).
-        threshold: a failure is below it, not at it.
+        threshold: a case with a Dice strictly below this is a failure.
 
     Returns:
-        NaN if all cases are failures, or none is.
+        The probability; NaN if all cases are failures, or none is.
 
     Raises:
-        ValueError: if there are no cases, not as many Dice as confidences, or a value is not finite.
+        ValueError: if there are no cases, Dice and confidences differ in number, or a value is not finite.
     """
     failure, confidences = _failures(dice, confidence, threshold)
     if failure.all() or not failure.any():
         return float("nan")
-    from sklearn.metrics import roc_auc_score  # here, because it takes seconds
+    from sklearn.metrics import roc_auc_score  # imported here, because it takes seconds
 
     return float(roc_auc_score(failure, -confidences))
 
@@ -119,32 +120,32 @@ def failure_auroc(dice: Values, confidence: Values, *, threshold: float = 0.75) 
 def fpr_at_95_tpr(dice: Values, confidence: Values, *, threshold: float = 0.75) -> float:
     """Share of good cases that are flagged when at least 95% of the failures are, in [0, 1]; smaller is better.
 
-    Failure is the positive class. Other work calls the good cases positive and reads the same curve from its other
-    end; the numbers do not compare.
+    Failure is the positive class. Some papers take the good cases as positive and read the same curve from its other
+    end; their numbers are not comparable.
 
     Arguments, errors and NaN are those of `failure_auroc`.
     """
     failure, confidences = _failures(dice, confidence, threshold)
     if failure.all() or not failure.any():
         return float("nan")
-    from sklearn.metrics import roc_curve  # here, because it takes seconds
+    from sklearn.metrics import roc_curve  # imported here, because it takes seconds
 
     false_positive_rates, true_positive_rates, _ = roc_curve(failure, -confidences, drop_intermediate=False)
     return float(false_positive_rates[true_positive_rates >= 0.95].min())
 
 
 def spearman(risk: Values, confidence: Values) -> float:
-    """Spearman's rank correlation of confidence and risk, in [-1, 1]; -1 is best. Ties have their mean rank.
+    """Spearman's rank correlation of confidence and risk, in [-1, 1]; -1 is best. Ties get their mean rank.
 
     Arguments and errors are those of `aurc`.
 
     Returns:
-        NaN if either is constant, and so of a single case.
+        The correlation; NaN if either is constant, as for a single case.
     """
     risks, confidences = _require_cases("risk", risk, confidence)
     if np.ptp(risks) == 0 or np.ptp(confidences) == 0:
         return float("nan")
-    from scipy.stats import spearmanr  # here, because it takes a second
+    from scipy.stats import spearmanr  # imported here, because it takes a second
 
     return float(spearmanr(confidences, risks).statistic)
 
@@ -157,7 +158,7 @@ def pearson(risk: Values, confidence: Values) -> float:
     risks, confidences = _require_cases("risk", risk, confidence)
     if np.ptp(risks) == 0 or np.ptp(confidences) == 0:
         return float("nan")
-    from scipy.stats import pearsonr  # here, because it takes a second
+    from scipy.stats import pearsonr  # imported here, because it takes a second
 
     return float(pearsonr(confidences, risks).statistic)
 
@@ -176,7 +177,7 @@ def _require_cases(name: str, values: Values, confidence: Values) -> tuple[np.nd
     found, confidences = np.asarray(values, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
     if found.ndim != 1 or found.shape != confidences.shape or not found.size:
         raise ValueError(
-            f"Every case needs one {name} and one confidence, and there must be a case; found the shapes "
+            f"Every case needs one {name} and one confidence, and at least one case is needed; found the shapes "
             f"{found.shape} and {confidences.shape}."
         )
     for kind, array in ((name, found), ("confidence", confidences)):

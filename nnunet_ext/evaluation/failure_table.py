@@ -1,4 +1,4 @@
-"""How well each confidence of a prediction folder's table finds the bad cases."""
+"""How well each confidence in the table of a prediction folder detects failures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def failure_table(
     """Figures of every confidence column that all cases have.
 
     Args:
-        cases: evaluated; their `mean_dice` counts, 0 where truth and prediction are empty.
-        rows: of `cases.csv`; those of other cases are left out.
-        failure_dice: a failure is below it.
+        cases: evaluated cases; their `mean_dice` counts, 0 where truth and prediction are empty.
+        rows: rows of `cases.csv`; those of other cases are left out.
+        failure_dice: a case with a lower Dice is a failure.
 
     Returns:
         Column to `aurc`, `e_aurc`, `augrc`, `failure_auroc`, `fpr_at_95_tpr`, `spearman` and `pearson`. Empty if a
@@ -45,7 +45,7 @@ def failure_table(
 
 
 def dice_as_judged(case: CaseEvaluation) -> float:
-    """A case's mean Dice; 0, all the risk there is, where truth and prediction are empty."""
+    """A case's mean Dice; 0, which is risk 1, where truth and prediction are empty."""
     return float(np.nan_to_num(case.figures["mean_dice"], nan=0.0))
 
 

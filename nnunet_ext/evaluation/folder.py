@@ -1,4 +1,4 @@
-"""All predictions of a folder against their truth, several at a time; what cannot be compared is named."""
+"""Evaluates all predictions of a folder in parallel; cases that cannot be compared are reported."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from nnunet_ext.labels import Region, regions_of
 from nnunet_ext.options import JudgeOptions, MetricOptions
 from nnunet_ext.prediction_folder.map_files import map_file_ending
 
-DEFAULT_PLANS = {"label_manager": "LabelManager"}  # what nnU-Net takes, too, but not without printing it
+DEFAULT_PLANS = {"label_manager": "LabelManager"}  # nnU-Net's own default, which it would print
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What has to be known about a dataset to evaluate its predictions.
+    """What must be known about a dataset to evaluate its predictions.
 
     Attributes:
         structures: name of every foreground class or region to its labels, in the order of the network's outputs.
         stock_keys: name of each of them to what nnU-Net's evaluation calls it.
-        labels: all labels, with background, without ignore.
+        labels: all labels, including background, without the ignore label.
         regions: whether the structures are regions.
         ignore_label: None if there is none.
-        file_ending: of label maps.
+        file_ending: file ending of label maps.
         reader: nnU-Net's reader for them.
-        stack_axis: along which slices are stacked, on the reader's axes: the first one of the plans. None if they
-            do not say; then it is that of each case's largest spacing.
+        stack_axis: axis along which slices are stacked, on the reader's axes: the first one of the plans. None if
+            they do not say; then it is the axis of each case's largest spacing.
         translation: label of the truth to label of the dataset; None if the truth has the dataset's labels.
     """
 
@@ -61,7 +61,7 @@ class Dataset:
         return truth if self.translation is None else translated(truth, self.translation)
 
     def judgement(self, metrics: MetricOptions) -> Judgement:
-        """What its cases are judged by."""
+        """How its cases are evaluated."""
         return Judgement(self.structures, self.regions, self.ignore_label, self.stack_axis, metrics)
 
 
@@ -88,10 +88,10 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
     manager = PlansManager({**DEFAULT_PLANS, **plans}).get_label_manager(dataset_json)
     structures = regions_of(dataset_json)
     if manager.has_regions:
-        # of one label: 3 stays 3, and [3] is (3,)
+        # a region of one label: 3 stays 3, and [3] is (3,)
         stock_keys = dict(zip(structures, manager.foreground_regions, strict=True))
     else:
-        structures = dict(sorted(structures.items(), key=lambda item: item[1]))  # the outputs, whatever their names
+        structures = dict(sorted(structures.items(), key=lambda item: item[1]))  # in the order of the outputs
         stock_keys = {name: labels[0] for name, labels in structures.items()}
     return Dataset(
         structures=structures,
@@ -108,24 +108,24 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
 def evaluate_folder(
     truth_folder: Path, prediction_folder: Path, dataset: Dataset, options: JudgeOptions | None = None
 ) -> FolderEvaluation:
-    """Evaluates every case of which both folders hold a label map; see `evaluate_folds`."""
+    """Evaluates every case with a label map in both folders; see `evaluate_folds`."""
     return evaluate_folds(truth_folder, [prediction_folder], dataset, options)
 
 
 def evaluate_folds(
     truth_folder: Path, prediction_folders: Sequence[Path], dataset: Dataset, options: JudgeOptions | None = None
 ) -> FolderEvaluation:
-    """Evaluates every case of which the truth and one of the other folders hold a label map.
+    """Evaluates every case with a label map in the truth's folder and in one of the others.
 
     Args:
         truth_folder: label maps, CASE<ending>.
-        prediction_folders: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` count if they exist.
-            Several are the folds of a cross-validation. Of `fold_X/validation` the cases that are there are judged.
+        prediction_folders: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` are evaluated if
+            they exist. Several are the folds of a cross-validation. Of `fold_X/validation` only its own cases count.
         dataset: see `open_dataset`.
-        options: how they are compared; the defaults of `JudgeOptions` without.
+        options: how they are compared; None takes the defaults of `JudgeOptions`.
 
     Raises:
-        FileNotFoundError: if a folder is missing or holds no label map.
+        FileNotFoundError: if a folder is missing or contains no label map.
         ValueError: if a case is in two of the folders.
     """
     options = options or JudgeOptions()
@@ -163,23 +163,23 @@ def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
     files = {path.name[: -len(file_ending)]: path for path in found if not path.name.startswith(PARTIAL_PREFIX)}
     if not files:
         raise FileNotFoundError(
-            f"A folder of label maps must hold files CASE{file_ending}; {folder} "
-            f"{'holds none' if folder.is_dir() else 'does not exist'}."
+            f"A folder of label maps must contain files CASE{file_ending}; {folder} "
+            f"{'contains none' if folder.is_dir() else 'does not exist'}. Correct the path."
         )
     return files
 
 
 def unpaired(truths: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, str]:
-    """Case to what is missing of it."""
+    """Case to what is missing."""
     no_prediction = "There is no prediction of this case. Predict it, or allow missing cases with --chill."
-    no_truth = "There is a prediction but no truth of this case. Remove it, or allow it with --chill."
+    no_truth = "There is a prediction but no ground truth of this case. Remove it, or allow it with --chill."
     return dict.fromkeys(truths.keys() - predictions.keys(), no_prediction) | dict.fromkeys(
         predictions.keys() - truths.keys(), no_truth
     )
 
 
 def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) -> Files:
-    """What there is of a case."""
+    """The files of a case that exist."""
     probabilities = prediction_folder / f"{case}.npz"
     ending = map_file_ending(dataset.file_ending, dataset.reader)
     folders = sorted(path for path in (prediction_folder / "maps").glob("*") if path.is_dir())
@@ -196,7 +196,7 @@ def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) 
 def parallel(
     files: Sequence[Files], dataset: Dataset, metrics: MetricOptions, processes: int
 ) -> Iterator[CaseEvaluation | str]:
-    """The cases in their order; processes are spawned, as nnU-Net's are, because a fork of threads may hang."""
+    """The cases in their order; processes are spawned, as nnU-Net's are, as forking a threaded process may hang."""
     arguments = (files, [dataset] * len(files), [metrics] * len(files))
     if min(processes, len(files)) <= 1:
         yield from map(evaluate_files, *arguments)
@@ -206,7 +206,7 @@ def parallel(
 
 
 def worker_pool(processes: int) -> ProcessPoolExecutor:
-    """Spawned processes that leave Ctrl-C, which a terminal sends to all, to the command: it says one line."""
+    """Spawned processes that ignore Ctrl-C, which a terminal sends to all, so that only the command reports it."""
     return ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
@@ -216,7 +216,7 @@ def worker_pool(processes: int) -> ProcessPoolExecutor:
 
 
 def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> CaseEvaluation | str:
-    """A case, or what is wrong with its files."""
+    """The evaluation of a case, or what is wrong with its files."""
     try:
         pair = read_pair(
             files.truth, files.prediction, dataset.reader, dataset.labels, dataset.ignore_label, dataset.translate
@@ -255,15 +255,15 @@ def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> 
             f"Probabilities must have the shape {expected}, outputs first; {path} has {probabilities.shape}."
         )
     if not np.isfinite(probabilities).all() or probabilities.min() < -1e-3 or probabilities.max() > 1 + 1e-3:
-        raise NotComparableError(f"Probabilities must be in [0, 1]; {path} holds others. Are they logits?")
+        raise NotComparableError(f"Probabilities must be in [0, 1]; {path} contains other values. Are they logits?")
     return probabilities
 
 
 def read_map(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray:
-    """(z, y, x) of a map of uncertainty.
+    """(z, y, x) of an uncertainty map.
 
     Raises:
-        NotComparableError: if it cannot be read, has another shape, or values outside of [0, 1].
+        NotComparableError: if it cannot be read, has another shape, or values outside [0, 1].
     """
     try:
         values = dataset.reader.read_images([str(path)])[0][0]

@@ -13,14 +13,14 @@ from nnunet_ext.evaluation.summary import means_of, standard_deviation
 
 
 def fold_names(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: `fold_0` of `MODEL/fold_0/validation`, otherwise its own; whole paths if two agree.
+    """A name for each folder: `fold_0` of `MODEL/fold_0/validation`, otherwise its own; full paths if two agree.
 
     Raises:
         ValueError: if a folder is given twice.
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(
-            f"Each fold is given once; found {', '.join(map(str, folders))}. Leave the repeated ones out."
+            f"Each fold may be given once; found {', '.join(map(str, folders))}. Leave out the repeated ones."
         )
     names = [
         folder.parent.name if is_validation(folder) else folder.name
@@ -43,8 +43,8 @@ def fold_of_cases(cases_of_fold: Mapping[str, Sequence[str]]) -> dict[str, str]:
         for case in cases:
             if case in fold_of:
                 raise ValueError(
-                    f"Each case of a cross-validation is in one fold; {case} is in {fold_of[case]} and in {fold}. "
-                    f"Give the folds of one model; compare runs on the same cases with nnunet_ext compare."
+                    f"Each case of a cross-validation must be in one fold; {case} is in {fold_of[case]} and in "
+                    f"{fold}. Give the folds of one model; compare runs on the same cases with nnunet_ext compare."
                 )
             fold_of[case] = fold
     return fold_of
@@ -63,12 +63,12 @@ def fold_summary(evaluation: FolderEvaluation, *, end_threshold: float) -> dict[
     """Means of each fold, and the spread of these means.
 
     Args:
-        evaluation: of all folds.
-        end_threshold: of the end coefficient.
+        evaluation: evaluation of all folds.
+        end_threshold: threshold of the end coefficient.
 
     Returns:
-        `folds`, name to number of cases and means, and `over_folds` in the same form with `mean`, `std` (by n - 1)
-        and the number of `folds` that define it in place of each mean. Empty with fewer than two folds.
+        `folds`, name to number of cases and means, and `over_folds` in the same form with `mean`, `std` (sample
+        standard deviation) and the number of `folds` that define it in place of each mean. Empty for a single fold.
     """
     means = {name: means_of(part, end_threshold=end_threshold) for name, part in by_fold(evaluation).items()}
     if len(means) < 2:
@@ -96,6 +96,6 @@ def spread_of(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def is_validation(folder: Path) -> bool:
-    """Whether a folder is `fold_X/validation`, where nnU-Net leaves the predictions of one fold's cases."""
+    """Whether a folder is `fold_X/validation`, where nnU-Net writes the predictions of one fold's cases."""
     folder = folder.resolve()
     return folder.name == "validation" and folder.parent.name.startswith("fold_")

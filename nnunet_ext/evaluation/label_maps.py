@@ -1,4 +1,4 @@
-"""A prediction and its truth as two label maps on one grid, or the reason why they cannot be compared."""
+"""A prediction and its ground truth as two label maps on one grid, or the reason why they cannot be compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LabelMapPair:
     Attributes:
         truth: (z, y, x) integers, on the axes of nnU-Net's reader; (1, y, x) for a 2D image.
         prediction: the same shape.
-        spacing_mm: along these axes.
+        spacing_mm: voxel spacing along these axes in mm.
     """
 
     truth: np.ndarray
@@ -45,13 +45,13 @@ def read_pair(
     Args:
         truth_file: label map.
         prediction_file: label map.
-        reader: of the dataset.
-        labels: all that a prediction may hold, with background.
-        ignore_label: may be in the truth as well.
-        translate: puts the truth into the labels of the prediction, if it has others.
+        reader: reader of the dataset.
+        labels: all labels that a prediction may contain, including background.
+        ignore_label: label that the truth may contain as well.
+        translate: translates the truth to the labels of the prediction, if it has others.
 
     Raises:
-        NotComparableError: if a file cannot be read, the grids differ, or a label is none of the dataset's.
+        NotComparableError: if a file cannot be read, the grids differ, or a label is not in the dataset.
     """
     truth, truth_properties = read_label_map(truth_file, reader)
     if translate is not None:
@@ -73,7 +73,7 @@ def read_label_map(file: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, di
     """(z, y, x) integers, and what the reader says about the geometry.
 
     Raises:
-        NotComparableError: if the file cannot be read, has several channels, or holds other than whole
+        NotComparableError: if the file cannot be read, has several channels, or contains other values than whole
             numbers.
     """
     try:
@@ -82,21 +82,21 @@ def read_label_map(file: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, di
         raise NotComparableError(f"{file} cannot be read as a label map: {error}") from error
     values = np.asarray(values)
     if len(values) != 1:  # nnU-Net's readers put channels first
-        raise NotComparableError(f"A label map has one channel; {file} has {len(values)}.")
+        raise NotComparableError(f"A label map must have one channel; {file} has {len(values)}.")
     values = values[0]
     if not np.issubdtype(values.dtype, np.integer):
         whole = np.rint(values)
         if not np.array_equal(whole, values):
             raise NotComparableError(
-                f"A label map holds whole numbers; {file} holds {values[whole != values].flat[0]}. Is it a "
-                f"probability or a map of uncertainty?"
+                f"A label map must contain whole numbers; {file} contains {values[whole != values].flat[0]}. Is it a "
+                f"probability or an uncertainty map?"
             )
         values = whole.astype(np.int32)
     return values, properties
 
 
 def require_same_geometry(truth: Mapping[str, Any], prediction: Mapping[str, Any], name: str) -> None:
-    """Refuses grids that lie elsewhere in space: spacing, origin and direction, as far as the format has them."""
+    """Refuses grids that differ in spacing, origin or direction, as far as the format stores them."""
     for what, expected, found in zip(
         ("spacing", "origin", "direction", "affine"), geometry(truth), geometry(prediction), strict=True
     ):
@@ -104,7 +104,7 @@ def require_same_geometry(truth: Mapping[str, Any], prediction: Mapping[str, Any
         tolerance = GEOMETRY_TOLERANCE * (1.0 if what == "direction" else scale)
         if expected.shape != found.shape or not np.allclose(expected, found, rtol=1e-5, atol=tolerance):
             raise NotComparableError(
-                f"Prediction and truth must lie in the same place; {name} has the {what} {found.round(4).tolist()}, "
+                f"Prediction and truth must have the same geometry; {name} has the {what} {found.round(4).tolist()}, "
                 f"its truth {expected.round(4).tolist()}. Resample one of them to the other's grid."
             )
 
@@ -123,6 +123,6 @@ def require_labels(values: np.ndarray, known: Collection[int], owner: str) -> No
     unknown = sorted(set(np.unique(values).tolist()) - set(known))
     if unknown:
         raise NotComparableError(
-            f"A label map may hold the labels {sorted(known)} of dataset.json; {owner} also holds "
-            f"{', '.join(map(str, unknown))}. Is it of another dataset?"
+            f"A label map may contain the labels {sorted(known)} of dataset.json; {owner} also contains "
+            f"{', '.join(map(str, unknown))}. Is it from another dataset?"
         )

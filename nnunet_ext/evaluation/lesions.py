@@ -1,4 +1,4 @@
-"""Lesions found, missed and made up: a structure in many pieces, judged piece by piece."""
+"""Lesions that are found, missed or spurious: a structure in many components, scored per component."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nnunet_ext.evaluation.surface import require_masks
 
 @dataclass(frozen=True)
 class LesionDetection:
-    """How many lesions of truth and prediction met the other.
+    """How many true lesions are found, and how many predicted lesions are true.
 
-    A true and a predicted lesion need not belong together one to one: a prediction may cover two true lesions at
-    once, or break one into three. So there are two counts of success, one on each side.
+    True and predicted lesions need not match one to one: a predicted lesion may cover two true ones, or three may
+    lie in a single true one. So there are two counts of success, one on each side.
 
     Attributes:
         found: true lesions that the prediction covers.
@@ -45,7 +45,7 @@ class LesionDetection:
 
         Not 2TP/(2TP + FP + FN): that is the same where lesions match one to one, and elsewhere TP is two numbers,
         `found` and `confirmed`. Here each of the two is a share of its own side, so both stay within [0, 1], every
-        lesion counts once, and no rule has to choose one match among several.
+        lesion counts once, and no rule is needed to choose one match among several.
         """
         if not (self.found + self.missed + self.confirmed + self.spurious):
             return float("nan")
@@ -60,14 +60,14 @@ def lesion_f1(prediction: np.ndarray, truth: np.ndarray, *, min_overlap: float =
 
 
 def detect_lesions(prediction: np.ndarray, truth: np.ndarray, *, min_overlap: float = 0.0) -> LesionDetection:
-    """Counts the lesions of two masks that met the other mask.
+    """Counts the lesions of each mask that the other mask finds or confirms.
 
     A lesion is a connected component; voxels that share a face, an edge or a corner are connected.
 
-    - A true lesion is found if the prediction, all of it together, covers at least `min_overlap` of its voxels, and
+    - A true lesion is found if the prediction as a whole covers at least `min_overlap` of its voxels, and
       at least one.
     - A predicted lesion is spurious if it has no voxel in common with the truth. One that touches a true lesion but
-      covers too little of it to find it is not spurious: it points at something, and the lesion counts as missed.
+      covers too little of it is not spurious: it points at something, and the true lesion counts as missed.
 
     Args:
         prediction: boolean, (H, W) or (D, H, W).
@@ -79,11 +79,11 @@ def detect_lesions(prediction: np.ndarray, truth: np.ndarray, *, min_overlap: fl
 
     Raises:
         TypeError: if a mask is not boolean.
-        ValueError: if the shapes differ or are not 2D or 3D, or `min_overlap` is no share.
+        ValueError: if the shapes differ or are not 2D or 3D, or `min_overlap` is not in [0, 1].
     """
     require_masks(prediction, truth)
     if not 0 <= min_overlap <= 1:
-        raise ValueError(f"min_overlap is a share of a lesion in [0, 1]; found {min_overlap}.")
+        raise ValueError(f"min_overlap must be a share of a lesion in [0, 1]; found {min_overlap}.")
     box = bounding_box(prediction | truth)
     if box is None:
         return LesionDetection(found=0, missed=0, confirmed=0, spurious=0)
@@ -99,7 +99,7 @@ def detect_lesions(prediction: np.ndarray, truth: np.ndarray, *, min_overlap: fl
 
 def components(mask: np.ndarray) -> np.ndarray:
     """Numbers the connected components of a boolean mask from 1, in int32; 0 is outside. Corners connect."""
-    from scipy import ndimage  # here, because it takes a second
+    from scipy import ndimage  # imported here, because it takes a second
 
     numbered, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim), output=np.int32)
     return numbered
@@ -109,11 +109,11 @@ def covered_voxels(numbered: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray,
     """How much of each component is covered.
 
     Args:
-        numbered: of `components`.
+        numbered: result of `components`.
         cover: boolean, the same shape.
 
     Returns:
-        covered: (components) int64, voxels of each that the cover holds.
+        covered: (components) int64, voxels of each inside the cover.
         sizes: (components) int64, voxels of each.
     """
     sizes = np.bincount(numbered[numbered > 0], minlength=1)

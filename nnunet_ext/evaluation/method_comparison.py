@@ -1,4 +1,10 @@
-"""Several methods, each with one run or more, on the cases that all of them have."""
+"""Several methods, each with one run or more, on the cases that all of them have.
+
+Runs are trainings with other seeds, which share their cases, or folds, which divide them. A case for which one method
+has no value counts for none, and is counted as left out. With `--absent leave-out` that favours a method that makes
+up a structure where there is none: the method that is right has no Dice there, the other one 0. If structures are
+often absent, evaluate all methods with `--absent perfect`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +22,7 @@ from nnunet_ext.evaluation.ranking import AverageRank, Better, average_ranks, be
 from nnunet_ext.evaluation.runs import Run
 from nnunet_ext.evaluation.summary import standard_deviation
 
-Methods = Mapping[str, Sequence[Run]]  # name to its runs: trainings with other seeds, or folds
+Methods = Mapping[str, Sequence[Run]]  # name to its runs, such as seeds or folds
 
 NO_RANK = AverageRank(math.nan, math.nan, math.nan)
 
@@ -26,11 +32,11 @@ class MethodFigures:
     """One figure of one method.
 
     Attributes:
-        runs: how many have the figure.
-        mean: over the cases; the value of a case is the mean over the runs that have it.
-        std_runs: standard deviation of the runs' own means, by n - 1; NaN for a single run.
-        std_cases: of the cases' values, likewise.
-        rank: mean rank over the cases, 1 the best; NaN if no end of the figure is good.
+        runs: number of runs that have the figure.
+        mean: mean over the cases; the value of a case is the mean over the runs that have it.
+        std_runs: sample standard deviation of the runs' means; NaN for a single run.
+        std_cases: sample standard deviation of the cases' values.
+        rank: mean rank over the cases, 1 the best; NaN if neither higher nor lower is better.
     """
 
     runs: int
@@ -46,12 +52,12 @@ class FigureComparison:
 
     Attributes:
         figure: its name.
-        better: which end of it is good; None if neither is.
-        cases: that all methods define it for; all other numbers are over these.
-        patients: that they belong to.
-        left_out: common cases for which a method does not define it.
+        better: whether higher or lower is better; None if neither is.
+        cases: number of cases for which all methods define it; all other numbers are over these.
+        patients: number of patients that they belong to.
+        left_out: number of common cases for which a method does not define it.
         methods: name to numbers.
-        differences: (method, other) to the first less the second, for every pair.
+        differences: (method, other) to the first minus the second, for every pair.
     """
 
     figure: str
@@ -62,8 +68,8 @@ class FigureComparison:
     methods: dict[str, MethodFigures]
     differences: dict[tuple[str, str], PairedComparison]
 
-    def less(self, method: str, other: str) -> PairedComparison | None:
-        """A method less another one; None for a method less itself, or without a case."""
+    def difference(self, method: str, other: str) -> PairedComparison | None:
+        """A method minus another one; None for a method and itself, or without a case."""
         return self.differences.get((method, other))
 
 
@@ -86,9 +92,9 @@ def compare_figure(methods: Methods, figure: str, patient_of_case: Mapping[str, 
     """Compares one figure.
 
     Args:
-        methods: all have the figure.
+        methods: methods that all have the figure.
         figure: its name.
-        patient_of_case: of the common cases.
+        patient_of_case: patient of each of the common cases.
     """
     by_run = {
         name: [{case: run.figures[figure].get(case, math.nan) for case in patient_of_case} for run in runs]
@@ -134,7 +140,7 @@ def method_figures(
 
 
 def pairwise(values: Mapping[str, np.ndarray], patients: Sequence[str]) -> dict[tuple[str, str], PairedComparison]:
-    """Each method less each other one, both ways round."""
+    """Each method minus each other one, in both directions."""
     result = {}
     for one, other in combinations(values, 2):
         result[one, other] = paired_comparison(values[one], values[other], groups=patients)

@@ -1,4 +1,4 @@
-"""A comparison of methods as lines that a person reads in the terminal."""
+"""A comparison of methods as text for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def method_lines(comparisons: Sequence[FigureComparison], summary: Mapping[str, 
 
     Args:
         comparisons: one for each figure.
-        summary: numbers of `cases`, `patients` and cases that are `not_common`, and the `methods`.
+        summary: numbers of `cases`, of `patients` and of cases that are `not_common`, and the `methods`.
     """
     lines = [
         f"{len(summary['methods'])} methods on {count(summary['cases'], 'case')} of "
@@ -24,7 +24,7 @@ def method_lines(comparisons: Sequence[FigureComparison], summary: Mapping[str, 
         lines.append(f"Left out: {count(summary['not_common'], 'case')} that not every method has")
     for found in comparisons:
         lines += ["", *figure_lines(found)]
-    return with_footnote(lines, "too few runs, cases or patients, or no direction that is better")
+    return with_footnote(lines, "too few runs, cases or patients, or neither direction is better")
 
 
 def figure_lines(found: FigureComparison) -> list[str]:
@@ -54,7 +54,7 @@ def figure_lines(found: FigureComparison) -> list[str]:
             shown(rank.mean, 2),
             f"{shown(rank.low, 2)} to {shown(rank.high, 2)}",
         ]
-        difference = found.less(name, first)
+        difference = found.difference(name, first)
         row += (
             [
                 signed(difference.mean_difference),
@@ -67,5 +67,5 @@ def figure_lines(found: FigureComparison) -> list[str]:
         rows.append(row)
     lines = aligned([header, *rows])
     if found.left_out:
-        lines.append(f"over {count(found.cases, 'case')}; in {found.left_out} a method has no value")
+        lines.append(f"over {count(found.cases, 'case')}; {found.left_out} left out, for which a method has no value")
     return [line.rstrip() for line in lines]

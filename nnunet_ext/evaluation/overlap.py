@@ -15,7 +15,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
         truth: boolean, the same shape.
 
     Returns:
-        NaN if both are empty, as nnU-Net has it; 0 if one is.
+        The coefficient; NaN if both are empty, as in nnU-Net; 0 if one is.
 
     Raises:
         ValueError: if the shapes differ.
@@ -27,7 +27,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def mean_dice(prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:
-    """Mean Dice over the labels that prediction or truth hold; NaN if neither holds any."""
+    """Mean Dice over the labels that prediction or truth contain; NaN if neither contains any."""
     values = [dice(prediction == label, truth == label) for label in labels]
     present = [value for value in values if not np.isnan(value)]
     return float(np.mean(present)) if present else float("nan")

@@ -1,4 +1,4 @@
-"""Counts of agreeing and differing voxels, by one pass over a pair of label maps."""
+"""Counts of agreeing and differing voxels, from one pass over a pair of label maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnunet_ext.labels import Region
 
 @dataclass(frozen=True)
 class OverlapCounts:
-    """Voxels of one structure: true and false positives and negatives; ignored voxels are none of them."""
+    """Voxels of one structure: true and false positives and negatives; ignored voxels are not counted."""
 
     tp: int
     fp: int
@@ -19,7 +19,7 @@ class OverlapCounts:
     tn: int
 
     def __add__(self, other: OverlapCounts) -> OverlapCounts:
-        """Of several cases together; `dice` is then pooled over them."""
+        """The counts of several cases together; `dice` is then pooled over them."""
         return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
@@ -29,7 +29,7 @@ class OverlapCounts:
 
     @property
     def dice(self) -> float:
-        """2TP/(2TP + FP + FN); NaN if truth and prediction are empty, as nnU-Net has it."""
+        """2TP/(2TP + FP + FN); NaN if truth and prediction are empty, as in nnU-Net."""
         return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
@@ -62,9 +62,9 @@ def overlap_counts(histogram: np.ndarray, region: Region, *, ignore_label: int |
     """Counts of a class or region.
 
     Args:
-        histogram: of `joint_histogram`.
+        histogram: result of `joint_histogram`.
         region: the labels that make it up.
-        ignore_label: of the truth; its voxels do not count.
+        ignore_label: label of the truth whose voxels do not count; None if there is none.
     """
     counted = np.ones(len(histogram), dtype=bool)
     if ignore_label is not None and ignore_label < len(histogram):

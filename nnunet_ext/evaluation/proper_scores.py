@@ -1,10 +1,10 @@
-"""Scores that only the true probabilities make smallest: calibration and sharpness in one number.
+"""Scores that are minimal for the true probabilities: calibration and sharpness in one number.
 
 - Brier score: [0, 2]
-- negative log-likelihood: nats, from 0 to 16.1, where the clipping of the probabilities ends it
+- negative log-likelihood: nats, from 0 to 16.1, limited by the clipping of the probabilities
 
-Smaller is better in both, 0 is best; NaN where no voxel counts. A region with the probability p is a problem of two
-classes with the probabilities 1 - p and p; a figure of regions is the mean over them.
+Smaller is better in both, 0 is best; NaN where no voxel counts. A region with the probability p is a two-class
+problem with the probabilities 1 - p and p; the value for regions is the mean over them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def negative_log_likelihood(
 ) -> float:
     """Mean over the voxels of -ln p of the true class, in nats; smaller is better.
 
-    Probabilities below 1e-7 count as 1e-7, which ends it at 16.1.
+    Probabilities below 1e-7 count as 1e-7, which limits it to 16.1.
 
     Arguments, errors and the empty case are those of `expected_calibration_error`.
     """
@@ -48,7 +48,7 @@ def negative_log_likelihood(
 def region_brier_score(probabilities: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None) -> float:
     """Mean over regions and voxels of 2 (p - y)^2, in [0, 2]; smaller is better.
 
-    The factor is that of two classes, p and 1 - p, so that the range is the one of `brier_score`.
+    The factor is that of two classes, p and 1 - p, so that the range is that of `brier_score`.
 
     Arguments, errors and the empty case are those of `region_expected_calibration_error`.
     """

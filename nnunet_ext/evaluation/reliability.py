@@ -1,7 +1,7 @@
 """What a reliability diagram shows: how confident probabilities are, and how often they are right.
 
 Bins have equal width; an edge belongs to the bin above it, and 1 to the last. Voxels are counted in int64 and
-probabilities summed in float64: float32 counters stop at 2^24 voxels, fewer than a CT holds.
+probabilities summed in float64: float32 counters stop at 2^24 voxels, fewer than a CT has.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from nnunet_ext.evaluation.counted_voxels import class_chunks, region_chunks
 class ReliabilityBins:
     """What a reliability diagram shows: confidence and accuracy in bins of equal width over [0, 1].
 
-    Those of parts of a volume, or of several volumes, add up: `sum(parts, ReliabilityBins.empty(100))`.
+    The bins of parts of a volume, or of several volumes, add up: `sum(parts, ReliabilityBins.empty(100))`.
 
     Attributes:
-        counts: (bins) int64, voxels.
+        counts: (bins) int64, number of voxels.
         confidence_sums: (bins) float64, sum of the voxels' confidences.
-        correct: (bins) int64, voxels that are what they were said to be.
+        correct: (bins) int64, number of correct voxels.
     """
 
     counts: np.ndarray
@@ -47,7 +47,7 @@ class ReliabilityBins:
         Args:
             confidence: (N), in [0, 1].
             correct: (N), boolean.
-            bins: how many.
+            bins: number of bins.
         """
         index = np.clip((confidence.astype(np.float64) * bins).astype(np.int64), 0, bins - 1)
         return cls(
@@ -67,33 +67,33 @@ class ReliabilityBins:
 
     @property
     def mean_confidence(self) -> np.ndarray:
-        """(bins): NaN in empty ones."""
+        """(bins), NaN in empty ones."""
         return _mean(self.confidence_sums, self.counts)
 
     @property
     def accuracy(self) -> np.ndarray:
-        """(bins): share of the voxels that are correct; NaN in empty ones."""
+        """(bins), share of the voxels that are correct; NaN in empty ones."""
         return _mean(self.correct, self.counts)
 
     @property
     def gaps(self) -> np.ndarray:
-        """Distance of accuracy and mean confidence in the bins that are not empty."""
+        """Distance between accuracy and mean confidence in the bins that are not empty."""
         return np.abs(self.accuracy - self.mean_confidence)[self.counts > 0]
 
     def expected_error(self) -> float:
-        """Mean of the gaps, each weighted with its bin's voxels (Guo et al. 2017, Eq. 3); NaN without a voxel."""
+        """Mean of the gaps, weighted by the voxels of each bin (Guo et al. 2017, Eq. 3); NaN without a voxel."""
         filled = self.counts[self.counts > 0]
         return float(self.gaps @ (filled / filled.sum())) if filled.size else float("nan")
 
     def average_error(self) -> float:
-        """Mean of the gaps, one a bin that is not empty (Barfoot et al. 2024); NaN without a voxel."""
+        """Mean of the gaps over the bins that are not empty (Barfoot et al. 2024); NaN without a voxel."""
         return float(self.gaps.mean()) if self.counts.any() else float("nan")
 
 
 def reliability_bins(
     probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 100, mask: np.ndarray | None = None
 ) -> ReliabilityBins:
-    """Bins of the most likely class's probability; correct is a voxel of that class.
+    """Bins of the most likely class's probability; a voxel is correct if it belongs to that class.
 
     Arguments and errors are those of `expected_calibration_error`.
     """
@@ -107,7 +107,7 @@ def reliability_bins(
 def class_reliability_bins(
     probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 100, mask: np.ndarray | None = None
 ) -> list[ReliabilityBins]:
-    """For each class the bins of its probability; correct is a voxel of the class.
+    """For each class the bins of its probability; a voxel is correct if it belongs to the class.
 
     Arguments and errors are those of `expected_calibration_error`.
     """
@@ -121,7 +121,7 @@ def class_reliability_bins(
 def region_reliability_bins(
     probabilities: np.ndarray, truth: np.ndarray, *, bins: int = 100, mask: np.ndarray | None = None
 ) -> list[ReliabilityBins]:
-    """For each region the bins of max(p, 1 - p); correct is a voxel that p > 0.5, nnU-Net's rule, puts right.
+    """For each region the bins of max(p, 1 - p); a voxel is correct if p > 0.5, nnU-Net's rule, is right.
 
     Arguments and errors are those of `region_expected_calibration_error`.
     """

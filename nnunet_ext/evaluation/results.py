@@ -1,4 +1,4 @@
-"""What an evaluation knows about cases; other modules fill it, write it and draw it."""
+"""The results of an evaluation; other modules compute, write and draw them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class CaseEvaluation:
     Attributes:
         case: its name.
         structures: name of a foreground class or region to its figures: `dice`, `hd95_mm`, `nsd` and so on.
-        figures: those of the case as a whole: `mean_dice`, `end_slice_dice_paper`, `ece`, `entropy_auroc` and so on.
+        figures: those of the case as a whole: `mean_dice`, `end_slice_dice_paper`, `ece`, `entropy_error_auroc` etc.
         stock: the case's entry in `summary.json`, as nnU-Net's evaluation writes it.
-        reliability: bins of the voxels in the box of the truth's foreground; None without probabilities.
-        counts: name of a structure to its voxels.
-        fold: of a cross-validation, by name; empty if there is none.
+        reliability: bins of the voxels in the bounding box of the true foreground; None without probabilities.
+        counts: name of a structure to its voxel counts.
+        fold: name of its fold in a cross-validation; empty if there is none.
     """
 
     case: str
@@ -44,8 +44,8 @@ class FolderEvaluation:
         structures: name of every foreground class or region to its labels.
         cases: by name; those with a problem are missing.
         problems: name of a case or file to what is wrong with it.
-        not_predicted: cases of the truth that are left out, which is no problem: with `--chill`, or because a fold's
-            validation folder holds the cases of that fold only.
+        not_predicted: cases with ground truth that are left out, as is allowed with `--chill`, or because a fold's
+            validation folder contains the cases of that fold only.
     """
 
     structures: Mapping[str, Region]
@@ -54,7 +54,7 @@ class FolderEvaluation:
     not_predicted: tuple[str, ...] = ()
 
     def column(self, figure: str) -> list[float]:
-        """A figure of the cases as a whole, in the order of `cases`; NaN where a case lacks it."""
+        """A case-level figure, in the order of `cases`; NaN where a case lacks it."""
         return [case.figures.get(figure, float("nan")) for case in self.cases]
 
     @property

@@ -1,4 +1,4 @@
-"""Evaluations that were written earlier, read again: what each case scored, run by run."""
+"""Reads evaluations that were written earlier: the figures of each case, run by run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunet_ext.options import END_VARIANTS
 
 Values = Mapping[str, float]  # case to value; NaN where the case defines none
 
-WORDS = ("case", "fold", "structure")  # columns that are no figures
+WORDS = ("case", "fold", "structure")  # columns that are not figures
 DECISIVE = ("nsd_tolerance_mm", "absent", "end_stack", "end_threshold")  # settings that figures depend on
 
 
@@ -24,10 +24,10 @@ class Run:
     """One evaluation.
 
     Attributes:
-        folder: that `evaluate` wrote.
+        folder: folder written by `evaluate`.
         figures: a column of `case_metrics.csv`, or structure and column of `metrics.csv` such as "LV dice", to the
             value of each case.
-        settings: that the figures depend on.
+        settings: settings that the figures depend on.
     """
 
     folder: Path
@@ -47,8 +47,8 @@ def read_run(folder: Path) -> Run:
     threshold that was set.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if a table is none, or its summary is not of `nnunet_ext evaluate`.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if a table is malformed, or the summary is not from `nnunet_ext evaluate`.
     """
     figures: dict[str, dict[str, float]] = {}
     for name in ("case_metrics.csv", "metrics.csv"):
@@ -72,19 +72,19 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     """The rows of a table of `evaluate`.
 
     Raises:
-        FileNotFoundError: if it is not there.
+        FileNotFoundError: if it does not exist.
         ValueError: if it has no column `case`.
     """
     if not file.is_file():
         raise FileNotFoundError(
-            f"Compared are folders that nnunet_ext evaluate wrote; {file} does not exist. Evaluate the predictions "
-            f"first, with -o {file.parent}."
+            f"nnunet_ext compare takes folders of nnunet_ext evaluate; {file} does not exist. Evaluate the "
+            f"predictions first, with -o {file.parent}."
         )
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     if rows and ("case" not in rows[0] or None in rows[0] or None in rows[0].values()):
         raise ValueError(
-            f"A table of nnunet_ext evaluate has a column case and as many cells in each row as columns; {file} has "
+            f"A table of nnunet_ext evaluate must have a column case and one cell per column in each row; {file} has "
             f"the columns {', '.join(map(str, rows[0]))}. Evaluate again."
         )
     return rows
@@ -94,34 +94,34 @@ def cell_value(text: str, file: Path) -> float:
     """The value of a cell; NaN if it is empty.
 
     Raises:
-        ValueError: if it is no number.
+        ValueError: if it is not a number.
     """
     try:
         return float(text) if text else math.nan
     except ValueError:
-        raise ValueError(f'A figure is a number or an empty cell; {file} has "{text}". Evaluate again.') from None
+        raise ValueError(f'A figure must be a number or empty; {file} has "{text}". Evaluate again.') from None
 
 
 def settings_of(file: Path) -> dict[str, Any]:
-    """What decided on the figures, of `summary.json`.
+    """The settings that the figures depend on, from `summary.json`.
 
     Raises:
-        FileNotFoundError: if the file is not there.
-        ValueError: if it is stock nnU-Net's.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it was written by stock nnU-Net.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"An evaluation has a summary.json; {file} does not exist. Evaluate again.")
+        raise FileNotFoundError(f"An evaluation must have a summary.json; {file} does not exist. Evaluate again.")
     own = json.loads(file.read_text(encoding="utf-8")).get(OWN_KEY)
     if own is None:
         raise ValueError(
-            f"Compared are evaluations by nnunet_ext evaluate; {file} is stock nnU-Net's. Evaluate the predictions "
-            f"and name the folder of the tables."
+            f"nnunet_ext compare takes folders of nnunet_ext evaluate; {file} is stock nnU-Net's. Evaluate the "
+            f"predictions and give the folder of the tables."
         )
     return {key: own.get("settings", {}).get(key) for key in DECISIVE}
 
 
 def require_same_settings(runs: Sequence[Run]) -> None:
-    """Refuses runs whose figures do not mean the same.
+    """Refuses runs whose figures are not comparable.
 
     Raises:
         ValueError: with the setting and both values.
@@ -131,8 +131,8 @@ def require_same_settings(runs: Sequence[Run]) -> None:
         for key, value in first.settings.items():
             if run.settings.get(key) != value:
                 raise ValueError(
-                    f"Runs are compared if they were evaluated alike; {key} is {value} in {first.folder} and "
-                    f"{run.settings.get(key)} in {run.folder}. Evaluate one of them again."
+                    f"Runs must be evaluated with the same settings to be compared; {key} is {value} in "
+                    f"{first.folder} and {run.settings.get(key)} in {run.folder}. Evaluate one of them again."
                 )
 
 

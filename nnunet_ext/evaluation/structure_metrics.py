@@ -1,4 +1,11 @@
-"""The figures of one structure in one case: a table with one row per column of `metrics.csv`."""
+"""The figures of one structure in one case: a table with one row per column of `metrics.csv`.
+
+A structure that neither truth nor prediction has is judged by one rule in all of its figures, that of `--absent`. The
+metrics by themselves have no single rule, nor has the literature: Dice is usually not defined there, a distance is 0,
+a surface Dice is 1. A structure that one of the two has is always judged: Dice 0, and the image's diagonal as
+distance. A case without any structure has no mean Dice with "leave-out" and counts as the largest risk in failure
+detection; with "perfect" it counts as none.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +36,12 @@ class StructurePair:
     """One structure in the truth and in the prediction of a case. What several metrics share is computed once.
 
     Attributes:
-        prediction: boolean, (D, H, W), of a 2D image (H, W); where both have the structure only the box around it.
+        prediction: boolean, (D, H, W), for a 2D image (H, W); only the bounding box where both have the structure.
         truth: boolean, the same shape.
-        spacing_mm: along these axes.
-        voxel_ml: volume of a voxel.
-        counts: of all voxels of the image that count.
-        options: what decides on the figures.
+        spacing_mm: voxel spacing along these axes in mm.
+        voxel_ml: volume of a voxel in ml.
+        counts: counts over all voxels of the image that count.
+        options: settings of the metrics.
     """
 
     prediction: np.ndarray
@@ -54,12 +61,12 @@ class StructurePair:
 
     @cached_property
     def lesions(self) -> LesionDetection:
-        """The connected components that were found, missed and made up."""
+        """The connected components that were found, missed or spurious."""
         return detect_lesions(self.prediction, self.truth)
 
     @cached_property
     def errors(self) -> ErrorParts:
-        """What the wrong voxels are."""
+        """The wrong voxels by part of the error."""
         return error_parts(self.prediction, self.truth)
 
 
@@ -69,16 +76,20 @@ class StructureMetric:
 
     Attributes:
         column: its name.
-        figure: of a structure; it says itself what an empty mask gives.
-        better: which end of its range is good, for ranks; None if neither.
-        perfect: what it is with `--absent perfect` where neither truth nor prediction has the structure; it is NaN
-            there with `--absent leave-out`. None for a column that counts instead of judging.
+        figure: computes it for a structure, and defines its value for an empty mask.
+        better: which direction is better, for ranks; None if neither.
+        perfect: its value with `--absent perfect` where neither truth nor prediction has the structure; it is NaN
+            there with `--absent leave-out`. None for a column that is a count.
+        values: what it can be, with its unit; for the reference.
+        meaning: what it is, for the reference.
     """
 
     column: str
     figure: Callable[[StructurePair], float]
     better: Better | None = None
     perfect: float | None = None
+    values: str = ""
+    meaning: str = ""
 
 
 def surface_dice(pair: StructurePair) -> float:
@@ -89,25 +100,42 @@ def surface_dice(pair: StructurePair) -> float:
 
 # fmt: off
 STRUCTURE_METRICS: tuple[StructureMetric, ...] = (
-    StructureMetric("dice", lambda pair: pair.counts.dice, "higher", perfect=1.0),
-    StructureMetric("iou", lambda pair: pair.counts.iou, "higher", perfect=1.0),
-    StructureMetric("hd95_mm", lambda pair: pair.hausdorff_mm[1], "lower", perfect=0.0),
-    StructureMetric("hd_mm", lambda pair: pair.hausdorff_mm[0], "lower", perfect=0.0),
-    StructureMetric("nsd", surface_dice, "higher", perfect=1.0),
-    StructureMetric("volume_ml", lambda pair: (pair.counts.tp + pair.counts.fp) * pair.voxel_ml),
-    StructureMetric("true_volume_ml", lambda pair: (pair.counts.tp + pair.counts.fn) * pair.voxel_ml),
+    StructureMetric("dice", lambda pair: pair.counts.dice, "higher", perfect=1.0,
+                    values="0 to 1", meaning="2TP/(2TP + FP + FN), as in nnU-Net"),
+    StructureMetric("iou", lambda pair: pair.counts.iou, "higher", perfect=1.0,
+                    values="0 to 1", meaning="TP/(TP + FP + FN), as in nnU-Net"),
+    StructureMetric("hd95_mm", lambda pair: pair.hausdorff_mm[1], "lower", perfect=0.0,
+                    values="0 to the image's diagonal, mm", meaning="95th percentile of the surface distances"),
+    StructureMetric("hd_mm", lambda pair: pair.hausdorff_mm[0], "lower", perfect=0.0,
+                    values="0 to the image's diagonal, mm", meaning="largest surface distance"),
+    StructureMetric("nsd", surface_dice, "higher", perfect=1.0,
+                    values="0 to 1", meaning="surface Dice at `--nsd-tolerance`"),
+    StructureMetric("volume_ml", lambda pair: (pair.counts.tp + pair.counts.fp) * pair.voxel_ml,
+                    values="from 0, ml", meaning="volume of the prediction"),
+    StructureMetric("true_volume_ml", lambda pair: (pair.counts.tp + pair.counts.fn) * pair.voxel_ml,
+                    values="from 0, ml", meaning="volume of the truth"),
     StructureMetric("volume_error_ml", lambda pair: volume_error_ml(pair.prediction, pair.truth, pair.voxel_ml),
-                    "closer to 0", perfect=0.0),
+                    "closer to 0", perfect=0.0,
+                    values="ml", meaning="volume of the prediction minus that of the truth"),
     StructureMetric("relative_volume_error", lambda pair: relative_volume_error(pair.prediction, pair.truth),
-                    "closer to 0", perfect=0.0),
-    StructureMetric("lesion_f1", lambda pair: pair.lesions.f1, "higher", perfect=1.0),
-    StructureMetric("lesions", lambda pair: pair.lesions.found + pair.lesions.missed),
-    StructureMetric("lesions_missed", lambda pair: pair.lesions.missed, "lower"),
-    StructureMetric("lesions_spurious", lambda pair: pair.lesions.spurious, "lower"),
-    StructureMetric("missed_voxels", lambda pair: pair.errors.missed, "lower"),
-    StructureMetric("spurious_voxels", lambda pair: pair.errors.spurious, "lower"),
-    StructureMetric("boundary_voxels", lambda pair: pair.errors.boundary, "lower"),
-    StructureMetric("absent", lambda pair: int(pair.counts.absent)),
+                    "closer to 0", perfect=0.0,
+                    values="from -1", meaning="volume error divided by the true volume; not defined if that is 0"),
+    StructureMetric("lesion_f1", lambda pair: pair.lesions.f1, "higher", perfect=1.0,
+                    values="0 to 1", meaning="F1 of connected components"),
+    StructureMetric("lesions", lambda pair: pair.lesions.found + pair.lesions.missed,
+                    values="from 0", meaning="connected components of the truth"),
+    StructureMetric("lesions_missed", lambda pair: pair.lesions.missed, "lower",
+                    values="from 0", meaning="those without a voxel in common with the prediction"),
+    StructureMetric("lesions_spurious", lambda pair: pair.lesions.spurious, "lower",
+                    values="from 0", meaning="predicted ones without a voxel in common with the truth"),
+    StructureMetric("missed_voxels", lambda pair: pair.errors.missed, "lower",
+                    values="from 0", meaning="voxels of true components that the prediction does not touch"),
+    StructureMetric("spurious_voxels", lambda pair: pair.errors.spurious, "lower",
+                    values="from 0", meaning="voxels of predicted components that do not touch the truth"),
+    StructureMetric("boundary_voxels", lambda pair: pair.errors.boundary, "lower",
+                    values="from 0", meaning="the other wrong voxels, where prediction and truth meet and differ"),
+    StructureMetric("absent", lambda pair: int(pair.counts.absent),
+                    values="0 or 1", meaning="1 if neither truth nor prediction has the structure"),
 )
 # fmt: on
 
@@ -115,7 +143,7 @@ STRUCTURE_METRICS: tuple[StructureMetric, ...] = (
 def structure_figures(pair: StructurePair, metrics: Sequence[StructureMetric] = STRUCTURE_METRICS) -> Figures:
     """The columns of a structure by name.
 
-    What neither truth nor prediction has follows one rule in all of them, whatever the metrics say.
+    A structure that neither truth nor prediction has follows one rule in all columns, whatever the metrics define.
     """
     return {metric.column: figure_of(pair, metric) for metric in metrics}
 
@@ -134,10 +162,10 @@ def structure_pair(
 
     Args:
         pair: truth and prediction, (z, y, x).
-        labels: that make up the structure.
-        counts: its voxels.
+        labels: labels that make up the structure.
+        counts: its voxel counts.
         counted: (z, y, x), boolean: which voxels count.
-        options: what decides on the figures.
+        options: settings of the metrics.
     """
     truth, prediction = (np.isin(values, labels) & counted for values in (pair.truth, pair.prediction))
     spacing_mm = pair.spacing_mm

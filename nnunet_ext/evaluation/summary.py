@@ -1,4 +1,7 @@
-"""An evaluation as files: `metrics.csv`, `case_metrics.csv` and `summary.json`."""
+"""An evaluation as files: `metrics.csv`, `case_metrics.csv` and `summary.json`.
+
+A standard deviation over cases says how much cases differ; one over the means of folds says how much trainings do.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
 
 
 def cell(value: object) -> str:
-    """A value in a table: 6 significant digits, nothing for NaN."""
+    """A value in a table: 6 significant digits, an empty cell for NaN."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)
@@ -65,9 +68,9 @@ def write_summary(evaluation: FolderEvaluation, path: Path, own: Mapping[str, An
     """`summary.json`: nnU-Net's keys in nnU-Net's form, then ours under "nnunet_ext".
 
     Args:
-        evaluation: of the folder.
-        path: of the file.
-        own: our part, `own_summary` and what is to stand beside it.
+        evaluation: evaluation of the folder.
+        path: path of the file.
+        own: our part, `own_summary` and further entries.
     """
     write_json({**stock_summary(evaluation), OWN_KEY: without_nan(own)}, path)
 
@@ -94,17 +97,17 @@ def stock_summary(evaluation: FolderEvaluation) -> dict[str, Any]:
 
 
 def stock_mean(values: Sequence[float]) -> float:
-    """NumPy's `nanmean`, as nnU-Net takes it, to the last bit, but without its warning about nothing but NaN."""
+    """NumPy's `nanmean`, as nnU-Net takes it, to the last bit, but without its warning if all are NaN."""
     defined = ~np.isnan(np.asarray(values, dtype=np.float64))
     return float(np.nanmean(values)) if defined.any() else math.nan
 
 
 def own_summary(evaluation: FolderEvaluation, *, end_threshold: float = 0.8) -> dict[str, Any]:
-    """Means of our figures, end coefficients and what went wrong.
+    """Means of our figures, end coefficients and problems.
 
     Args:
-        evaluation: of the folder.
-        end_threshold: a case counts for the end coefficient above this Dice.
+        evaluation: evaluation of the folder.
+        end_threshold: a case counts for the end coefficient if its Dice is above this.
     """
     return {
         "cases": len(evaluation.cases),
@@ -123,7 +126,7 @@ def own_summary(evaluation: FolderEvaluation, *, end_threshold: float = 0.8) -> 
 
 
 def means_of(evaluation: FolderEvaluation, *, end_threshold: float) -> dict[str, Any]:
-    """The means of `own_summary` without anything beside them."""
+    """The means of `own_summary`, without spreads and counts."""
     own = own_summary(evaluation, end_threshold=end_threshold)
     return {
         "cases": own["cases"],
@@ -165,7 +168,7 @@ def distribution(rows: Sequence[Figures]) -> dict[str, dict[str, float]]:
 
 
 def standard_deviation(values: Sequence[float]) -> float:
-    """Of a sample, the sum of squares by n - 1; NaN with fewer than two values."""
+    """Sample standard deviation, with n - 1 in the denominator; NaN with fewer than two values."""
     return stdev(values) if len(values) > 1 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Surfaces of a prediction and the truth: how far they are apart, and how much of them agrees."""
+"""Surfaces of a prediction and the truth: how far apart they are, and how much of them agrees."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def hausdorff_mm(
       a mask of one slice in 3D are surface.
     - Each surface voxel of one mask has the Euclidean distance, between the centres of voxels, to the nearest surface
       voxel of the other mask.
-    - The percentile, interpolated linearly, is taken in each direction by itself; the larger of the two is the
+    - The percentile, interpolated linearly, is taken in each direction separately; the larger of the two is the
       result. Tools that pool both directions first give another number.
 
     Args:
         prediction: boolean, (H, W) or (D, H, W).
         truth: boolean, the same shape.
-        spacing_mm: of the voxels along each axis of the arrays.
+        spacing_mm: voxel spacing along each axis of the arrays in mm.
         percentile: above 0, up to 100; None is the maximum.
 
     Returns:
-        At least 0, with single precision. 0 if both masks are empty. If one is, the diagonal of the image, from
-        corner to corner with the outer voxels in full: a missed structure costs more than any distance could.
+        The distance, in single precision. 0 if both masks are empty. If one is, the diagonal of the image, from
+        corner to corner including the outer voxels: a missed structure costs more than any distance could.
 
     Raises:
         TypeError: if a mask is not boolean.
         ValueError: if the shapes differ or are not 2D or 3D, a spacing is not a positive number for each axis, or
-            the percentile is outside its range.
+            the percentile is out of range.
     """
     return hausdorff_distances_mm(prediction, truth, spacing_mm, percentiles=(percentile,))[0]
 
@@ -50,10 +50,10 @@ def hausdorff_distances_mm(
     *,
     percentiles: Sequence[float | None] = (None, 95),
 ) -> tuple[float, ...]:
-    """Several percentiles of the Hausdorff distance, by default HD and HD95, for the price of one.
+    """Several percentiles of the Hausdorff distance, by default HD and HD95, computed together.
 
-    Definition, arguments, empty masks and errors are those of `hausdorff_mm`. What takes the time is the search for
-    the nearest voxels, and all percentiles share it.
+    Definition, arguments, empty masks and errors are those of `hausdorff_mm`. Most of the time is spent on the
+    search for the nearest voxels, which all percentiles share.
 
     Returns:
         One distance in mm for each percentile, in their order.
@@ -82,14 +82,14 @@ def surface_distances_mm(
     Args:
         prediction: boolean, (H, W) or (D, H, W), not empty.
         truth: the same.
-        spacing_mm: of the voxels along each axis.
+        spacing_mm: voxel spacing along each axis in mm.
 
     Returns:
-        From the prediction's surface (P) and from the truth's (T), float32.
+        Distances from the prediction's surface (P) and from the truth's (T) in mm, float32.
     """
-    from monai.metrics import get_mask_edges, get_surface_distance  # here, because it takes seconds
+    from monai.metrics import get_mask_edges, get_surface_distance  # imported here, because it takes seconds
 
-    # not cropped by MONAI: the callers have done so, and outside of an array is outside of the mask here, too
+    # not cropped by MONAI: the callers have done so, and what is outside the array is outside the mask here, too
     edges, true_edges = get_mask_edges(np.ascontiguousarray(prediction), np.ascontiguousarray(truth), crop=False)
     spacing = list(spacing_mm)
     there, back = (
@@ -111,19 +111,19 @@ def normalised_surface_dice(
     - What lies outside the image is outside the mask, so a mask that reaches the border has a surface there.
     - Each element of one mask has the Euclidean distance between centres to the nearest element of the other mask.
       It agrees if that is at most the tolerance.
-    - The size of the elements that agree, of both masks, by the size of all elements of both masks.
+    - The result is the size of the elements that agree, of both masks, divided by that of all elements of both masks.
 
     Both surfaces count, so a spurious structure far away costs as much as a missed one of the same surface.
 
     Args:
-        prediction: boolean, (H, W) or (D, H, W). Give a 2D image as (H, W): as one slice of a volume its faces above
+        prediction: boolean, (H, W) or (D, H, W). Pass a 2D image as (H, W): as one slice of a volume its faces above
             and below would be surface that agrees wherever the masks overlap.
         truth: boolean, the same shape.
-        spacing_mm: of the voxels along each axis of the arrays.
-        tolerance_mm: at least 0, what two experts differ by.
+        spacing_mm: voxel spacing along each axis of the arrays in mm.
+        tolerance_mm: at least 0, such as the distance by which two experts differ.
 
     Returns:
-        1 if both masks are empty, 0 if one is.
+        The share; 1 if both masks are empty, 0 if one is.
 
     Raises:
         TypeError: if a mask is not boolean.
@@ -148,25 +148,25 @@ def normalised_surface_dice(
 def surface_elements(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """The elements of a mask's surface, see `normalised_surface_dice`.
 
-    MONAI tells how the voxels around an element are numbered and what size each pattern has. Its own
+    MONAI defines how the voxels around an element are numbered and what size each pattern has. Its own
     `compute_surface_dice` finds the patterns by a convolution in single precision, which takes 11 GB for a CT of
     300 × 512 × 512 voxels in which a lone false voxel is far from the organ.
 
     Args:
         mask: boolean, (H, W) or (D, H, W).
-        spacing_mm: of the voxels along each axis.
+        spacing_mm: voxel spacing along each axis in mm.
 
     Returns:
-        None, N = 0, if the mask is empty.
-        points: (N, axes) float64, centres in mm; where 0 lies is the same for all masks of a shape.
+        No elements, N = 0, if the mask is empty.
+        points: (N, axes) float64, centres in mm; the origin is the same for all masks of a shape.
         sizes: (N) float64, in mm² (2D: mm).
     """
-    from monai.metrics.utils import get_code_to_measure_table  # here, because it takes seconds
+    from monai.metrics.utils import get_code_to_measure_table  # imported here, because it takes seconds
 
     table, kernel = get_code_to_measure_table(list(spacing_mm))
     bits = kernel[0, 0].numpy().astype(np.uint8)
     box = bounding_box(mask) or (slice(0, 0),) * mask.ndim
-    voxels = np.pad(mask[box], 1).view(np.uint8)  # an element has voxels on both sides, also at the image's border
+    voxels = np.pad(mask[box], 1).view(np.uint8)  # an element has voxels on both sides, even at the image's border
     codes = np.zeros([size - 1 for size in voxels.shape], dtype=np.uint8)
     for corner in np.ndindex(bits.shape):
         shifted = tuple(slice(start, start + size) for start, size in zip(corner, codes.shape, strict=True))
@@ -181,7 +181,7 @@ def _within(points: np.ndarray, others: np.ndarray, tolerance_mm: float) -> np.n
     from scipy.spatial import KDTree
 
     tolerance = np.float32(tolerance_mm)
-    # farther ones come back as infinite, which is quicker
+    # more distant ones are returned as infinite, which is faster
     distances, _ = KDTree(others, leafsize=32).query(points, distance_upper_bound=1.01 * float(tolerance) + 0.01)
     # compared with single precision, so that 3 voxels of 0.7 mm are within 2.1 mm
     return distances.astype(np.float32) <= tolerance
@@ -191,7 +191,7 @@ def require_masks(prediction: np.ndarray, truth: np.ndarray) -> None:
     """Raises unless both are boolean masks of the same 2D or 3D shape."""
     if prediction.dtype != bool or truth.dtype != bool:
         raise TypeError(
-            f"Both must be boolean masks; found {prediction.dtype} and {truth.dtype}. Compare with a label first: "
+            f"Both masks must be boolean; found {prediction.dtype} and {truth.dtype}. Compare with a label first: "
             f"prediction == label."
         )
     if prediction.shape != truth.shape:
@@ -201,7 +201,7 @@ def require_masks(prediction: np.ndarray, truth: np.ndarray) -> None:
 
 
 def require_spacing(spacing_mm: Sequence[float], dimensions: int) -> tuple[float, ...]:
-    """The spacing as floats, which MONAI insists on.
+    """The spacing as floats, which MONAI requires.
 
     Raises:
         ValueError: unless it is a positive number for each axis.

@@ -1,4 +1,4 @@
-"""An evaluation as lines that a person reads in the terminal."""
+"""An evaluation as text for the terminal."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
         ]
         lines += ["", *aligned([["confidence against risk", *DETECTION_COLUMNS.values()], *rows])]
     lines += error_lines(own["error_analysis"])
-    return with_footnote(lines, "no case defines the figure, as where neither truth nor prediction has the structure")
+    return with_footnote(lines, "no case defines the figure, as when neither truth nor prediction has the structure")
 
 
 def with_footnote(lines: Sequence[str], why: str) -> list[str]:
-    """The lines, and why there is a dash if there is one."""
+    """The lines, followed by what a dash means if there is one."""
     has_dash = any(NOT_DEFINED in line.split() for line in lines)
     return [*lines, "", f"A dash: {why}."] if has_dash else list(lines)
 
@@ -111,7 +111,7 @@ def end_lines(own: Mapping[str, Any]) -> list[str]:
     if math.isnan(found["paper"]):
         return []
     words = {
-        "paper": f"{shown(found['paper'], 2)} as {END_PAPER} counts",
+        "paper": f"{shown(found['paper'], 2)} as in {END_PAPER}",
         "strict": f"{shown(found['strict'], 2)} over the foreground alone (strict)",
     }
     first = words.pop(settings["end_variant"])
@@ -179,10 +179,10 @@ def with_spread(found: Mapping[str, float] | None, digits: int) -> str:
 
 
 def signed(value: float) -> str:
-    """With its sign and enough digits."""
+    """A number with its sign and four digits."""
     return NOT_DEFINED if math.isnan(value) else f"{value:+.4f}"
 
 
 def percent(value: float) -> str:
-    """A share."""
+    """A share in percent, or a dash where it is not defined."""
     return NOT_DEFINED if math.isnan(value) else f"{value:.0%}"

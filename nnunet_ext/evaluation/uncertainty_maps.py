@@ -1,14 +1,14 @@
-"""How well a map of uncertainty shows where the segmentation is wrong.
+"""How well an uncertainty map shows where the segmentation is wrong.
 
-Sign conventions and ranges. Larger values of a map mean more uncertainty; a confidence map goes in as 1 - confidence.
+Sign conventions and ranges. Larger values of a map mean more uncertainty; pass a confidence map as 1 - confidence.
 
 - error AUROC, in [0, 1]: larger is better, 0.5 is chance; an error is the positive class
 - error average precision, in [0, 1]: larger is better, the share of errors is chance
 - QU-BraTS score, in [0, 1]: larger is better; an all-zero map has (Dice + 2)/3
-- QU-BraTS gain over the all-zero map, in [-1, 1/3]: larger is better, below 0 the map does harm
+- QU-BraTS gain over the all-zero map, in [-1, 1/3]: larger is better, below 0 the map is harmful
 
-All of them are NaN where no voxel counts. A mask says which ones do, for instance `mask=labels != ignore_label`; what
-is easy background is as much a part of the figures as the mask lets in, so compare figures of the same mask only.
+All of them are NaN where no voxel counts. A mask says which ones do, for instance `mask=labels != ignore_label`; it
+decides how much easy background is included, so compare values of the same mask only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def error_auroc(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray
         mask: (*spatial), boolean, the voxels that count; all by default.
 
     Returns:
-        NaN if there are no errors, or nothing else.
+        The probability; NaN if there are no errors, or only errors.
 
     Raises:
         TypeError: if the errors or the mask are not boolean.
@@ -36,7 +36,7 @@ def error_auroc(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray
     values, wrong = _counted(uncertainty, mask, errors=errors)
     if wrong.all() or not wrong.any():  # all() of nothing is true
         return float("nan")
-    from sklearn.metrics import roc_auc_score  # here, because it takes seconds
+    from sklearn.metrics import roc_auc_score  # imported here, because it takes seconds
 
     return float(roc_auc_score(wrong, values))
 
@@ -44,15 +44,15 @@ def error_auroc(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray
 def error_average_precision(uncertainty: np.ndarray, errors: np.ndarray, *, mask: np.ndarray | None = None) -> float:
     """Mean precision over all recalls of errors, in [0, 1]; larger is better, the share of errors is chance.
 
-    Σ_k (R_k - R_(k-1)) P_k over the thresholds k, without interpolation. With few errors among many voxels it tells
-    maps apart whose AUROC are all close to 1.
+    Σ_k (R_k - R_(k-1)) P_k over the thresholds k, without interpolation. With few errors among many voxels it
+    distinguishes maps whose AUROC are all close to 1.
 
     Arguments, errors and NaN are those of `error_auroc`.
     """
     values, wrong = _counted(uncertainty, mask, errors=errors)
     if wrong.all() or not wrong.any():
         return float("nan")
-    from sklearn.metrics import average_precision_score  # here, because it takes seconds
+    from sklearn.metrics import average_precision_score  # imported here, because it takes seconds
 
     return float(average_precision_score(wrong, values))
 
@@ -70,8 +70,8 @@ def qu_brats_score(
     (AUC_Dice + (1 - AUC_FTP) + (1 - AUC_FTN)) / 3 (QU-BraTS: Mehta et al. 2022, arXiv 2112.10074). At a threshold,
     voxels with a larger uncertainty are filtered out. Dice is that of the rest, 1 where nothing is left of either
     mask. FTP is the share of the true positives that was filtered out, FTN that of the true negatives; 0 where there
-    were none. AUC is the area by trapezoids over the thresholds from 0 to 100% of the scale. A map earns by covering
-    errors, and pays for covering what is right.
+    were none. AUC is the trapezoidal area over the thresholds from 0 to 100% of the scale. The score rewards
+    uncertainty at errors and penalises it where the segmentation is right.
 
     It is a score of one structure: call it for each class or region.
 
@@ -79,8 +79,8 @@ def qu_brats_score(
         uncertainty: (*spatial), in [0, 1], as this package writes maps; divide those of the challenge by 100.
         prediction: (*spatial), boolean.
         truth: (*spatial), boolean.
-        mask: (*spatial), boolean, the voxels that count; all by default. The challenge takes the brain.
-        thresholds: how many, evenly from 0 to 1 with both. The challenge's program has 41 by default.
+        mask: (*spatial), boolean, the voxels that count; all by default. The challenge uses the brain.
+        thresholds: number of thresholds, evenly spaced from 0 to 1. The challenge's program has 41 by default.
 
     Returns:
         NaN if no voxel counts.
@@ -124,13 +124,13 @@ def filtering_curves(
     mask: np.ndarray | None = None,
     thresholds: int = THRESHOLDS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dice, FTP and FTN of `qu_brats_score` at each threshold, ascending; with its arguments and errors.
+    """Dice, FTP and FTN of `qu_brats_score` at each threshold, ascending; arguments and errors are the same.
 
     Returns:
         Three arrays (thresholds). At the last threshold nothing is filtered. All NaN if no voxel counts.
     """
     if thresholds < 2:
-        raise ValueError(f"The thresholds are 0, 1 and those between, so at least 2; found {thresholds}.")
+        raise ValueError(f"There must be at least 2 thresholds, which are 0 and 1; found {thresholds}.")
     values, predicted, true = _counted(uncertainty, mask, prediction=prediction, truth=truth)
     if not values.size:
         nothing = np.full(thresholds, np.nan)
@@ -138,7 +138,7 @@ def filtering_curves(
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
             f"The uncertainty must be in [0, 1]; found {values.min()} to {values.max()}. Divide it by the largest "
-            f"value that it can have: an entropy by ln C, percents by 100."
+            f"possible value: an entropy by ln C, percentages by 100."
         )
     first_kept = np.searchsorted(np.arange(thresholds) / (thresholds - 1), values)
     outcome = 2 * predicted + true  # TN, FN, FP, TP

@@ -1,4 +1,4 @@
-"""The test of a calibration on cases with a truth: what its intervals held, and what its verdicts caught."""
+"""The test of a calibration on cases with ground truth: coverage of intervals, and failures that verdicts catch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ VERDICTS = ("accept", "review", "reject")
 
 @dataclass(frozen=True)
 class VerdictCheck:
-    """What intervals and verdicts were worth.
+    """How well intervals and verdicts did.
 
     Attributes:
-        failure_dice: a failure is below it.
-        failures: verdict to how many of the failures got it.
-        good: verdict to how many of the other cases got it.
-        missed: the failures that were accepted, by name.
-        intervals: how many cases have an interval around their predicted Dice.
-        inside: of how many of these it holds the true Dice, ends included.
-        without_interval: how many cases have none.
+        failure_dice: a case with a lower Dice is a failure.
+        failures: verdict to the number of failures with it.
+        good: verdict to the number of other cases with it.
+        missed: names of the failures that were accepted.
+        intervals: number of cases with an interval around their predicted Dice.
+        inside: number of these intervals that contain the true Dice, ends included.
+        without_interval: number of cases without one.
     """
 
     failure_dice: float
@@ -38,23 +38,23 @@ class VerdictCheck:
 
     @property
     def coverage(self) -> float:
-        """Share of the intervals that hold the true Dice; NaN without any."""
+        """Share of the intervals that contain the true Dice; NaN without any."""
         return self.inside / self.intervals if self.intervals else math.nan
 
 
 def verdict_check(
     cases: Sequence[CaseEvaluation], rows: Sequence[Mapping[str, str]], *, failure_dice: float = 0.75
 ) -> VerdictCheck | None:
-    """Holds what a calibration said of cases against their truth.
+    """Compares intervals and verdicts with the true Dice.
 
     Args:
-        cases: evaluated; those without a `mean_dice` are left out, and an empty one counts as Dice 0, as everywhere
-            where Dice is a risk.
-        rows: of `cases.csv`; those of other cases and those without a verdict are left out.
-        failure_dice: a failure is below it.
+        cases: evaluated cases; those without a `mean_dice` are left out, and an empty one counts as Dice 0, as
+            everywhere where Dice is a risk.
+        rows: rows of `cases.csv`; those of other cases and those without a verdict are left out.
+        failure_dice: a case with a lower Dice is a failure.
 
     Returns:
-        None if no case has a verdict.
+        The check; None if no case has a verdict.
     """
     by_case = {row["case"]: row for row in rows if row.get("verdict")}
     judged = [
@@ -85,18 +85,18 @@ def intervals_of(row: Mapping[str, str]) -> list[tuple[float, float]]:
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Verdict to how many rows have it."""
+    """Verdict to the number of rows with it."""
     return {word: sum(row["verdict"] == word for row in rows) for word in VERDICTS}
 
 
 def verdict_check_lines(check: VerdictCheck) -> list[str]:
-    """The same as sentences that a person reads."""
+    """The check as sentences for the terminal."""
     failures, good = sum(check.failures.values()), sum(check.good.values())
     lines = []
     if check.intervals:
         lines.append(
-            f"{check.inside} of {check.intervals} true Dice ({check.coverage:.0%}) lie in the interval that was "
-            f"predicted for them."
+            f"The interval around the predicted Dice holds the true Dice of {check.inside} of {check.intervals} "
+            f"cases ({check.coverage:.0%})."
         )
     if check.without_interval:
         lines.append(f"{check.without_interval} of {failures + good} cases have no such interval.")

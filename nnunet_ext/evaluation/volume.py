@@ -1,4 +1,4 @@
-"""How much larger or smaller a prediction is than the truth. Nearer to 0 is better; the sign says which way."""
+"""How much larger or smaller a prediction is than the truth. Closer to 0 is better; the sign says which."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def voxel_volume_ml(spacing_mm: Sequence[float]) -> float:
 
 
 def volume_error_ml(prediction: np.ndarray, truth: np.ndarray, voxel_ml: float) -> float:
-    """Volume of the prediction less that of the truth, in ml; 0 is best.
+    """Volume of the prediction minus that of the truth, in ml; 0 is best.
 
-    Above 0 the prediction is too large. Where the masks lie does not matter: a structure in the wrong place can have
-    an error of 0. Over many cases too large and too small ones cancel out in the mean, which is then the bias; take
+    Above 0 the prediction is too large. The position of the masks does not matter: a structure in the wrong place can
+    have an error of 0. Over many cases positive and negative errors cancel out in the mean, which is the bias; take
     absolute values for the typical error.
 
     Args:
         prediction: boolean, (H, W) or (D, H, W).
         truth: boolean, the same shape.
-        voxel_ml: volume of a voxel, the product of its spacing in mm by 1000.
+        voxel_ml: volume of a voxel in ml, the product of its spacing in mm divided by 1000.
 
     Returns:
-        0 if both masks are empty. If one is, the volume of the other, negative for the truth's.
+        The error. 0 if both masks are empty. If one is, the volume of the other, negative for the truth's.
 
     Raises:
         TypeError: if a mask is not boolean.
@@ -53,8 +53,8 @@ def relative_volume_error(prediction: np.ndarray, truth: np.ndarray) -> float:
         truth: boolean, the same shape.
 
     Returns:
-        At least -1, which is an empty prediction; 1 is twice the volume. NaN if the truth is empty, whatever the
-        prediction is: there is nothing to be a share of.
+        At least -1, for an empty prediction; 1 for twice the volume. NaN if the truth is empty, whatever the
+        prediction is.
 
     Raises:
         TypeError: if a mask is not boolean.

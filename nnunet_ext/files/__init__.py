@@ -1,1 +1,1 @@
-"""Files that are whole, and checkpoints that are read without running code."""
+"""Files that are written completely or not at all, and checkpoints that are read without running code."""

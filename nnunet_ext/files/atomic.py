@@ -1,4 +1,4 @@
-"""Files that are either whole or absent under their name, however the process ends."""
+"""Files that are either complete or absent, however the process ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PARTIAL_PREFIX = ".partial-"
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path in the folder of `path`; on success the file written there takes the name `path`.
+    """Yields a temporary path in the folder of `path`; on success the file written there is renamed to `path`.
 
     The temporary name is `.partial-NAME`: it keeps the file ending, by which image writers choose their format,
-    and a rerun overwrites what a killed run left. On an exception the temporary file is removed and `path` stays
+    and a rerun overwrites the file of a killed run. On an exception the temporary file is removed and `path` stays
     as it was.
     """
     final = Path(path)
@@ -42,7 +42,7 @@ def write_json(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def without_nan(content: Any) -> Any:
-    """JSON has no NaN: null stands for "not defined"."""
+    """The content with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(content, Mapping):
         return {str(key): without_nan(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code from them, written whole or not at all, named by their hash."""
+"""Checkpoint files: read without running code from them, written completely or not at all, and their hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_ext.files.atomic import atomic_path
 
 EXTRA_STATE_KEY = "nnunet_ext"  # of a checkpoint: what this package adds to nnU-Net's
-CANNOT_SEGMENT_KEY = "cannot_segment"  # in there, where a training without labels wrote it
+CANNOT_SEGMENT_KEY = "cannot_segment"  # in there, if a training without labels wrote it
 
 _NUMBER_TYPES = (
     *(np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64),
@@ -46,18 +46,18 @@ _READ_CHUNK_BYTES = 1 << 20
 _REFUSED_OBJECT = re.compile(
     r"GLOBAL (\S+)|(?:Can only create|Can only build).* but got (.+)|unrecognized function (.+)"
 )
-_READ_ERRORS = (  # a damaged pickle can stumble over anything
+_READ_ERRORS = (  # reading a damaged pickle can fail in any of these ways
     *(RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError),
     *(AssertionError, ArithmeticError, ImportError, OSError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint file that cannot be read, or that holds more than data."""
+    """A checkpoint file that cannot be read, or that contains more than plain data."""
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, mmap: bool = False) -> dict[str, Any]:
-    """Reads a checkpoint into CPU memory without running any code that the file may hold.
+    """Reads a checkpoint into CPU memory without running any code that the file may contain.
 
     Only tensors, plain Python data and NumPy scalars are accepted, which is all that nnU-Net itself writes.
 
@@ -69,7 +69,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, mmap: 
 
     Raises:
         FileNotFoundError: if there is no such file; names the checkpoints beside it.
-        CheckpointError: if the file is damaged, is no checkpoint, or holds an object that is not on the list.
+        CheckpointError: if the file is damaged, is not a checkpoint, or contains an object that is not on the list.
     """
     file = Path(path)
     if not file.is_file():
@@ -96,7 +96,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, mmap: 
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes a checkpoint with `torch.save`; the file is whole under its name, or the old one stays."""
+    """Writes a checkpoint with `torch.save`; the new file is complete, or the old one stays."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         torch.save(checkpoint, file)
 
@@ -122,7 +122,7 @@ def plain_network(network: nn.Module) -> nn.Module:
 
 
 def is_compiled(network: nn.Module) -> bool:
-    """Whether `torch.compile` wrapped it. Without its package, whose import takes 2 seconds, nothing can be."""
+    """Whether `torch.compile` wrapped it. Impossible if `torch._dynamo`, a 2-second import, is not imported."""
     dynamo = sys.modules.get("torch._dynamo")
     return dynamo is not None and isinstance(network, dynamo.OptimizedModule)
 
@@ -131,7 +131,7 @@ def cast_weights(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str,
     """Converts the floating-point tensors of a state dict; tensors that share memory still do so afterwards.
 
     nnU-Net lists most tensors under several keys (`conv` and `all_modules.0`, `encoder` and
-    `decoder.encoder`). Converted one by one they would be stored once a key.
+    `decoder.encoder`). Converted one by one they would be stored once per key.
 
     Args:
         weights: tensors of any shape. They are not changed.
@@ -182,14 +182,14 @@ def _refuse_damaged_zip(file: Path) -> None:
     except _READ_ERRORS as error:
         raise CheckpointError(_damaged_message(file, _reason(error))) from error
     if damaged:
-        raise CheckpointError(_damaged_message(file, f"wrong checksum of its part {damaged}"))
+        raise CheckpointError(_damaged_message(file, f"{damaged} in it fails its checksum"))
 
 
 def _missing_message(file: Path) -> str:
     beside = sorted(other.name for other in file.parent.glob("*.pth")) if file.parent.is_dir() else []
     return (
         f"There is no checkpoint {file}. Checkpoints in that folder: {', '.join(beside) or 'none'}. "
-        "Of samples that were deleted, choose those that are left by a pattern: 'checkpoint_c*_e*.pth'."
+        "If samples were deleted, choose the remaining ones by a pattern: 'checkpoint_c*_e*.pth'."
     )
 
 
@@ -202,7 +202,7 @@ def _damaged_message(file: Path, reason: str) -> str:
 
 def _refused_message(file: Path, refused_object: str) -> str:
     return (
-        f"{file} was not loaded: a checkpoint may hold tensors, plain Python data and NumPy scalars only, "
+        f"{file} was not loaded: a checkpoint may contain only tensors, plain Python data and NumPy scalars, "
         f"found {refused_object}. Loading that can run code from the file. If you trust whoever made the "
         "file, use --trust-checkpoints (in Python: trust=True, or trust_checkpoints=True of the predictor)."
     )

@@ -109,10 +109,10 @@ class EnsemblePredictor(nnUNetPredictor):
                 which returns the results in the outcome.
             save_probabilities: also write `CASE.npz` and `CASE.pkl` as stock nnU-Net does.
             overwrite: False skips cases whose files are complete.
-            num_processes_preprocessing: 0 prepares a case when it is its turn; any other number prepares the next
-                case in a thread.
-            num_processes_segmentation_export: 0 writes a case before the next one starts; any other number writes in
-                a thread.
+            num_processes_preprocessing: 0 prepares each case when it is its turn; any other number prepares the
+                next case in a thread.
+            num_processes_segmentation_export: 0 writes each case before the next one starts; any other number
+                writes in a thread.
             folder_with_segs_from_prev_stage: segmentations of the previous stage of a cascade.
             num_parts: number of runs that the cases are divided into.
             part_id: which of these runs this is, from 0.

@@ -1,7 +1,7 @@
 """Damaged and inconsistent image files, found before a case is predicted.
 
-nnU-Net's readers pass much of it silently: SimpleITK fills what a cut .nii.gz lacks with zeros. `checks.CHECKS` lists
-what is looked for.
+nnU-Net's readers accept much of it silently: SimpleITK fills the missing part of a truncated .nii.gz with zeros.
+`checks.CHECKS` lists the checks.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def check_case(
     previous_stage: Path | str | None = None,
     reader: str | None = None,
 ) -> list[Finding]:
-    """Looks for everything that is wrong with the files of one case.
+    """Checks the files of one case for everything that may be wrong.
 
-    Each file is read once and one volume is in memory at a time. Of a file ending that none of nnU-Net's readers
-    takes, only the names and the presence of the files are checked.
+    Each file is read once and one volume is in memory at a time. With a file ending that none of nnU-Net's readers
+    supports, only the names and the presence of the files are checked.
 
     Args:
         files: The files in the order of the channels.
         file_ending: `file_ending` of dataset.json, for example ".nii.gz".
         channels: Number of `channel_names` in dataset.json. A colour picture or a 4D file holds several.
         previous_stage: Segmentation of the previous stage, if this is the full resolution stage of a cascade.
-        reader: `image_reader_writer` of the plans; "NibabelIO" takes other files than "SimpleITKIO". None or an
-            unknown name: the reader that nnU-Net takes for the ending.
+        reader: `image_reader_writer` of the plans; "NibabelIO" and "SimpleITKIO" accept different files. None or an
+            unknown name: the reader that nnU-Net chooses for the ending.
 
     Returns:
         The findings in the order of the files, then those about the case as a whole; empty when the case is good.
@@ -68,7 +68,7 @@ def require_good_case(
     """Refuses a case with damaged or inconsistent files; the arguments are those of `check_case`.
 
     Raises:
-        BadInputError: Something is wrong; the message lists all findings, one a line.
+        BadInputError: Something is wrong; the message lists all findings, one per line.
     """
     findings = check_case(
         files, file_ending=file_ending, channels=channels, previous_stage=previous_stage, reader=reader
@@ -80,7 +80,7 @@ def require_good_case(
 def _look_at(
     path: Path, file_ending: str, reader: str | None, is_segmentation: bool, findings: list[Finding]
 ) -> StoredImage:
-    """Adds the findings about one file, and gives what the checks of the case need of it: all but the voxels."""
+    """Adds the findings about one file, and returns what the checks of the case need: all but the voxels."""
     image = read_image(path, file_ending, reader, is_segmentation)
     for check in CHECKS:
         if check.scope == "file":
@@ -89,7 +89,7 @@ def _look_at(
 
 
 def _only_value(values: np.ndarray | None) -> float | None:
-    """The value that all voxels share, if they share one."""
+    """The value of all voxels, if it is the same everywhere."""
     if values is None or values.size == 0 or values.dtype.kind not in "iubf":
         return None
     smallest, largest = values.min(), values.max()

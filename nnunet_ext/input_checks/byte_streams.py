@@ -19,7 +19,7 @@ def inflate(file: BinaryIO) -> bytearray:
     What follows the last complete member is ignored, as gzip and ITK do.
 
     Raises:
-        UnreadableFile: The stream ends early, is damaged, or does not have the checksum that it announces.
+        UnreadableFile: The stream ends early, is damaged, or fails its checksum.
     """
     data = bytearray()
     decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -36,6 +36,6 @@ def inflate(file: BinaryIO) -> bytearray:
         elif decoder.eof:
             break
     if not decoder.eof:
-        found = f"a compressed stream that is cut short after {len(data)} bytes"
+        found = f"a compressed stream that is truncated after {len(data)} bytes"
         raise UnreadableFile(found, "a stream with its end and its checksum", COPY_AGAIN)
     return data

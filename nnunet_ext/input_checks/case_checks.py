@@ -20,7 +20,7 @@ _RESAMPLE = "Resample the image to the grid of the other one, or take the file t
 
 @dataclass
 class CheckedCase:
-    """A case after its files were looked at one by one; the images no longer hold their voxels."""
+    """A case whose files have been checked one by one; the images no longer hold their voxels."""
 
     images: Sequence[StoredImage]
     file_ending: str
@@ -29,7 +29,7 @@ class CheckedCase:
 
 
 def without_contrast(case: CheckedCase) -> Iterator[Finding]:
-    """No channel with contrast. One blank channel of several is a sequence that was not taken."""
+    """No channel with contrast. One blank channel of several may be a sequence that was not acquired."""
     if case.images and all(image.blank_value is not None for image in case.images):
         first = case.images[0]
         remedy = "Check the export of this image: it is blank."
@@ -46,7 +46,7 @@ def wrong_channels(case: CheckedCase) -> Iterator[Finding]:
     if count != case.channels:
         missing = sorted(set(range(case.channels)) - set(numbers or ()))
         several = [f"{image.path.name} holds {image.channels}" for image in case.images if image.channels > 1]
-        remedy = "Give the files and the channels that dataset.json lists under channel_names."
+        remedy = "Provide the channels that dataset.json lists under channel_names."
         if numbers is not None and missing and count < case.channels and not several:
             remedy = f"Add {', '.join(_name_of_channel(case, number) for number in missing)}."
         found = f"{count} channels in {len(case.images)} files" + "".join(f", {text}" for text in several)
@@ -59,7 +59,7 @@ def wrong_channels(case: CheckedCase) -> Iterator[Finding]:
 
 
 def _channel_numbers(case: CheckedCase) -> list[int] | None:
-    """The k of each CASE_000k; None if the names are no such numbered files of one case."""
+    """The k of each CASE_000k; None if the names are not such numbered files of one case."""
     pattern = re.compile(r"(.*)_(\d{4})" + re.escape(case.file_ending), re.IGNORECASE | re.DOTALL)
     matches = [pattern.fullmatch(image.path.name) for image in case.images]
     if None in matches or len({match[1] for match in matches if match}) > 1:
@@ -84,7 +84,7 @@ def channels_on_different_grids(case: CheckedCase) -> Iterator[Finding]:
 
 
 def previous_stage_on_different_grid(case: CheckedCase) -> Iterator[Finding]:
-    """A segmentation of the previous stage that does not lie on the image."""
+    """A segmentation of the previous stage that is not on the grid of the image."""
     previous = case.previous_stage
     readable = [image for image in case.images if image.shape]
     if previous is None or not previous.shape:
@@ -101,8 +101,8 @@ def _different_grid(image: StoredImage, reference: StoredImage) -> Iterator[Find
         expected = f"{reference.shape}, as in {reference.path.name}"
         yield Finding(image.path, f"the shape {image.shape}", expected, _RESAMPLE)
         return
-    # nnU-Net refuses different spacings by np.allclose. Of origins and directions it only warns: there the rounding
-    # of 32-bit headers must not refuse a case, and the absolute tolerance of np.allclose, 1e-8, would let it.
+    # nnU-Net refuses different spacings by np.allclose. About origins and directions it only warns: rounding in
+    # 32-bit headers must not get a case refused, as it would with the absolute tolerance of np.allclose, 1e-8.
     spacings = [abs(spacing) for spacing in reference.spacing_mm if math.isfinite(spacing)]
     origin_tolerance = _ORIGIN_TOLERANCE_VOXELS * min(spacings, default=1.0)
     for name, numbers, expected_numbers, tolerance in (
@@ -117,5 +117,5 @@ def _different_grid(image: StoredImage, reference: StoredImage) -> Iterator[Find
 
 def _agree(numbers: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:
     if not numbers or not expected or not np.isfinite([*numbers, *expected]).all():
-        return True  # unknown, or reported for its own sake
+        return True  # unknown, or reported by another check
     return len(numbers) == len(expected) and np.allclose(numbers, expected, rtol=1e-5, atol=tolerance)

@@ -18,7 +18,7 @@ class Check:
         name: Short name.
         looks_for: What the check finds.
         scope: A "file" check takes the `StoredImage` of each file, a "case" check takes the `CheckedCase`.
-        find: Gives the findings; none when all is well.
+        find: Yields the findings; none when all is well.
     """
 
     name: str
@@ -30,11 +30,11 @@ class Check:
 CHECKS = (
     Check("absent", "a name without a file", "file", file_checks.absent),
     Check("ending", "a name without the file ending of the dataset", "file", file_checks.wrong_ending),
-    Check("damage", "a header, a compressed stream or a checksum that is broken", "file", file_checks.damaged),
-    Check("size", "less or more voxel data than the header announces", "file", file_checks.wrong_size),
+    Check("damage", "a broken header, compressed stream or checksum", "file", file_checks.damaged),
+    Check("size", "less or more voxel data than the header specifies", "file", file_checks.wrong_size),
     Check("empty", "an axis of length zero", "file", file_checks.empty_axis),
-    Check("dimensions", "a number of axes that the reader does not take", "file", file_checks.wrong_dimensions),
-    Check("components", "colour, vector or complex voxels in a volume", "file", file_checks.several_numbers_a_voxel),
+    Check("dimensions", "a number of axes that the reader does not support", "file", file_checks.wrong_dimensions),
+    Check("components", "colour, vector or complex voxels in a file", "file", file_checks.several_numbers_per_voxel),
     Check("spacing", "a spacing that is zero, negative, NaN or infinite", "file", file_checks.impossible_spacing),
     Check("position", "an origin or a direction that is NaN or infinite", "file", file_checks.position_not_finite),
     Check("direction", "axes that lie in one plane or have no length", "file", file_checks.singular_direction),

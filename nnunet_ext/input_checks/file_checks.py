@@ -1,4 +1,4 @@
-"""The checks of a single file. Each gives its findings; none when all is well or nothing is known."""
+"""The checks of a single file. Each yields its findings; none when all is well or nothing is known."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def absent(image: StoredImage) -> Iterator[Finding]:
 def wrong_ending(image: StoredImage) -> Iterator[Finding]:
     """A name without the file ending of the dataset."""
     if not image.path.name.lower().endswith(image.file_ending):
-        remedy = "Convert the file to the format of the dataset; to rename it is not enough."
+        remedy = "Convert the file to the format of the dataset; renaming it is not enough."
         yield Finding(image.path, f'the name "{image.path.name}"', f"a name that ends in {image.file_ending}", remedy)
 
 
 def damaged(image: StoredImage) -> Iterator[Finding]:
-    """A header, a compressed stream or a checksum that is broken."""
+    """A broken header, compressed stream or checksum."""
     if image.damage is not None:
         yield image.damage
 
 
 def wrong_size(image: StoredImage) -> Iterator[Finding]:
-    """Less or more voxel data than the header announces."""
+    """Less or more voxel data than the header specifies."""
     if image.announced_bytes is not None and image.stored_bytes != image.announced_bytes:
         found = f"{image.stored_bytes} bytes of voxel data"
         shape = " x ".join(str(length) for length in (image.channels, *image.shape))
-        expected = f"{image.announced_bytes} bytes, which the header announces for {shape} voxels"
-        yield Finding(image.path, found, expected, "The file is cut short or its header is wrong: export it again.")
+        expected = f"{image.announced_bytes} bytes, which the header specifies for {shape} voxels"
+        yield Finding(image.path, found, expected, "The file is truncated or its header is wrong: export it again.")
 
 
 def empty_axis(image: StoredImage) -> Iterator[Finding]:
@@ -56,27 +56,27 @@ def empty_axis(image: StoredImage) -> Iterator[Finding]:
 
 
 def wrong_dimensions(image: StoredImage) -> Iterator[Finding]:
-    """A number of axes that the reader does not take."""
+    """A number of axes that the reader does not support."""
     taken = READER_DIMENSIONS.get(image.reader, ())
     if image.dimensions is not None and taken and image.dimensions not in taken:
         expected = " or ".join(f"{axes}D" for axes in taken)
         found = f"a {image.dimensions}D image of shape {image.shape}"
         remedy = "Save each volume, or picture in grey, RGB or RGBA, as a file of its own."
-        yield Finding(image.path, found, f"{expected}, which the reader {image.reader} takes", remedy)
+        yield Finding(image.path, found, f"{expected}, which the reader {image.reader} supports", remedy)
 
 
-def several_numbers_a_voxel(image: StoredImage) -> Iterator[Finding]:
-    """Colour, vector or complex voxels, which `SimpleITKIO` takes for one more axis."""
+def several_numbers_per_voxel(image: StoredImage) -> Iterator[Finding]:
+    """Colour, vector or complex voxels, which `SimpleITKIO` mistakes for one more axis."""
     if image.components > 1:
-        found = f"{image.components} numbers for each voxel (colour, vector or complex)"
+        found = f"{image.components} numbers per voxel (colour, vector or complex)"
         remedy = "Save each component as a channel of its own, CASE_0000, CASE_0001 and so on."
-        yield Finding(image.path, found, "one number for each voxel", remedy)
+        yield Finding(image.path, found, "one number per voxel", remedy)
 
 
 def impossible_spacing(image: StoredImage) -> Iterator[Finding]:
     """A spacing that is zero, negative, NaN or infinite."""
     if not all(math.isfinite(spacing) and spacing > 0 for spacing in image.spacing_mm):
-        remedy = "Write the true spacing into the header (of a TIFF stack: into the .json file beside it)."
+        remedy = "Write the true spacing into the header (for a TIFF stack, into the .json file beside it)."
         yield Finding(image.path, f"a spacing of {in_words(image.spacing_mm)}", "finite numbers above 0", remedy)
 
 
@@ -95,11 +95,11 @@ def singular_direction(image: StoredImage) -> Iterator[Finding]:
     volume = math.sqrt(max(float(np.linalg.det(direction.T @ direction)), 0.0))
     if volume < _SMALLEST_VOLUME_OF_UNIT_DIRECTIONS:
         found = f"singular directions {in_words(flat(direction))}"
-        yield Finding(image.path, found, "axes that point to different directions", _REPAIR)
+        yield Finding(image.path, found, "axes that point in different directions", _REPAIR)
 
 
 def scaling_not_finite(image: StoredImage) -> Iterator[Finding]:
-    """A NIfTI slope or intercept that is NaN or infinite; the readers then leave the scaling out."""
+    """A NIfTI slope or intercept that is NaN or infinite; the readers then skip the scaling."""
     if not (math.isfinite(image.slope) and math.isfinite(image.intercept)):
         found = f"scl_slope {image.slope:g} and scl_inter {image.intercept:g} in the header"
         remedy = "Write the true scaling into the header: scl_slope 1 and scl_inter 0 if there is none."
@@ -111,7 +111,7 @@ def voxels_not_finite(image: StoredImage) -> Iterator[Finding]:
     nan, infinite = _count_not_finite(image)
     if nan + infinite:
         found = f"{nan} NaN and {infinite} infinite voxels of {math.prod(image.shape) * image.channels}"
-        remedy = "Replace them by the value of the background; mind why they are there."
+        remedy = "Find out where they come from, and replace them with the background value."
         yield Finding(image.path, found, "finite numbers within the range of a 32-bit float", remedy)
 
 

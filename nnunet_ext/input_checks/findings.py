@@ -9,10 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a case, in words for the person who has to repair it.
+    """One thing that is wrong with a case, worded for the person who has to fix it.
 
     Attributes:
-        file: The file that is wrong; None when it is the case as a whole.
+        file: The file that is wrong; None for the case as a whole.
         found: What is there.
         expected: What should be there.
         remedy: What to do, as one or more full sentences.
@@ -40,7 +40,7 @@ class BadInputError(ValueError):
         super().__init__("\n".join(str(finding) for finding in self.findings))
 
     def __reduce__(self) -> tuple[type[BadInputError], tuple[tuple[Finding, ...]]]:
-        # The default would rebuild the error from its message: it has to survive the way out of a worker process.
+        # The default would rebuild the error from its message, which fails when a worker process returns it.
         return type(self), (self.findings,)
 
 

@@ -1,7 +1,7 @@
 """MetaImage (.mha), NRRD (.nrrd) and GIPL (.gipl) files.
 
-SimpleITK keeps NaN and Inf in these formats, but does not tell of every damage: it reads a .gipl file that is cut
-short and a compressed .mha file that fails its checksum without an error. Therefore the voxel data is taken from the
+SimpleITK keeps NaN and Inf in these formats, but does not report all damage: it reads a truncated .gipl file
+and a compressed .mha file that fails its checksum without an error. Therefore the voxel data is read from the
 file; only the rarer encodings (text, separate data file) are left to SimpleITK.
 """
 

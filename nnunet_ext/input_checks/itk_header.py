@@ -39,7 +39,7 @@ class ItkHeader:
 
     @property
     def is_vector(self) -> bool:
-        """Whether each voxel is a vector, be it of one number, so that the array has one more axis."""
+        """Whether each voxel is a vector, even of one number, so that the array has one more axis."""
         return self.pixel_id in _VECTORS
 
     def give_geometry_to(self, image: StoredImage) -> None:
@@ -47,7 +47,7 @@ class ItkHeader:
         axes = min(len(self.size), 3)
         image.spacing_mm = self.spacing_mm[:axes]
         image.origin_mm = self.origin_mm[:axes]
-        image.direction = self.direction[:axes, :axes]  # (axes, axes): of a 4D file without the axis of channels
+        image.direction = self.direction[:axes, :axes]  # (axes, axes), without the channel axis of a 4D file
 
 
 def itk_message(error: RuntimeError) -> str:

@@ -1,7 +1,8 @@
-"""NIfTI files, looked at without the repairs that nibabel and SimpleITK make on the way.
+"""NIfTI files, checked without the repairs that nibabel and SimpleITK make while reading.
 
-Both readers set a spacing of zero to 1. SimpleITK also turns NaN and Inf into 0, fills what a cut file lacks with
-zeros, and takes an axis of length zero for one of length 1. Therefore header and voxels are taken from the bytes.
+Both readers set a spacing of zero to 1. SimpleITK also turns NaN and Inf into 0, fills the missing part of a
+truncated file with zeros, and treats an axis of length zero as one of length 1. Therefore header and voxels are read
+from the bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _POSITION_CODES = range(6)
 _SMALLEST_SLOPE_OF_ITK = 2.0**-52
 _SPACING_TOLERANCE = 0.01
 _RIGHT_ANGLE_TOLERANCE = 1e-3
-_CODES_OF_THE_SCANNER = (1, 2)  # the others are those of templates, to which a brain may be stretched
+_CODES_OF_THE_SCANNER = (1, 2)  # the others are template spaces, to which a brain may be warped
 _REPAIR_SCALING = "Write the true scaling into the header: scl_slope 1 and scl_inter 0 if there is none."
 _REPAIR_HEADER = "Write the header again with the tool that made the file, or convert the image again."
 
@@ -36,7 +37,7 @@ def read_nifti(image: StoredImage) -> None:
     """Fills `image` from its .nii or .nii.gz file.
 
     Raises:
-        UnreadableFile: The stream is damaged or the header is none of a NIfTI file.
+        UnreadableFile: The stream is damaged or the header is not a NIfTI header.
         OSError: The file cannot be opened.
     """
     data = _uncompressed(image)
@@ -60,7 +61,7 @@ def _uncompressed(image: StoredImage) -> bytes | bytearray:
         file.seek(0)
         data = inflate(file) if is_gzip else file.read()
     named_gzip = image.path.name.lower().endswith(".gz")
-    # SimpleITK reads a plain file under the name .nii.gz correctly. nibabel reads neither mix-up.
+    # SimpleITK reads a plain file under the name .nii.gz correctly. nibabel reads neither mismatch.
     if is_gzip != named_gzip and not (named_gzip and image.reader.startswith("SimpleITK")):
         found = "gzip-compressed content" if is_gzip else "content that is not gzip-compressed"
         expected = "a plain file under the name .nii" if is_gzip else "gzip under the name .nii.gz"
@@ -69,12 +70,12 @@ def _uncompressed(image: StoredImage) -> bytes | bytearray:
 
 
 def _parse_header(data: bytes | bytearray) -> nibabel.Nifti1Header:
-    # The header's first number, its length, tells the byte order. nibabel goes by dim[0], which may be what is wrong.
+    # The header's first number, its length, gives the byte order. nibabel uses dim[0], which may be what is wrong.
     little, big = int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big")
     size, order = (little, "<") if little in _HEADER_CLASSES else (big, ">")
     position, magic = _MAGIC.get(size, (0, b"none"))
     if size not in _HEADER_CLASSES or len(data) < size or data[position : position + len(magic)] != magic:
-        # Without its magic number SimpleITK takes the file for an Analyze file, which has no orientation.
+        # Without the magic number SimpleITK treats the file as an Analyze file, which has no orientation.
         found = f"{len(data)} bytes that do not begin with a NIfTI header"
         raise UnreadableFile(found, "a NIfTI-1 or NIfTI-2 header with its magic number", COPY_AGAIN)
     header = _HEADER_CLASSES[size](bytes(data[:size]), endianness=order, check=False)
@@ -99,12 +100,12 @@ def _first_byte(header: nibabel.Nifti1Header) -> int:
 
 
 def _refuse_voxels_of_another_file(image: StoredImage, data: bytes | bytearray) -> None:
-    # Of CASE.nii.gz beside a CASE.nii SimpleITK takes the header, but the voxels of the other file.
+    # For CASE.nii.gz beside a CASE.nii SimpleITK reads its header, but the voxels of the other file.
     other = image.path.with_suffix("")
     if image.reader.startswith("SimpleITK") and image.path.name.endswith(".nii.gz") and other.is_file():
         if other.read_bytes() == data:
             return
-        found = f"another image under the name {other.name} beside it, from which SimpleITK would take the voxels"
+        found = f"another image under the name {other.name} beside it, from which SimpleITK would read the voxels"
         raise UnreadableFile(found, "one of the two", f"Move {other.name} to another folder, or delete it.")
 
 
@@ -112,7 +113,7 @@ def _refuse_broken_extensions(image: StoredImage, header: nibabel.Nifti1Header, 
     size, first_byte = int(header["sizeof_hdr"]), _first_byte(header)
     position = _FIRST_VOXEL_BYTE[size]
     if not image.reader.startswith("Nibabel") or data[size : size + 1] in (b"", b"\x00"):
-        return  # SimpleITK goes by vox_offset alone
+        return  # SimpleITK uses vox_offset only
     while first_byte - position >= _LEAST_EXTENSION_BYTES:
         length = int.from_bytes(data[position : position + 4], "little" if header.endianness == "<" else "big")
         if not _EXTENSION_HEADER_BYTES <= length <= first_byte - position:
@@ -124,9 +125,9 @@ def _refuse_broken_extensions(image: StoredImage, header: nibabel.Nifti1Header, 
 def _scaling(image: StoredImage, header: nibabel.Nifti1Header) -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     is_taken_for_one = image.reader.startswith("SimpleITK") and abs(slope) < _SMALLEST_SLOPE_OF_ITK
-    # The standard: slope 0 means not scaled. SimpleITK adds the intercept all the same, unless it is NaN or infinite.
+    # By the standard, slope 0 means not scaled. SimpleITK still adds the intercept, unless it is NaN or infinite.
     if is_taken_for_one and (slope != 0 or (math.isfinite(intercept) and intercept != 0)):
-        found = f"scl_slope {slope:g} and scl_inter {intercept:g} in the header, for which SimpleITK takes slope 1"
+        found = f"scl_slope {slope:g} and scl_inter {intercept:g} in the header, for which SimpleITK uses slope 1"
         raise UnreadableFile(found, "both 0, or a slope that SimpleITK applies", _REPAIR_SCALING)
     return (1.0, 0.0) if slope == 0 else (slope, intercept)
 
@@ -159,11 +160,11 @@ def _take_geometry(image: StoredImage, header: nibabel.Nifti1Header) -> None:
 
 
 def _take_geometry_of_itk(image: StoredImage, header: nibabel.Nifti1Header) -> None:
-    """What that reader makes of sform, qform and units."""
+    """The geometry that SimpleITK derives from sform, qform and units."""
     itk_header = read_itk_header(image.path)
     if itk_header.is_vector and image.components == 1:
-        # the array gets one more axis, and SimpleITKIO takes z for channels
-        found = f"intent_code {int(header['intent_code'])} in the header, for which SimpleITK makes vectors of voxels"
+        # the array gets one more axis, and SimpleITKIO treats z as channels
+        found = f"intent_code {int(header['intent_code'])} in the header, which makes SimpleITK read vectors"
         raise UnreadableFile(found, "the intent code of an image of numbers, such as 0", _REPAIR_HEADER)
     itk_header.give_geometry_to(image)
 
@@ -171,14 +172,14 @@ def _take_geometry_of_itk(image: StoredImage, header: nibabel.Nifti1Header) -> N
 def _refuse_two_spacings(
     header: nibabel.Nifti1Header, direction: NDArray[np.float64], lengths: NDArray[np.float64]
 ) -> None:
-    """Both readers take pixdim for the spacing and the sform for the place, though the two exclude each other."""
+    """Both readers take the spacing from pixdim and the position from the sform, even if the two contradict."""
     is_rectangular = np.allclose(direction.T @ direction, np.eye(len(lengths)), atol=_RIGHT_ANGLE_TOLERANCE)
     if int(header["sform_code"]) not in _CODES_OF_THE_SCANNER or not is_rectangular:
         return
     by_pixdim, by_sform = header["pixdim"][1 : 1 + len(lengths)].tolist(), lengths.tolist()
     if not np.allclose(by_pixdim, by_sform, rtol=_SPACING_TOLERANCE, atol=0):
         found = f"a spacing of {in_words(by_pixdim)} by pixdim and of {in_words(by_sform)} by the sform in the header"
-        raise UnreadableFile(found, "the same spacing in both", "Find out which is true, and write it to both.")
+        raise UnreadableFile(found, "the same spacing in both", "Find out which is correct, and write it to both.")
 
 
 def _refuse_position_that_readers_disagree_on(header: nibabel.Nifti1Header) -> None:
@@ -194,11 +195,11 @@ def _refuse_position_that_readers_disagree_on(header: nibabel.Nifti1Header) -> N
     if qfac < 0 and qfac != -1:
         found = f"pixdim[0] = {qfac:g} in the header, which says whether z is mirrored"
         raise UnreadableFile(found, "1 or -1", _REPAIR_HEADER)
-    # Beside an sform, too: it is the qform that SimpleITK takes unless the sform's code is 1.
+    # Also beside an sform: SimpleITK uses the qform unless the sform's code is 1.
     try:
         qform = header.get_qform()
     except (ValueError, HeaderDataError) as error:
-        found = f"a quaternion in the header that is no rotation ({error})"
+        found = f"a quaternion in the header that is not a rotation ({error})"
         raise UnreadableFile(found, "quatern_b, c and d with a length of at most 1", _REPAIR_HEADER) from error
     if int(header["sform_code"]) > 0 and not np.isfinite(qform).all():
         found = "a qform in the header that is NaN or infinite, beside an sform"

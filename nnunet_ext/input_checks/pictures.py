@@ -21,7 +21,7 @@ PICTURE_READER = "NaturalImage2DIO"
 STACK_READER = "Tiff3DIO"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNEL_NUMBER_LENGTH = len("_0000")
-# Decoders of damaged files raise what their parsers happen to run into.
+# Decoders raise whatever error their parsers run into on damaged files.
 _DECODING_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -44,7 +44,7 @@ def read_picture(image: StoredImage) -> None:
     """Fills `image` from its picture file and, for a stack, from the .json file with the spacing.
 
     Raises:
-        UnreadableFile: The file is damaged or is no picture, or the spacing file is unusable.
+        UnreadableFile: The file is damaged or not a picture, or the spacing file is unusable.
         OSError: The file cannot be opened.
     """
     if image.path.suffix.lower() == ".png":
@@ -71,17 +71,17 @@ def _decode(image: StoredImage) -> NDArray:
             _verify_tiff_pages(image.path)
         if is_tiff and image.reader == STACK_READER:
             return tifffile.imread(image.path)
-        # skimage makes channels of the first axis of a TIFF if that has length 3 or 4: read as the reader does.
+        # skimage turns the first axis of a TIFF into channels if its length is 3 or 4: read as the reader does.
         return np.asarray(skimage.io.imread(image.path))
     except _DECODING_ERRORS as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
         raise UnreadableFile(
-            f"a file that cannot be decoded ({message[-1]})", "a whole picture", COPY_AGAIN
+            f"a file that cannot be decoded ({message[-1]})", "a complete picture", COPY_AGAIN
         ) from error
 
 
 def _verify_png_chunks(path: Path) -> None:
-    """Pillow needs neither the checksums nor the end of a PNG file to return a picture."""
+    """Refuses a PNG file with a wrong checksum or without its end; Pillow accepts both."""
     with path.open("rb") as file:
         if file.read(len(_PNG_SIGNATURE)) != _PNG_SIGNATURE:
             raise UnreadableFile("a file without the PNG signature", "a PNG file", COPY_AGAIN)
@@ -92,18 +92,18 @@ def _verify_png_chunks(path: Path) -> None:
             body = file.read(int.from_bytes(length_and_kind[:4], "big")) if len(kind) == 4 else b""
             checksum = file.read(4)
             if len(checksum) < 4:
-                raise UnreadableFile("a PNG file that is cut short", "a PNG file up to its IEND chunk", COPY_AGAIN)
+                raise UnreadableFile("a truncated PNG file", "a PNG file up to its IEND chunk", COPY_AGAIN)
             if zlib.crc32(kind + body) != int.from_bytes(checksum, "big"):
                 found = f"a PNG chunk {kind!r} that fails its checksum"
                 raise UnreadableFile(found, "chunks that agree with their checksums", COPY_AGAIN)
 
 
 def _verify_tiff_pages(path: Path) -> None:
-    """Of a stack that is cut short tifffile returns the first page or pages, and says so in its log only."""
+    """Refuses a truncated stack, of which tifffile returns the first pages and says so in its log only."""
     with tifffile.TiffFile(path) as tiff:
         file, layout = tiff.filehandle, tiff.tiff
         seen: set[int] = set()
-        file.seek(layout.offsetsize)  # the first link stands after 4 bytes in a TIFF, after 8 in a BigTIFF
+        file.seek(layout.offsetsize)  # the first link is after 4 bytes in a TIFF, after 8 in a BigTIFF
         link = file.read(layout.offsetsize)
         while len(link) == layout.offsetsize:
             (page,) = struct.unpack(layout.offsetformat, link)
@@ -116,12 +116,12 @@ def _verify_tiff_pages(path: Path) -> None:
             (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
             file.seek(page + layout.tagnosize + tags * layout.tagsize)
             link = file.read(layout.offsetsize)
-    found = f"a TIFF file in which the list of pages breaks off after page {len(seen)}"
-    raise UnreadableFile(found, "a list of pages with an end", COPY_AGAIN)
+    found = f"a TIFF file whose list of pages ends abruptly after page {len(seen)}"
+    raise UnreadableFile(found, "a terminated list of pages", COPY_AGAIN)
 
 
 def _spacing_beside(image: StoredImage) -> tuple[float, ...]:
-    """The spacing in the .json file that nnU-Net's `Tiff3DIO` looks for; (1, 1, 1), as there, without that file."""
+    """The spacing in the .json file that nnU-Net's `Tiff3DIO` reads; (1, 1, 1) without that file, as in nnU-Net."""
     stem = image.path.name[: -len(image.path.suffix)]
     stem = stem if image.is_segmentation else stem[:-_CHANNEL_NUMBER_LENGTH]
     file = image.path.with_name(f"{stem}.json")

@@ -1,4 +1,4 @@
-"""From a path to a `StoredImage`, whatever the format."""
+"""Reads a file of any supported format into a `StoredImage`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnunet_ext.input_checks.nifti import read_nifti
 from nnunet_ext.input_checks.pictures import PICTURE_READER, STACK_READER, read_picture
 from nnunet_ext.input_checks.stored_image import StoredImage
 
-# Axes of an image that each reader of nnU-Net takes. The fourth axis of SimpleITKIO holds channels.
+# Numbers of axes that each of nnU-Net's readers supports. The fourth axis of SimpleITKIO holds channels.
 READER_DIMENSIONS = {
     "SimpleITKIO": (2, 3, 4),
     "SimpleITKIOWithReorient": (3,),
@@ -20,7 +20,7 @@ READER_DIMENSIONS = {
     PICTURE_READER: (2,),
     STACK_READER: (3,),
 }
-# The reader that nnU-Net takes for a file ending. For .tif it tries the two TIFF readers on a file.
+# The reader that nnU-Net chooses for a file ending. For .tif it tries the two TIFF readers on a file.
 DEFAULT_READERS = {
     ".nii.gz": "SimpleITKIO",
     ".nrrd": "SimpleITKIO",
@@ -46,7 +46,7 @@ _FORMATS: dict[str, Callable[[StoredImage], None]] = {
 
 
 def read_image(path: Path, file_ending: str, reader: str | None, is_segmentation: bool = False) -> StoredImage:
-    """Reads one file once; what goes wrong is in `damage` of the result.
+    """Reads one file once; an error is recorded in `damage` of the result.
 
     Args:
         path: The file. If it is absent or does not have the ending, nothing is read.

@@ -1,4 +1,4 @@
-"""What one image file holds, as stored, before a reader of nnU-Net repairs or hides anything."""
+"""The content of one image file as stored, before one of nnU-Net's readers repairs or hides anything."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from nnunet_ext.input_checks.findings import Finding
 
 @dataclass
 class StoredImage:
-    """The content of one file. What is unknown keeps its default, on which no check finds anything.
+    """The content of one file. Unknown attributes keep their defaults, which pass every check.
 
     Attributes:
         path: The file.
         file_ending: File ending of the dataset, in lower case.
-        reader: Name of the class of nnU-Net that will read it, for example "SimpleITKIO"; "" when unknown.
+        reader: Name of nnU-Net's class that will read it, for example "SimpleITKIO"; "" when unknown.
         is_segmentation: True for the segmentation of the previous stage of a cascade.
         damage: Why the file could not be read; everything below is then unknown.
-        dimensions: Number of axes that the reader sees; the channels of a colour picture are no axis.
+        dimensions: Number of axes that the reader sees; the channels of a colour picture are not an axis.
         shape: Voxels along each spatial axis, in the order (z, y, x) or (y, x).
         channels: Channels in this file.
         components: Numbers stored for one voxel: 3 for RGB or a vector, 2 for a complex number.
-        spacing_mm: Distance between voxel centres in the order (x, y[, z]); in mm, or in what the file uses.
+        spacing_mm: Distance between voxel centres in the order (x, y[, z]); in mm, or in the file's own unit.
         origin_mm: Position of the first voxel.
         direction: Direction cosines, one column for each spatial axis (x, y[, z]).
         stored_bytes: Bytes of voxel data in the file, after decompression.
-        announced_bytes: Bytes of voxel data that follow from the header.
+        announced_bytes: Bytes of voxel data that the header specifies.
         values: Voxels as stored, (channels, *shape).
-        blank_value: The value of all voxels of all channels, where there is only one.
+        blank_value: The value of all voxels of all channels, if they have only one.
         slope: A voxel's value is slope * stored + intercept.
         intercept: See `slope`.
     """
@@ -74,5 +74,5 @@ def flat(direction: NDArray[np.float64] | None) -> tuple[float, ...]:
 
 def in_words(numbers: Sequence[float]) -> str:
     """The numbers in brackets, as a message shows them."""
-    # + 0.0 makes 0 of -0, which ITK likes to give
+    # + 0.0 turns -0, which ITK often returns, into 0
     return "(" + ", ".join(f"{number + 0.0:.6g}" for number in numbers) + ")"

@@ -1,4 +1,4 @@
-"""Findings as lines that a person reads in the terminal."""
+"""Findings as text for the terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def finding_lines(findings: Mapping[str, Sequence[Finding]], folder: Path) -> li
     """A table of what is wrong, and a last line that counts the good and the bad cases.
 
     Args:
-        findings: name of every case to what is wrong with it.
-        folder: that the images are in; their names are shown relative to it.
+        findings: case name to what is wrong with it.
+        folder: folder of the images; their names are shown relative to it.
     """
     rows = [
         (name, _shown_name(finding, folder), f"{finding.found}; expected {finding.expected}", finding.remedy)
@@ -35,7 +35,7 @@ def finding_lines(findings: Mapping[str, Sequence[Finding]], folder: Path) -> li
 
 
 def _shown_name(finding: Finding, folder: Path) -> str:
-    """A dash where the case as a whole is meant, a whole path where a file lies elsewhere."""
+    """A dash for the case as a whole, a full path for a file in another folder."""
     if finding.file is None:
         return "-"
     return finding.file.name if finding.file.parent == folder else str(finding.file)

@@ -47,7 +47,8 @@ def calibration_errors(found: Foreground, bins: int, binning: Binning) -> Tensor
         voxels = voxels.scatter_add(2, index, part)
         confidence = confidence.scatter_add(2, index, part * p)
         positive = positive.scatter_add(2, index, part * g)
-    gaps = (confidence - positive).abs() / voxels.where(voxels > 0, 1)
+    # shares of less than a voxel in all, with soft bins, count as one: their gradient would have no bound
+    gaps = (confidence - positive).abs() / voxels.clamp_min(1)
     return gaps.sum(dim=2) / (voxels > 0).sum(dim=2).clamp_min(1)
 
 

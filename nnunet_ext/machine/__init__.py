@@ -1,1 +1,1 @@
-"""What this machine has to offer: memory and how it is kept."""
+"""What this machine offers: devices, memory, and how freed memory is handled."""

@@ -1,4 +1,4 @@
-"""What the C library does with memory that is given back, which decides how fast a CPU predicts."""
+"""How the C library handles freed memory, which affects how fast a CPU predicts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep the memory of freed tensors for the next ones, until it ends.
+    """Makes this process keep the memory of freed tensors for the next ones, until it ends.
 
-    glibc asks the system for each large block and gives it back when it is freed. A network frees and asks for the
+    glibc gets each large block from the system and returns it when it is freed. A network frees and allocates the
     same blocks with every layer, and each time the system has to clear all of their pages; that costs more than
-    batches win. Only Linux with glibc has these settings.
+    batches gain. Only Linux with glibc has these settings.
 
     Returns:
         Whether they were set; False on other systems, where nothing happens.
@@ -28,5 +28,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library, such as musl
         return False
-    # One arena for all threads: those that a thread gets of its own give memory back whatever the threshold says.
+    # One arena for all threads: arenas of single threads return memory whatever the threshold is.
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, LARGEST_INT) and mallopt(M_ARENA_MAX, 1))

@@ -1,26 +1,26 @@
-"""How much main memory this process could have, on Linux; other systems are not asked."""
+"""How much main memory this process can use; on Linux only."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 KIBIBYTE = 1024
-# Of a control group: its limit, its use, and what its statistics call cached files, which can be dropped.
+# Files of a control group: its limit, its use, and the statistic for cached files, which can be dropped.
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes that this process could hold in all: what is free, with the swap space, and what it holds already.
+    """Bytes that this process could use in total: free memory, free swap space, and what it already uses.
 
-    What it holds counts as available, since freed memory that it keeps for itself cannot be told from memory in use.
+    What it uses counts as available, since freed memory that it keeps cannot be told from memory in use.
     So this is an upper bound. The limit of a container or of a batch system counts where it is smaller.
 
     Args:
-        root: where `proc` and `sys` are.
+        root: folder of `proc` and `sys`.
 
     Returns:
-        None where the system does not say, which is everywhere but on Linux.
+        None if the system does not report it, as on all systems but Linux.
     """
     machine = _table(root / "proc" / "meminfo")
     own = _table(root / "proc" / "self" / "status").get("VmRSS")
@@ -31,7 +31,7 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _free_in_groups(root: Path) -> list[int]:
-    """Bytes that the control groups of this process leave it; empty where none sets a limit."""
+    """Bytes that the control groups of this process still allow; empty if none sets a limit."""
     free = []
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
@@ -48,13 +48,13 @@ def _free_in_groups(root: Path) -> list[int]:
 
 def _free_in_group(folder: Path, limit_file: str, use_file: str, droppable: str) -> list[int]:
     limit, use = _text(folder / limit_file).strip(), _text(folder / use_file).strip()
-    if not limit.isdecimal() or not use.isdecimal():  # "max" is no limit
+    if not limit.isdecimal() or not use.isdecimal():  # "max" means no limit
         return []
     return [max(0, int(limit) - int(use) + _table(folder / "memory.stat").get(droppable, 0))]
 
 
 def _table(path: Path) -> dict[str, int]:
-    """Lines of a name and a number; others are left out, and a file that is not there has none."""
+    """Lines of a name and a number; other lines are skipped, and a missing file has none."""
     rows = (line.replace(":", " ").split() for line in _text(path).splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
 

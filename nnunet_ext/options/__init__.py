@@ -1,4 +1,4 @@
-"""The options of every command as frozen objects: defaults, choices and validation, each said once.
+"""The options of every command as frozen objects: defaults, choices and validation, each defined once.
 
 The command line turns its flags into one of these, `commands/` takes it, and so do notebooks. Neither torch
 nor nnU-Net is imported, so that help texts and parsers can read the choices.

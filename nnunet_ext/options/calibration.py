@@ -1,4 +1,4 @@
-"""What is fitted to a cross-validation, and how its folds are drawn."""
+"""Options of `calibrate` and `splits`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class FitOptions:
     """What `calibrate` fits.
 
     Attributes:
-        temperature: "global" for one temperature, "per-class" for one for each output.
-        confidence: column of `cases.csv`, or "auto" for the one with the smallest AURC.
-        failure_dice: a case fails below it.
-        recall: share of the failures that the verdict is to catch.
-        level: of the interval around the predicted Dice.
-        miss_rate: of the covering mask; None takes 0.1 if there are patients enough.
+        temperature: "global" for one temperature, "per-class" for one per output.
+        confidence: column of `cases.csv`, or "auto" for the one with the lowest AURC.
+        failure_dice: a case with a lower Dice is a failure.
+        recall: share of the failures that the verdict must catch.
+        level: coverage of the interval around the predicted Dice.
+        miss_rate: miss rate of the covering mask; None takes 0.1 if there are enough patients.
 
     Raises:
-        ValueError: if a value is outside of its range; at once, not after hours of prediction.
+        ValueError: if a value is out of range, before any case is predicted.
     """
 
     temperature: TemperatureKind = "global"
@@ -55,15 +55,15 @@ class CalibrateOptions:
 
     Attributes:
         model: which models make up the ensemble.
-        ensemble: how.
+        ensemble: how its members are combined, and where it runs.
         fit: what is fitted.
         file: where the calibration is saved; None takes `calibration.json` in the model folder.
-        splits: file with the splits of the training; None takes `splits_final.json` in `nnUNet_preprocessed`.
+        splits: file with the splits used in training; None takes `splits_final.json` in `nnUNet_preprocessed`.
         patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
         previous_stage: folder with the segmentations of a cascade's first stage.
 
     Raises:
-        ValueError: if the pattern is no regular expression with a group.
+        ValueError: if the pattern is not a regular expression with a group.
     """
 
     model: ModelChoice
@@ -86,14 +86,14 @@ class SplitOptions:
     Attributes:
         dataset: name or id.
         patients: pattern whose first group is the patient in a case's name, see `patients.patient_of`.
-        folds: how many.
-        seed: of the order in which patients are dealt out.
-        balance: FILE:COLUMN, a table of cases and the column whose values are shared out evenly; None balances the
+        folds: number of folds.
+        seed: seed of the random order in which patients are assigned to folds.
+        balance: FILE:COLUMN, a table of cases and the column whose values are spread evenly; None balances the
             number of cases only.
-        overwrite: whether splits that are there may be replaced.
+        overwrite: whether existing splits may be replaced.
 
     Raises:
-        ValueError: if there are fewer than two folds, or the pattern is no regular expression with a group.
+        ValueError: if there are fewer than two folds, or the pattern is not a regular expression with a group.
     """
 
     dataset: str
@@ -106,4 +106,4 @@ class SplitOptions:
     def __post_init__(self) -> None:
         expression_of(self.patients)
         if self.folds < 2:
-            raise ValueError(f"A cross-validation has at least 2 folds; found {self.folds}.")
+            raise ValueError(f"A cross-validation needs at least 2 folds; found {self.folds}.")

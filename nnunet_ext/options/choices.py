@@ -1,4 +1,4 @@
-"""What an option may be, refused with one form of message."""
+"""Checks of option values, with one form of message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How predictions are judged, compared and shown."""
+"""Options of `evaluate`, `report` and `compare`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ END_STACKS: tuple[EndStack, ...] = get_args(EndStack)
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """What decides on the figures of one case.
+    """What the metrics of one case depend on.
 
     Attributes:
-        nsd_tolerance_mm: of the surface Dice.
-        absent: what a structure counts that neither truth nor prediction has, in all of its figures alike:
-            "leave-out" has none, "perfect" has Dice 1 and distance 0.
-        end_stack: the end slices are those of the "volume", or of the truth's "foreground".
+        nsd_tolerance_mm: tolerance of the surface Dice in mm.
+        absent: how a structure that neither truth nor prediction has is scored, in all of its metrics:
+            "leave-out" gives no value, "perfect" Dice 1 and distance 0.
+        end_stack: whether end slices are those of the "volume" or of the true "foreground".
 
     Raises:
         ValueError: if the tolerance is not positive or a choice is unknown.
@@ -40,8 +40,8 @@ class MetricOptions:
     def __post_init__(self) -> None:
         if not self.nsd_tolerance_mm > 0:
             raise ValueError(
-                f"The tolerance of the surface Dice must be above 0 mm; found {self.nsd_tolerance_mm}. Take what two "
-                f"experts differ by."
+                f"The tolerance of the surface Dice must be above 0 mm; found {self.nsd_tolerance_mm}. Use the "
+                f"distance by which two experts differ."
             )
         require_choice("absent", self.absent, ABSENT_RULES)
         require_choice("end_stack", self.end_stack, END_STACKS)
@@ -49,12 +49,12 @@ class MetricOptions:
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """How a folder of predictions is compared with its truth.
+    """How a folder of predictions is compared with the ground truth.
 
     Attributes:
-        metrics: of each case.
-        allow_missing: whether a case that only one of the folders holds is no problem.
-        processes: how many cases at a time; None takes nnU-Net's number, at most the usable cores.
+        metrics: settings of the metrics.
+        allow_missing: whether to allow cases that only one of the folders has.
+        processes: number of cases in parallel; None takes nnU-Net's number, at most the usable cores.
         show_progress: whether to show a progress bar.
     """
 
@@ -66,11 +66,11 @@ class JudgeOptions:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The description of the dataset, where it is not found beside the predictions.
+    """Files that describe the dataset if they are not beside the predictions.
 
     Attributes:
-        dataset: `dataset.json`.
-        plans: `plans.json`.
+        dataset: path of `dataset.json`.
+        plans: path of `plans.json`.
     """
 
     dataset: Path | None = None
@@ -82,22 +82,22 @@ class EvaluationOptions:
     """What `nnunet_ext evaluate` does.
 
     Attributes:
-        truths: folder of the true label maps.
+        truths: folder of the ground-truth label maps.
         predictions: folders of predictions; several are the folds of one cross-validation.
-        output: where the tables go; None is the folder of the predictions.
-        described_by: the dataset.
-        judge: how predictions are compared with the truth.
-        end_variant: of the end coefficient, the one that is named first and compared; both are reported.
-        end_threshold: a case counts for the end coefficient above this Dice.
-        failure_dice: a case fails below it.
-        other: folders of predictions of the same cases by something else.
-        patients: regular expression for the patient in a case's name; None takes each case for a patient.
-        groups: table of what is known about the cases.
-        worst: how many of the worst cases to name.
-        map_labels: "TRUTH:PREDICTION" for each label of the truth, if the truth is of a dataset with other labels.
+        output: folder for the tables; None is the folder of the predictions.
+        described_by: files that describe the dataset.
+        judge: how predictions are compared with the ground truth.
+        end_variant: variant of the end coefficient that is listed first and compared; both are reported.
+        end_threshold: a case counts for the end coefficient if its Dice is above this.
+        failure_dice: a case with a lower Dice is a failure.
+        other: folders of predictions of the same cases by another method.
+        patients: regular expression for the patient in a case's name; None counts each case as a patient.
+        groups: table with properties of the cases, by which errors are reported.
+        worst: number of worst cases to list.
+        map_labels: "TRUTH:PREDICTION" for each label of the truth, if the truth is from a dataset with other labels.
 
     Raises:
-        ValueError: if there are no predictions, several without an output, or a value is outside of its range.
+        ValueError: if there are no predictions, several without an output, or a value is out of range.
     """
 
     truths: Path
@@ -118,11 +118,11 @@ class EvaluationOptions:
         if self.patients is not None:
             expression_of(self.patients)
         if not self.predictions:
-            raise ValueError("An evaluation needs a folder of predictions; found none.")
+            raise ValueError("An evaluation needs at least one folder of predictions; found none.")
         if len(self.predictions) > 1 and self.output is None:
             raise ValueError(
-                f"The tables of one folder go beside its predictions; found {len(self.predictions)} folders. Say "
-                f"where the tables go with -o."
+                f"Only the tables of a single folder go beside its predictions; found {len(self.predictions)} "
+                f"folders. Give a folder for the tables with -o."
             )
         require_choice("end_variant", self.end_variant, END_VARIANTS)
         if not 0 <= self.end_threshold <= 1:
@@ -140,14 +140,14 @@ class ReportOptions:
     """What `nnunet_ext report` does.
 
     Attributes:
-        predictions: folder that `nnunet_ext predict` wrote.
-        truths: folder of the true label maps; None shows the predictions without.
-        images: folder of the images; None takes those that were predicted, if they are still there.
-        page: the file; None is `report.html` beside the predictions.
-        cases: how many of the worst cases get pictures.
-        failure_dice: a case fails below it, unless a calibration says where.
-        described_by: the dataset.
-        judge: how predictions are compared with the truth.
+        predictions: folder written by `nnunet_ext predict`.
+        truths: folder of the ground-truth label maps; None shows the predictions alone.
+        images: folder of the images; None takes those that were predicted, if they still exist.
+        page: the HTML file; None is `report.html` beside the predictions.
+        cases: number of worst cases that are shown with images.
+        failure_dice: a case with a lower Dice is a failure; a calibration's own value takes precedence.
+        described_by: files that describe the dataset.
+        judge: how predictions are compared with the ground truth.
     """
 
     predictions: Path
@@ -165,11 +165,11 @@ class CompareOptions:
     """What `nnunet_ext compare` does.
 
     Attributes:
-        methods: name to the folders of its evaluations: trainings with other seeds, or folds. The first is the one
-            that the others are compared with.
-        figures: which to compare; empty takes the usual ones.
-        patients: regular expression for the patient in a case's name; None takes each case for a patient.
-        output: folder of the tables; None writes none.
+        methods: name to the folders of its evaluations, such as seeds or folds. The others are compared with the
+            first one.
+        figures: what to compare; empty takes the usual figures.
+        patients: regular expression for the patient in a case's name; None counts each case as a patient.
+        output: folder for the tables; None writes none.
 
     Raises:
         ValueError: if there are fewer than two methods, or one without an evaluation.
@@ -185,9 +185,9 @@ class CompareOptions:
             expression_of(self.patients)
         if len(self.methods) < 2:
             raise ValueError(
-                f"A comparison needs two methods or more; found {', '.join(self.methods) or 'none'}. Name an "
+                f"A comparison needs two methods or more; found {', '.join(self.methods) or 'none'}. Give an "
                 f"evaluation of each."
             )
         for name, folders in self.methods.items():
             if not folders:
-                raise ValueError(f"A method has an evaluation or more; {name} has none. Name its folders.")
+                raise ValueError(f"A method needs at least one evaluation; {name} has none. Give its folders.")

@@ -1,4 +1,4 @@
-"""Which trained models a command works on, and what is done with them as they are."""
+"""Which trained models a command works on, and the options of `check` and `export`."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `nnunet_ext check` looks at.
+    """What `nnunet_ext check` checks.
 
     Attributes:
         images: folder of the images.
-        model: for which models; None checks for a dataset that has no model yet.
+        model: models that the images are for; None for a dataset that has no model yet.
         dataset: name or id of that dataset, in `nnUNet_raw` or `nnUNet_preprocessed`.
         previous_stage: folder with the segmentations of a cascade's first stage, checked as well.
         allow_tqdm: whether to show a progress bar.
@@ -73,11 +73,11 @@ class PlainCopyOptions:
     """What `nnunet_ext export` copies.
 
     Attributes:
-        results: a results folder as `nnUNet_results` is one; made if it is missing.
-        folds: None takes all that have the checkpoint.
+        results: results folder for the copies, laid out like `nnUNet_results`; created if missing.
+        folds: folds to copy; None takes all folds with the checkpoint.
         checkpoint: file name in each fold, or a pattern of several.
-        classifier: of a Streaming model, which of its networks to copy, from 0.
-        trust_checkpoints: whether checkpoints may hold more than data, which can run code.
+        classifier: which classifier of a Streaming model to copy, from 0.
+        trust_checkpoints: whether checkpoints may contain more than plain data, which can run code.
     """
 
     results: Path

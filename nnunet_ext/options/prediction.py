@@ -1,4 +1,4 @@
-"""How an ensemble is put together, what it writes, and what is recorded of that."""
+"""Options of `predict`: how an ensemble is put together, what it writes, and what is recorded about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EARLY_EXITS: tuple[EarlyExit, ...] = get_args(EarlyExit)
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 MAP_TYPES: tuple[MapType, ...] = get_args(MapType)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-DEVICES = ("cuda", "cpu", "mps")
+DEVICES = ("cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,24 @@ class EnsembleOptions:
     """How an ensemble is put together and where it runs.
 
     Attributes:
-        folds: of every model folder, one or several; None takes those that have members.
+        folds: one fold or several, the same for every model folder; None takes all folds with members.
         members: "final", "best", "samples", "last-cycle" or a file pattern, each with an optional :COUNT, or
             "mc-dropout" with an optional :COUNT.
-        device: "cuda", "cpu", "mps" or a device of torch's; None takes the fastest that is there.
-        average: "probabilities" is the Bayesian model average; "logits" is what stock nnU-Net does over folds. It
-            decides on segmentation and probabilities; maps always describe the members' probabilities.
-        model_weights: one positive number per model folder, shared evenly by its members; None gives every member the
-            same weight.
+        device: "cuda", "cpu", "mps" or a `torch.device`; None takes the fastest available.
+        average: "probabilities" is the Bayesian model average; "logits" is what stock nnU-Net averages over
+            folds. It affects segmentation and probabilities; maps always describe the members' probabilities.
+        model_weights: one positive number per model folder, divided evenly among its members; None gives every member
+            the same weight.
         tta_members: whether every test-time transform counts as a member of its own.
-        trust_checkpoints: whether checkpoints may hold more than data, which can run code.
-        tile_step_size: distance of tiles as a share of the patch.
-        use_gaussian: whether the centre of a tile weighs more than its border.
+        trust_checkpoints: whether checkpoints may contain more than plain data, which can run code.
+        tile_step_size: step between tiles as a share of the patch size.
+        use_gaussian: whether the centre of a tile has a larger weight than its border.
         use_mirroring: whether predictions are averaged over mirrored copies.
-        precision: "fp32", "bf16", or "auto", which takes bf16 where a CPU has units for it; None is stock's.
-        early_exit: "label" leaves out members where they cannot change the label any more; "information" where the
-            mutual information has settled; None runs all members everywhere.
-        fast_resampling: whether the softmax is taken at the network's resolution and probabilities are resampled;
-            stock resamples logits. Faster where images are resampled, with another entropy at borders.
+        precision: "fp32", "bf16", or "auto", which takes bf16 on a CPU that computes faster in it; None is stock's.
+        early_exit: "label" skips members where they can no longer change the label; "information" where the mutual
+            information has converged; None runs all members everywhere.
+        fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
+            stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
         allow_tqdm: whether to show a progress bar.
 
     Raises:
@@ -71,7 +71,7 @@ class EnsembleOptions:
 
     @property
     def fold_list(self) -> list[int | str] | None:
-        """The folds as a list, also of a single one; None takes those that have members."""
+        """The folds as a list, even a single one; None takes all folds with members."""
         if self.folds is None:
             return None
         return [self.folds] if isinstance(self.folds, (int, str)) else list(self.folds)
@@ -86,12 +86,12 @@ class EnsembleOptions:
             )
         if self.early_exit and self.average == "logits":
             raise ValueError(
-                "Early exit goes by the mean of probabilities; found it with averaged logits. Leave out "
+                "Early exit needs averaged probabilities; found averaged logits. Leave out "
                 "--early-exit or --average logits."
             )
         if self.fast_resampling and self.average == "logits":
             raise ValueError(
-                "Fast resampling takes the softmax before members meet; found it with averaged logits. Leave out "
+                "Fast resampling needs averaged probabilities; found averaged logits. Leave out "
                 "--fast-resampling or --average logits."
             )
 
@@ -102,13 +102,13 @@ class OutputOptions:
 
     Attributes:
         maps: names of the uncertainty maps.
-        map_type: of the files of the maps.
-        save_probabilities: whether to write `CASE.npz` and `CASE.pkl` as stock does.
+        map_type: data type of the map files.
+        save_probabilities: whether to write `CASE.npz` and `CASE.pkl`, as stock does.
         save_members: whether to write each member's own segmentation.
         continue_prediction: whether to skip cases whose files are complete.
         previous_stage: folder with the segmentations of a cascade's first stage.
-        num_parts: into how many runs the cases are divided.
-        part_id: which of them this is, from 0.
+        num_parts: number of runs among which the cases are divided.
+        part_id: which of these runs this is, from 0.
         prepare_ahead: whether the next case is preprocessed while one is predicted.
         write_behind: whether a case is written while the next one is predicted.
 
@@ -130,11 +130,11 @@ class OutputOptions:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.maps) - set(MAP_NAMES))
         if unknown:
-            raise ValueError(f"Maps must be of {', '.join(MAP_NAMES)}; found {', '.join(unknown)}.")
+            raise ValueError(f"Maps must be among {', '.join(MAP_NAMES)}; found {', '.join(unknown)}.")
         require_choice("The type of the maps", self.map_type, MAP_TYPES)
         if not 0 <= self.part_id < self.num_parts:
             raise ValueError(
-                f"Parts count from 0 to num_parts - 1; found part {self.part_id} of {self.num_parts}. With 3 parts "
+                f"Parts are numbered 0 to num_parts - 1; found part {self.part_id} of {self.num_parts}. With 3 parts "
                 f"use 0, 1 and 2."
             )
 
@@ -145,12 +145,12 @@ class PredictOptions:
 
     Attributes:
         images: folder of the images.
-        results: folder of the results.
+        results: output folder.
         model: which models make up the ensemble.
-        ensemble: how.
+        ensemble: how its members are combined, and where it runs.
         output: what is written.
-        calibration: file that `calibrate` wrote; True takes `calibration.json` in the model folder; None predicts
-            without.
+        calibration: file written by `calibrate`; True takes `calibration.json` in the model folder; None applies no
+            calibration.
     """
 
     images: Path
@@ -161,12 +161,12 @@ class PredictOptions:
     calibration: Path | Literal[True] | None = None
 
 
-# Names under which `predict_args.json` has options whose flags are stock's.
+# Names in `predict_args.json` of options whose flags are stock's.
 RECORDED_AS = {"images": "i", "results": "o", "calibration": "calibrated"}
 
 
 def recorded(options: PredictOptions) -> dict[str, Any]:
-    """The options as they go into `predict_args.json`: one level, under the names that users know."""
+    """The options as `predict_args.json` holds them: one level, with the names that users know."""
     content = asdict(options)
     for group in ("model", "ensemble", "output"):
         content |= content.pop(group)

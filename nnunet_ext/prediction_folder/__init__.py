@@ -1,1 +1,1 @@
-"""What lies in an output folder: cases, table, maps, packing, lock, writer."""
+"""The contents of an output folder: cases, table, maps, compressed files, lock, writer."""

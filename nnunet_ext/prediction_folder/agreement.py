@@ -1,4 +1,4 @@
-"""Whether table, files and record of a prediction folder tell the same story; what does not is named."""
+"""Checks that table, files and record of a prediction folder agree, and names the cases that do not."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class DisagreementError(ValueError):
 
 
 def require_agreement(folder: Path) -> None:
-    """Refuses a folder of ours that contradicts itself, before anything is read from it.
+    """Refuses a folder of `nnunet_ext predict` that contradicts itself, before anything is read from it.
 
-    A folder without `predict_args.json`, such as one of stock nnU-Net, is taken as it is.
+    A folder without `predict_args.json`, such as one of stock nnU-Net, is accepted unchecked.
 
     Raises:
-        DisagreementError: if a row has no segmentation, a segmentation no row, or a row is not of the ensemble that
-            is recorded.
+        DisagreementError: if a row has no segmentation, a segmentation no row, or a row is not from the recorded
+            ensemble.
         ValueError: if the record is damaged.
     """
     provenance = read_provenance(folder)
@@ -41,31 +41,31 @@ def require_agreement(folder: Path) -> None:
     if found:
         raise DisagreementError(
             f"The table, the segmentations and the record of a prediction folder must agree; those of {folder} do "
-            f"not: {'; '.join(found)}. If a run is writing the folder, wait until it has ended. Complete cases that "
-            f"lack a file or a row with --continue_prediction, and predict into another folder where members or "
-            f"calibration differ."
+            f"not: {'; '.join(found)}. If a run is writing the folder, wait until it has ended. Cases that lack a "
+            f"file or a row are completed with --continue_prediction; where members or calibration differ, predict "
+            f"into another folder."
         )
 
 
 def unmatched(rows: Sequence[Row], segmented: Collection[str]) -> list[str]:
-    """Rows without segmentation and segmentations without row, one phrase for each kind that there is.
+    """Rows without segmentation and segmentations without row, one phrase for each kind found.
 
     Args:
         rows: of `cases.csv`.
-        segmented: names of the cases that have a segmentation. `CASE_0000` is no case beside a `CASE` with a row,
-            but an image: some predict into the folder of their images.
+        segmented: names of the cases that have a segmentation. `CASE_0000` beside a `CASE` with a row is not a case
+            but an image: some users predict into the folder of their images.
     """
     tabled = {row["case"] for row in rows}
     images = {name for name in segmented if re.fullmatch(r".+_\d{4}", name) and name[:-5] in tabled}
     without_file, without_row = tabled - set(segmented), set(segmented) - tabled - images
     return [
-        *([f"no segmentation of {_listed(without_file)}, which {TABLE_NAME} has"] if without_file else []),
+        *([f"no segmentation of {_listed(without_file)}, which {TABLE_NAME} lists"] if without_file else []),
         *([f"no row in {TABLE_NAME} for the segmentation of {_listed(without_row)}"] if without_row else []),
     ]
 
 
 def other_ensembles(rows: Sequence[Row], provenance: Provenance) -> list[str]:
-    """Rows that are not of the recorded ensemble, by members and verdict, one phrase for each kind that there is."""
+    """Rows that are not from the recorded ensemble, by members and verdict, one phrase for each kind found."""
     expected, stages = provenance.members_averaged, provenance.settings.get("stages")
     members = {row["case"]: row["members"] for row in rows if row.get("members")}
     wrong = {case: count for case, count in members.items() if expected is not None and count != str(expected)}
@@ -76,9 +76,9 @@ def other_ensembles(rows: Sequence[Row], provenance: Provenance) -> list[str]:
         found.append(f"{counts} members for {_listed(wrong)} in {TABLE_NAME}, but {expected} in {RECORD_NAME}")
     if stages is not None and "calibrate" in stages and len(judged) < len(rows):
         unjudged = {row["case"] for row in rows} - judged
-        found.append(f"no verdict of {_listed(unjudged)}, but a calibration in {RECORD_NAME}")
+        found.append(f"no verdict for {_listed(unjudged)}, but a calibration in {RECORD_NAME}")
     if stages is not None and "calibrate" not in stages and judged:
-        found.append(f"a verdict of {_listed(judged)}, but no calibration in {RECORD_NAME}")
+        found.append(f"a verdict for {_listed(judged)}, but no calibration in {RECORD_NAME}")
     return found
 
 

@@ -34,7 +34,7 @@ SPACING_ENDING = ".json"  # of the file that nnU-Net puts beside a 3D TIFF
 
 @dataclass(frozen=True)
 class CasePrediction:
-    """All that is written about one case.
+    """Everything that is written for one case.
 
     Attributes:
         case: The case's identifier, its file names without channel and ending.
@@ -44,7 +44,7 @@ class CasePrediction:
         maps: Map name to `(z, y, x)` float32.
         probabilities: `(C, z, y, x)` float32, or None when they were not asked for.
         member_segmentations: Member name to `(z, y, x)`, like `segmentation`.
-        covering_mask: `(z, y, x)` uint8, 1 where foreground may be; None without a calibration that has such a mask.
+        covering_mask: `(z, y, x)` uint8, 1 where foreground is possible; None without a calibration with such a mask.
     """
 
     case: str
@@ -72,7 +72,7 @@ class ImageFormat:
 
 @dataclass(frozen=True)
 class CaseContents:
-    """Which files and columns every case of a run gets, beside segmentation and row.
+    """Which files and columns every case of a run gets, besides segmentation and row.
 
     Attributes:
         options: What the user asked for.
@@ -94,22 +94,22 @@ def write_case(
     table: CaseTable,
     map_type: MapType = "float32",
 ) -> None:
-    """Writes a case's segmentation, maps, probabilities, member segmentations and its row of the table.
+    """Writes segmentation, maps, probabilities, member segmentations and table row of a case.
 
-    Nothing of an earlier prediction of the case is touched before all new files are written and checked. Then those
-    of its files that are not written again are removed, so that the files of a case are of one prediction.
+    An earlier prediction of the case stays untouched until all new files are written and checked. Then those of its
+    files that are not written again are removed, so that all files of a case come from one prediction.
 
     Args:
         prediction: The case.
-        output_folder: The prediction folder; made if it is missing.
-        image_format: The dataset's.
+        output_folder: The prediction folder; created if missing.
+        image_format: The image format of the dataset.
         table: The table of this run.
         map_type: See `write_map`.
 
     Raises:
-        OSError: A file could not be written whole. No partial file stays, here as on any other exception.
+        OSError: A file could not be written completely. No partial file stays, here as on any other exception.
         RuntimeError: SimpleITK could not write a file.
-        ValueError: The reader/writer cannot hold maps, or two members have the same folder name.
+        ValueError: The reader/writer does not support maps, or two members have the same folder name.
     """
     folder = Path(output_folder)
     remove_leftovers(prediction.case, folder)
@@ -132,12 +132,12 @@ def write_case(
 
 
 def remove_leftovers(case: str, output_folder: str | os.PathLike[str]) -> None:
-    """Removes what a run that was killed while it wrote the case left of it, if there was one."""
+    """Removes the temporary files of the case that a killed run left, if there are any."""
     shutil.rmtree(_staging_path(Path(output_folder), case), ignore_errors=True)
 
 
 def remove_abandoned(output_folder: str | os.PathLike[str]) -> None:
-    """Removes all that killed runs left under temporary names; only for the one run that holds the whole folder."""
+    """Removes all temporary files of killed runs; only for the one run that holds the whole folder."""
     for path in Path(output_folder).glob(f"{PARTIAL_PREFIX}*"):
         if path.is_dir():  # files of this name belong to other commands, which may be running
             shutil.rmtree(path, ignore_errors=True)
@@ -151,7 +151,7 @@ def is_complete(
     Args:
         case: The case's identifier.
         output_folder: The prediction folder; it need not exist.
-        image_format: The dataset's.
+        image_format: The image format of the dataset.
         contents: What every case gets.
     """
     folder, ending, options = Path(output_folder), image_format.file_ending, contents.options
@@ -177,9 +177,9 @@ def write_run_description(
     """Writes `predict_args.json`, and `dataset.json` and `plans.json` as nnU-Net's predictor does.
 
     Args:
-        output_folder: The prediction folder; made if it is missing.
+        output_folder: The prediction folder; created if missing.
         arguments: The run's arguments. What JSON cannot hold (paths, devices) is written as text.
-        members: One dict a member: its name, file, hash and so on.
+        members: One dict per member: its name, file, hash and so on.
         ensemble: How the members are put together, see `Provenance.record`.
         dataset_json: The model's `dataset.json`.
         plans: The model's plans.
@@ -264,7 +264,7 @@ def _check_distinct_folders(members: Iterable[str]) -> None:
         folder = member_folder_name(member)
         if folder in owners:
             raise ValueError(
-                f"Each member's segmentations go to a folder of their own; {owners[folder]!r} and {member!r} both "
+                f"Each member's segmentations go to a separate folder; {owners[folder]!r} and {member!r} both "
                 f"give members/{folder}. Rename one of them, or predict without --save_members."
             )
         owners[folder] = member
@@ -278,7 +278,7 @@ def _remove_outdated(case: str, folder: Path, file_ending: str, staging: Path) -
 
 
 def _files_there(case: str, folder: Path, file_ending: str) -> list[Path]:
-    """What there is of a case beside its segmentation: maps, members' segmentations, covering mask, probabilities."""
+    """The existing files of a case besides its segmentation: maps, members, covering mask, probabilities."""
     names = [f"{case}{ending}" for ending in (file_ending, *TIFF_ENDINGS, SPACING_ENDING)]
     folders = [*(folder / "maps").glob("*"), *(folder / "members").glob("*"), folder / "covering_masks"]
     images = [place / name for place in folders for name in names]
@@ -286,7 +286,7 @@ def _files_there(case: str, folder: Path, file_ending: str) -> list[Path]:
 
 
 def _publish(staging: Path, folder: Path, *, last: Path) -> None:
-    """Moves what was staged, also files that a writer put beside the one it was asked for, to the output folder."""
+    """Moves the staged files to the output folder, including extra files that a writer created beside its own."""
     moves = [(path, folder / path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()]
     for staged, final in sorted(moves, key=lambda move: (move[1] == last, move[1])):
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The table `cases.csv`: one row per case, whole on disk after every case, also when several processes write it."""
+"""The table `cases.csv`: one row per case, complete on disk after each case, even with several writing processes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class CaseTable:
     and `finish` brings the rows of all parts together in `cases.csv`.
 
     Args:
-        folder: The prediction folder; made if it is missing.
+        folder: The prediction folder; created if missing.
         part_id: Which part of the cases this process predicts, from 0.
         num_parts: How many processes share the folder.
-        keep_existing: True keeps the rows of earlier runs, of which those of cases that are predicted again are
-            replaced; False starts over.
+        keep_existing: True keeps the rows of earlier runs and replaces those of cases that are predicted again; False
+            starts over.
 
     Raises:
         ValueError: `part_id` is not one of the parts.
@@ -48,7 +48,7 @@ class CaseTable:
     ) -> None:
         if not 0 <= part_id < num_parts:
             raise ValueError(
-                f"part_id counts from 0 and is smaller than num_parts; found part_id {part_id} with num_parts "
+                f"part_id must be 0 or more and smaller than num_parts; found part_id {part_id} with num_parts "
                 f"{num_parts}. With 3 parts use 0, 1 and 2."
             )
         self.folder = Path(folder)
@@ -81,9 +81,9 @@ class CaseTable:
         _write_rows(self.rows, self._file)
 
     def discard(self, case: str) -> None:
-        """Takes a case's row back, also one that could not be written; nothing happens if there is none."""
+        """Removes a case's row, even one that could not be written; does nothing if there is none."""
         if self.rows.pop(case, None) is not None:
-            with suppress(OSError):  # what prevented the case is reported, and may prevent this, too
+            with suppress(OSError):  # the case's own error is reported, and may also prevent this
                 _write_rows(self.rows, self._file)
 
     def finish(self) -> None:
@@ -99,7 +99,7 @@ class CaseTable:
 
 
 def read_cases(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Reads a table of cases: one dict a row, column name to the text of the cell.
+    """Reads a table of cases: one dict per row, column name to the text of the cell.
 
     Returns:
         The rows in the order of the file; an empty list if there are none.
@@ -113,7 +113,7 @@ def read_cases(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         if "case" not in (reader.fieldnames or ()):
             raise ValueError(
-                f"A table of cases has a column 'case'; {path} has the columns {reader.fieldnames or []}. "
+                f"A table of cases must have a column 'case'; {path} has the columns {reader.fieldnames or []}. "
                 "Delete or rename the file and predict again."
             )
         return list(reader)
@@ -127,7 +127,7 @@ def recorded_rows(folder: Path) -> list[dict[str, str]]:
 def write_text_shared(text: str, path: str | os.PathLike[str]) -> None:
     """Writes a UTF-8 file atomically where several processes may write the same file at the same time.
 
-    The last one to write wins, with its whole text.
+    The last one to write wins, with its complete text.
     """
     final = Path(path)
     # atomic_path alone would give all processes the same temporary name
@@ -145,7 +145,7 @@ def _merge_parts(folder: Path) -> None:
         # Part files first: a process that removes its part file has moved the rows to cases.csv before.
         parts = [row for part in _part_files(folder) for row in _read_if_there(part)]
         text = _as_csv(_by_case([*_read_if_there(table), *parts]))
-        # Another process may have merged in between, without the latest rows: done only when nothing is missing.
+        # Another process may have merged in between, without the latest rows: finish only when nothing is missing.
         if table.exists() and table.read_bytes() == text.encode("utf-8"):
             return
         write_text_shared(text, table)
@@ -157,7 +157,7 @@ def _part_files(folder: Path) -> list[Path]:
     for path in folder.glob("cases_part*of*.csv"):
         try:
             written.append((path.stat().st_mtime_ns, path))
-        except FileNotFoundError:  # its process started over just now
+        except FileNotFoundError:  # its process has just started over
             continue
     return [path for _, path in sorted(written)]
 

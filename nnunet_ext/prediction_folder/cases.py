@@ -30,7 +30,7 @@ def cases_from(
 
 
 def find_cases(folder: Path, file_ending: str, previous_stage_folder: Path | None = None) -> list[Case]:
-    """The cases of a folder whose files are named `CASE_0000<ending>`, by name.
+    """The cases of a folder whose files are named `CASE_0000<ending>`, sorted by name.
 
     Raises:
         FileNotFoundError: if the folder does not exist, or holds no such file.
@@ -38,10 +38,10 @@ def find_cases(folder: Path, file_ending: str, previous_stage_folder: Path | Non
     """
     if folder.is_file():
         raise NotADirectoryError(
-            f"Images are read from a folder; {folder} is a file. Give its folder, or put it into one of its own."
+            f"Images are read from a folder; {folder} is a file. Give the folder that contains it."
         )
     if not folder.is_dir():
-        raise FileNotFoundError(f"The input folder must exist; {folder} does not.")
+        raise FileNotFoundError(f"The input folder must exist; {folder} does not. Correct the path.")
     pattern = re.compile(rf"(.+)_\d{{4}}{re.escape(file_ending)}")
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -57,7 +57,7 @@ def find_cases(folder: Path, file_ending: str, previous_stage_folder: Path | Non
 
 
 def segmented_cases(folder: Path, file_ending: str) -> set[str]:
-    """The cases of which a prediction folder holds a segmentation; none if it does not exist."""
+    """The cases that have a segmentation in a prediction folder; none if the folder does not exist."""
     if not folder.is_dir():
         return set()
     return {

@@ -1,7 +1,7 @@
-"""Uncertainty maps as image files in the geometry that nnU-Net gives its segmentations.
+"""Uncertainty maps as image files with the geometry of nnU-Net's segmentations.
 
 nnU-Net's reader/writers cast what they write to integers, so each of them has a counterpart here. Maps are float32
-unless smaller and faster files are asked for.
+unless a smaller type is asked for.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ def write_map(
         reader_writer: The dataset's reader/writer.
         map_type: "float32"; "float16", which rounds to half precision and is stored as float32, because no image
             format has half precision, but compresses better; or "uint8", which rounds to multiples of 1/255 and
-            stores the numerators with that slope, so that every reader of NIfTI gives values in [0, 1].
+            stores the numerators with that slope, so that every NIfTI reader returns values in [0, 1].
 
     Raises:
-        ValueError: The reader/writer is unknown, `values` is not three-dimensional, or a format other than NIfTI is
-            to hold uint8.
-        OSError: The file could not be written whole.
+        ValueError: The reader/writer is unknown, `values` is not three-dimensional, or uint8 is asked for in a
+            format other than NIfTI.
+        OSError: The file could not be written completely.
     """
     writer = _map_writer(reader_writer)
     require_map_type(map_type, Path(path).name)
     if values.ndim != 3:
         raise ValueError(
-            f"A map has the axes (z, y, x), (1, y, x) for a 2D image; found the shape {values.shape}. "
+            f"A map must have the axes (z, y, x), or (1, y, x) for a 2D image; found the shape {values.shape}. "
             "Pass one map of one case."
         )
     stored = numerators_of_255(values) if map_type == "uint8" else rounded(values, map_type)
@@ -82,28 +82,28 @@ def write_map(
 
 
 def require_map_type(map_type: MapType, file_name: str) -> None:
-    """Refuses a type that does not exist, and uint8 in files that cannot hold its scale."""
+    """Refuses an unknown type, and uint8 in a format that cannot store its scale."""
     require_choice("The type of the maps", map_type, MAP_TYPES)
     if map_type == "uint8" and not file_name.lower().endswith(NIFTI_ENDINGS):
         raise ValueError(
-            f"Maps in uint8 need a format that stores their scale, which is NIfTI; found {file_name}. "
+            f"uint8 maps need a format that stores their scale, which only NIfTI does; found {file_name}. "
             "Use --map-dtype float16."
         )
 
 
 def numerators_of_255(values: np.ndarray) -> np.ndarray:
-    """round(255 * value), uint8; values beyond [0, 1] become 0 or 255."""
+    """round(255 * value), uint8; values outside [0, 1] become 0 or 255."""
     return np.rint(np.clip(values, 0, 1) * LARGEST_UINT8).astype(np.uint8)
 
 
 def rounded(values: np.ndarray, map_type: MapType) -> np.ndarray:
-    """As float32; for "float16" rounded to half precision before."""
+    """The values as float32; for "float16" rounded to half precision first."""
     rounded_values = values.astype(np.float16) if map_type == "float16" else values
     return np.ascontiguousarray(rounded_values, dtype=np.float32)
 
 
 def store_slope(path: Path, slope: float) -> None:
-    """Puts a slope into a NIfTI file that is not packed; the writers know no slopes."""
+    """Sets the slope of an uncompressed NIfTI file, which the writers cannot do."""
     with path.open("r+b") as file:
         byte_order = "<" if struct.unpack("<i", file.read(4))[0] == NIFTI_HEADER_BYTES else ">"
         file.seek(SLOPE_OFFSET)
@@ -111,7 +111,7 @@ def store_slope(path: Path, slope: float) -> None:
 
 
 def map_file_ending(file_ending: str, reader_writer: BaseReaderWriter) -> str:
-    """The file ending of a dataset's maps: the dataset's own, or `.tif` where that format holds no floats.
+    """The file ending of a dataset's maps: the dataset's own, or `.tif` where that format cannot store floats.
 
     Args:
         file_ending: The dataset's `file_ending`, such as `.nii.gz` or `.png`.
@@ -140,7 +140,7 @@ def _simpleitk_image(values: np.ndarray, properties: dict[str, Any]) -> sitk.Ima
     dimensions = len(geometry["spacing"])
     if dimensions not in (2, 3):
         raise ValueError(
-            f"A segmentation or map has the geometry of a 2D or 3D image; this case's image has {dimensions} "
+            f"A segmentation or map needs the geometry of a 2D or 3D image; this case's image has {dimensions} "
             "dimensions. Store each channel as a file of its own (CASE_0000, CASE_0001, ...)."
         )
     image = sitk.GetImageFromArray(values[0] if dimensions == 2 else values)
@@ -182,10 +182,10 @@ MAP_WRITERS: dict[type[BaseReaderWriter], MapWriter] = {
     Tiff3DIO: _write_tiff_3d,
     NaturalImage2DIO: _write_tiff_2d,
 }
-"""How each of nnU-Net's reader/writers gets its maps written.
+"""The map writer for each of nnU-Net's reader/writers.
 
 A subclass uses the entry of its nearest base class. One whose `write_seg` chooses another geometry than that base
-class needs an entry of its own.
+class needs its own entry.
 """
 
 

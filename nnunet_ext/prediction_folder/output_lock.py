@@ -1,4 +1,4 @@
-"""One run at a time writes an output folder; parts of one prediction share it."""
+"""Only one run at a time may write to an output folder; the parts of one prediction share it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-PREFIX = ".nnunet_ext-"  # hidden, and with an ending that no image has: no tool takes it for a result
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
+PREFIX = ".nnunet_ext-"  # hidden, with an ending that no image has: no tool mistakes it for a result
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
 
 logger = logging.getLogger(__name__)
 
 
 class OutputInUseError(RuntimeError):
-    """Another run writes the output folder; the message names it."""
+    """Another run is writing to the output folder; the message names it."""
 
 
 class OutputLock:
     """Holds an output folder for one run, or for one part of a prediction in several parts.
 
-    The lock is the operating system's and ends with the process, however that ends: what a killed run leaves blocks
-    nobody. A run in `n` parts and one in another number of parts exclude each other, because they divide the cases
+    The lock belongs to the operating system and ends with the process, however that ends: a killed run blocks nobody.
+    A run in `n` parts and one in another number of parts exclude each other, because they divide the cases
     differently.
 
     Args:
-        folder: the output folder; made if it is missing.
+        folder: the output folder; created if missing.
         part_id: which part of the cases this run predicts, from 0.
         num_parts: how many runs share the folder.
 
     Raises:
         OutputInUseError: if another run holds the folder.
-        NotADirectoryError: if a file is in the folder's place.
-        PermissionError: if the folder cannot be written.
+        NotADirectoryError: if the path is a file.
+        PermissionError: if the folder is not writable.
     """
 
     def __init__(self, folder: Path, *, part_id: int = 0, num_parts: int = 1) -> None:
@@ -58,7 +58,7 @@ class OutputLock:
             raise
 
     def release(self) -> None:
-        """Gives the folder free and removes the lock's files; a second call does nothing."""
+        """Releases the folder and removes the lock files; a second call does nothing."""
         if self._lock.is_locked:
             self._holder_file(self.name).unlink(missing_ok=True)
             _remove_and_release(self._lock)
@@ -82,7 +82,7 @@ class OutputLock:
         except OSError as error:
             if error.errno in WITHOUT_LOCKS:
                 logger.warning(
-                    "The file system of %s has no locks: take care that no other run writes there.", self.folder
+                    "The file system of %s has no locks: make sure that no other run writes to it.", self.folder
                 )
                 return True
             self._refuse_unwritable(error)
@@ -97,7 +97,7 @@ class OutputLock:
         raise error
 
     def _refuse_other_divisions(self, own_ending: str) -> None:
-        """Runs that divide the cases in another way must have ended; what killed ones left is removed."""
+        """Refuses if a run that divides the cases differently is active; removes the lock files of killed runs."""
         for path in self.folder.glob(f"{PREFIX}part*of*.lock"):
             if path.name.endswith(own_ending):
                 continue
@@ -111,24 +111,24 @@ class OutputLock:
     def _in_use_message(self, name: str) -> str:
         part, _, parts = name.removeprefix(f"{PREFIX}part").partition("of")
         return (
-            f"One run at a time writes an output folder; {self.folder} is in use by {self._holder(name)}, "
+            f"Only one run at a time may write to an output folder; {self.folder} is in use by {self._holder(name)}, "
             f"part {part} of {parts}. Wait until it has ended or stop it, or choose another folder with -o. Several "
-            f"runs share a folder with the same -num_parts and a -part_id each."
+            f"runs can share a folder with the same -num_parts and different -part_id."
         )
 
     def _holder(self, name: str) -> str:
-        """Who holds a lock, as far as it has said so."""
+        """Which process holds a lock, as far as it is recorded."""
         try:
             holder = json.loads(self._holder_file(name).read_text(encoding="utf-8"))
             return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
         except (OSError, ValueError, LookupError, TypeError):
-            return "a process that has not said its name yet"
+            return "a process that has not recorded its id yet"
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.lock"
 
     def _holder_file(self, name: str) -> Path:
-        # not the lock file itself: on Windows nobody else can read a locked file
+        # not the lock file itself: on Windows no other process can read a locked file
         return self.folder / f"{name}.json"
 
 
@@ -138,11 +138,11 @@ def _this_run() -> dict[str, object]:
 
 
 def _remove_and_release(lock: FileLock) -> None:
-    """Removes the file while the lock is held, so that nobody's lock can be removed; on Windows only afterwards."""
+    """Removes the file while the lock is held, so that no other run's lock is removed; on Windows afterwards."""
     path = Path(lock.lock_file)
     with suppress(OSError):
         path.unlink(missing_ok=True)
     lock.release()
-    if os.name == "nt":  # an open file cannot be removed there, also not one that the next run has opened meanwhile
+    if os.name == "nt":  # an open file cannot be removed there, not even one that the next run has opened meanwhile
         with suppress(OSError):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Image files that are certainly whole, and packed quickly where their name asks for it."""
+"""Writes image files, checks that they are complete, and compresses `.nii.gz` files quickly."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from isal import igzip
 
 PACKED = ".nii.gz"
-HEADER_BYTES = {".nii": 352, ".gipl": 256}  # of the formats that SimpleITK may leave cut without an error
-COMPRESSION_LEVEL = 2  # files as small as zlib's at its highest level, of maps in a sixth of the time
+HEADER_BYTES = {".nii": 352, ".gipl": 256}  # of the formats that SimpleITK may truncate without an error
+COMPRESSION_LEVEL = 2  # maps get as small as with zlib's highest level in a sixth of the time
 BLOCK_BYTES = 1 << 20
 
 
 def write_whole(write: Callable[[Path], None], path: Path, *, voxel_bytes: int) -> None:
-    """Has an image file written; a `.nii.gz` is written unpacked and packed here, which is faster.
+    """Writes an image file; a `.nii.gz` is written uncompressed and then compressed here, which is faster.
 
-    SimpleITK and nibabel pack with zlib, which for a float map takes longer than all computations on it.
+    SimpleITK and nibabel compress with zlib, which for a float map takes longer than all computations on it.
 
     Args:
-        write: writes to the path that it gets, which has the same ending or `.nii`.
-        path: of the file.
-        voxel_bytes: how much its voxels take unpacked, at least.
+        write: writes to the path that it is given, which has the same ending or `.nii`.
+        path: path of the file.
+        voxel_bytes: smallest size of its voxels in bytes, uncompressed.
 
     Raises:
-        OSError: if the file is cut: on a full disk SimpleITK only prints a line for some formats.
+        OSError: if the file is incomplete: on a full disk SimpleITK only prints a line for some formats.
     """
     if not path.name.lower().endswith(PACKED):
         write(path)
@@ -37,7 +37,7 @@ def write_whole(write: Callable[[Path], None], path: Path, *, voxel_bytes: int) 
     with (
         unpacked.open("rb") as source,
         path.open("wb") as target,
-        # neither name nor time go into the file: the same image gives the same bytes
+        # the file gets neither name nor time: the same image gives the same bytes
         igzip.IGzipFile("", "wb", COMPRESSION_LEVEL, target, mtime=0) as packed,
     ):
         shutil.copyfileobj(source, packed, BLOCK_BYTES)
@@ -49,6 +49,6 @@ def _require_whole(path: Path, name: str, voxel_bytes: int) -> None:
     found = path.stat().st_size
     if header_bytes is not None and found < header_bytes + voxel_bytes:
         raise OSError(
-            f"{name} was not written whole: {found} of at least {header_bytes + voxel_bytes} bytes are there. "
+            f"{name} was not written completely: {found} of at least {header_bytes + voxel_bytes} bytes are there. "
             "Check the free space of the disk with the output folder, then continue with --continue_prediction."
         )

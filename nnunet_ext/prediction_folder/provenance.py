@@ -1,4 +1,4 @@
-"""Which ensemble wrote a prediction folder: recorded, read and compared, so that one folder is of one ensemble."""
+"""Which ensemble wrote a prediction folder: recorded, read and compared, so that a folder belongs to one ensemble."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Provenance:
     Attributes:
         members: name and SHA-256 of each checkpoint, in their order; the hash is empty where none was recorded.
         settings: those of `SETTINGS`, with "stages", which a case goes through after its last member, and
-            "calibration", the hash of its content, if there is one. A record of an earlier version holds those that
-            it knew of.
-        members_averaged: how many members a case is averaged over, transforms counted where they are members; None
-            if the record does not tell.
+            "calibration", the hash of its content, if there is one. A record of an earlier version has only the
+            settings of that version.
+        members_averaged: number of members that a case is averaged over, counting transforms where they are members;
+            None if the record does not say.
     """
 
     members: tuple[tuple[str, str], ...]
@@ -43,7 +43,7 @@ class Provenance:
     members_averaged: int | None = None
 
     def record(self) -> dict[str, Any]:
-        """What `predict_args.json` holds of it under `ensemble`; the members are recorded beside it."""
+        """The entry `ensemble` of `predict_args.json`; the members are recorded beside it."""
         return {**self.settings, "members_averaged": self.members_averaged}
 
 
@@ -58,10 +58,10 @@ def provenance_of(
     """The provenance of an ensemble that is about to predict.
 
     Args:
-        options: of the ensemble.
+        options: options of the ensemble.
         members: what is recorded of each: its name, SHA-256 and so on.
-        members_averaged: how many members a case is averaged over.
-        stages: names of what a case goes through after its last member.
+        members_averaged: number of members that a case is averaged over.
+        stages: names of the stages that follow the last member.
         calibration: hash of the content of the calibration; None without one.
     """
     settings = {name: getattr(options, name) for name in SETTINGS} | {"stages": list(stages)}
@@ -90,10 +90,10 @@ def read_provenance(folder: Path) -> Provenance | None:
 
 
 def recorded_provenance(description: Mapping[str, Any]) -> Provenance:
-    """The ensemble of a `predict_args.json`, also of one that an earlier version of this package wrote.
+    """The ensemble of a `predict_args.json`, including one written by an earlier version of this package.
 
-    Earlier versions recorded members and arguments only. Arguments that bear on the ensemble are taken from there,
-    and a calibration is known to have been applied, but not which.
+    Earlier versions recorded members and arguments only. Arguments that affect the ensemble are taken from there;
+    they say that a calibration was applied, but not which.
     """
     members = named_files(description.get("members", ()))
     if "ensemble" in description:
@@ -113,7 +113,7 @@ def named_files(members: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], 
 
 
 def differences(found: Provenance, wanted: Provenance) -> list[str]:
-    """What tells two ensembles apart, one phrase each; empty if they are the same as far as both records say."""
+    """How two ensembles differ, one phrase each; empty if they are the same as far as both records say."""
     members = _differing_members(found.members, wanted.members)
     settings = [
         f"{name}: found {_shown(found.settings[name])}, asked for {_shown(value)}"
@@ -127,12 +127,12 @@ def require_same_ensemble(folder: Path, found: Provenance | None, wanted: Proven
     """Refuses a folder whose results are not those of the ensemble that is about to predict.
 
     Raises:
-        OtherEnsembleError: if anything differs, or the folder does not say which ensemble it is of.
+        OtherEnsembleError: if anything differs, or the folder does not record its ensemble.
     """
     differing = ["it has no record of its ensemble"] if found is None else differences(found, wanted)
     if differing:
         raise OtherEnsembleError(
-            f"An output folder holds the results of one ensemble; {folder} has those of another one: "
+            f"An output folder holds the results of one ensemble; {folder} holds those of another one: "
             f"{'; '.join(differing)}. Choose another folder with -o, or delete this one if its results are no longer "
             f"needed."
         )

@@ -1,4 +1,4 @@
-"""Writes the cases of a run into a folder, and what describes the run itself."""
+"""Writes the cases of a run into a folder, and the files that describe the run."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class RunRecord:
     """What a prediction folder records about the run that wrote it.
 
     Attributes:
-        arguments: of the run.
+        arguments: arguments of the run.
         members: one dictionary per member: its name, file, hash and so on.
         provenance: what makes up the ensemble.
-        dataset_json: of the first model.
-        plans: of the first model.
+        dataset_json: `dataset.json` of the first model.
+        plans: plans of the first model.
     """
 
     arguments: dict[str, Any]
@@ -52,19 +52,19 @@ class RunRecord:
 class CaseWriter:
     """Writes cases into an output folder, with the files that describe the run.
 
-    It holds the folder from the beginning; as a context manager it releases it at the end.
+    It locks the folder when it is constructed; as a context manager it releases it at the end.
 
     Args:
-        output: the folder; made if it is missing.
+        output: the folder; created if missing.
         contents: what every case gets.
         record: what is recorded about the run.
-        reader_writer: nnU-Net's, of the dataset.
+        reader_writer: nnU-Net's reader/writer of the dataset.
 
     Raises:
         ValueError: if the dataset's format cannot hold maps of this type, or the record of the folder is damaged.
         OtherEnsembleError: if the folder holds the results of another ensemble.
-        OutputInUseError: if another run writes the folder.
-        NotADirectoryError, PermissionError: if it is no folder or cannot be written.
+        OutputInUseError: if another run is writing to the folder.
+        NotADirectoryError, PermissionError: if it is not a folder or not writable.
     """
 
     def __init__(
@@ -107,23 +107,23 @@ class CaseWriter:
         self._lock.release()
 
     def _is_of_the_same_ensemble(self, wanted: Provenance) -> bool:
-        """Whether there are results to keep, asked before anything is written.
+        """Whether there are results to keep, checked before anything is written.
 
         Raises:
             OtherEnsembleError: if there are results, but of another ensemble.
         """
         found = read_provenance(self.output)
-        # Every predictor describes the dataset; images alone, of a prediction in place, are no results.
+        # Every predictor describes the dataset; images alone, when predicting in place, are not results.
         described = found is not None or (self.output / "dataset.json").is_file()
         has_results = described and bool(segmented_cases(self.output, self.image_format.file_ending))
-        # The other parts of a prediction have no results at first, but they run.
+        # The other parts of a prediction may be running without any result yet.
         if has_results or (found is not None and not self._alone):
             require_same_ensemble(self.output, found, wanted)
             return True
         return False
 
     def clear(self, cases: Sequence[Case]) -> None:
-        """Removes what killed runs left under temporary names, a part only what is of its cases; whole files stay."""
+        """Removes temporary files of killed runs (a part only those of its cases); complete files stay."""
         if self._alone:
             remove_abandoned(self.output)
         for case in cases:
@@ -145,7 +145,7 @@ def output_of(output: str | Path | Sequence[str] | None, cases: list[Case]) -> t
     """The output folder, and the cases under the names that a list of output paths gives them.
 
     Raises:
-        ValueError: if a list is not as long as the cases, or its paths are in different folders.
+        ValueError: if a list does not have one path per case, or its paths are in different folders.
     """
     if output is None or isinstance(output, (str, Path)):
         return (None if output is None else Path(output)), cases

@@ -1,4 +1,4 @@
-"""One picture of several cases: image, truth, prediction and where the ensemble is unsure."""
+"""One picture of several cases: image, truth, prediction and where the ensemble is uncertain."""
 
 from __future__ import annotations
 

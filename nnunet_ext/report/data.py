@@ -230,10 +230,10 @@ def gather(
 
 
 def number_in(row: Row, column: str) -> float:
-    """A cell as a number; NaN if it is empty or not there, or needs several members and the row is of one.
+    """A cell as a number; NaN if it is empty or missing, or needs several members where the case had one.
 
     Raises:
-        ValueError: if it is no number.
+        ValueError: if it is not a number.
     """
     value = row.get(column)
     if value is None or value == "" or needs_more_members(row, column):

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them; what is not defined is a dash."""
+"""Numbers as text for the page; an undefined number is a dash."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def summary_table(caption: str, metrics: Mapping[str, Metric], evaluation: Folde
 
 
 def map_table(evaluation: FolderEvaluation) -> Table | None:
-    """A row a map of uncertainty: how well it shows the errors; None if none was judged."""
+    """One row per uncertainty map: how well it shows the errors; None if there is no map."""
     suffix = "_error_auroc"
     names = dict.fromkeys(
         key.removesuffix(suffix) for case in evaluation.cases for key in case.figures if key.endswith(suffix)

@@ -67,7 +67,7 @@ def test_fold_all_was_trained_on_every_case():
 
 def test_a_validation_case_that_is_a_training_case_as_well():
     splits = [{"train": ["a", "b", "c"], "val": ["c", "d"]}]
-    with pytest.raises(TrainedOnError, match="found 1, among them c, which the splits count to the training"):
+    with pytest.raises(TrainedOnError, match="found 1, such as c, which the splits list for training fold 0"):
         held_out_cases(0, splits, [])
 
 
@@ -75,23 +75,23 @@ def test_a_validation_case_that_is_a_training_case_as_well():
 def test_a_validation_folder_that_contradicts_the_splits(fold_folder, file):
     """The fold once validated d: so these are not the splits of its training, and a may have been trained on."""
     folder = fold_folder("a.nii.gz", file)
-    with pytest.raises(TrainedOnError, match=r"among them d, .*validation .*the splits were changed after"):
+    with pytest.raises(TrainedOnError, match=r"such as d, .*validation .*the splits were changed after"):
         held_out_cases(0, SPLITS, [folder])
 
 
 def test_a_validation_folder_that_contradicts_the_splits_with_dots_in_names(fold_folder):
     splits = [{"train": ["p.2"], "val": ["p.1"]}]
-    with pytest.raises(TrainedOnError, match=r"among them p\.2"):
+    with pytest.raises(TrainedOnError, match=r"such as p\.2"):
         held_out_cases(0, splits, [fold_folder("p.2.nii.gz")])
 
 
 def test_a_bootstrap_that_drew_a_validation_case(fold_folder):
-    with pytest.raises(TrainedOnError, match=r"among them b, which .*bootstrap\.json counts to the training"):
+    with pytest.raises(TrainedOnError, match=r"such as b, which .*bootstrap\.json lists for training"):
         held_out_cases(0, SPLITS, [fold_folder(bootstrap=["c", "b"])])
 
 
 def test_every_model_of_the_ensemble_is_asked(fold_folder, tmp_path):
-    with pytest.raises(TrainedOnError, match="among them d"):
+    with pytest.raises(TrainedOnError, match="such as d"):
         held_out_cases(0, SPLITS, [tmp_path / "another" / "fold_0", fold_folder("d.nii.gz")])
 
 
@@ -116,8 +116,8 @@ def test_a_validation_case_of_a_patient_who_was_trained_on_is_refused():
     with pytest.raises(TrainedOnError) as refused:
         held_out_cases(0, [FRAMES], [], PATIENT)
     message = str(refused.value)
-    assert "found 2 of 3 validation cases of such patients" in message
-    assert "p1_ed of p1, of whom there is p1_es, which the splits count to the training of fold 0" in message
+    assert "2 of 3 validation cases are from patients with training cases" in message
+    assert "p1_ed of p1, who has the case p1_es, which the splits list for training fold 0" in message
     assert "nnunet_ext splits -d ID --patients '(p[0-9])_' --overwrite" in message
 
 
@@ -134,11 +134,11 @@ def test_a_bootstrap_that_drew_another_case_of_a_patient(fold_folder):
     """The splits were changed since: today they train on p2 only."""
     splits = [{"train": ["p2_ed"], "val": ["p1_ed"]}]
     folder = fold_folder(bootstrap=["p2_ed", "p1_es"])
-    with pytest.raises(TrainedOnError, match=r"p1_ed of p1, of whom there is p1_es, which .*bootstrap\.json counts"):
+    with pytest.raises(TrainedOnError, match=r"p1_ed of p1, who has the case p1_es, which .*bootstrap\.json lists"):
         held_out_cases(0, splits, [folder], PATIENT)
 
 
 @pytest.mark.parametrize("split", [{"train": ["x"], "val": ["p1_ed"]}, {"train": ["p1_ed"], "val": ["x"]}])
 def test_a_pattern_must_fit_training_and_validation_cases(split):
-    with pytest.raises(ValueError, match='finds none in "x"'):
+    with pytest.raises(ValueError, match='finds no patient in "x"'):
         held_out_cases(0, [split], [], PATIENT)

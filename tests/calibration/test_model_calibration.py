@@ -15,6 +15,7 @@ from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Threshold
+from nnunet_ext.prediction_folder.contents import COLUMNS
 
 SETTINGS = {"models": ["nnUNetTrainer__nnUNetPlans__2d"], "weights": None, "members": "final", "step_size": 0.5}
 MEMBERS = [{"name": f"fold_{fold}/checkpoint_final", "sha256": f"hash of {fold}"} for fold in (0, 1)]
@@ -131,7 +132,7 @@ def test_members_that_were_fitted_are_accepted_and_so_are_those_of_other_folds()
 
 
 def test_a_member_that_was_trained_again_is_refused():
-    with pytest.raises(CalibrationError, match=r"fold_1/checkpoint_final is another file now\. .*calibrate again"):
+    with pytest.raises(CalibrationError, match=r"fold_1/checkpoint_final is another file now.*calibrate again"):
         CALIBRATION.require_members([("fold_0/checkpoint_final", "hash of 0"), ("fold_1/checkpoint_final", "new")])
 
 
@@ -143,6 +144,7 @@ def test_a_confident_case_is_accepted():
     assert list(columns) == [
         "predicted_dice", "predicted_dice_low", "predicted_dice_high", "verdict", "verdict_reason"
     ]  # fmt: skip
+    assert list(columns) == [column.name for column in COLUMNS if column.calibrated]
     assert [columns[name] for name in list(columns)[:3]] == pytest.approx([0.9, 0.8, 1.0])
     assert columns["verdict"] == "accept"
 

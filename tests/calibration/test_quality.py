@@ -225,7 +225,7 @@ def test_knots_that_fall_are_refused(x, y):
 @pytest.mark.parametrize(
     ("confidence", "dice", "groups", "message"),
     [
-        ([], [], [], r"there must be a case; found the shapes \(0,\) and \(0,\)"),
+        ([], [], [], r"at least one case is needed; found the shapes \(0,\) and \(0,\)"),
         ([1, 2], [0.5], [1, 2], r"one Dice and one confidence.* found the shapes \(1,\) and \(2,\)"),
         ([1, 2], [0.5, 0.6], [1], "Every case needs its patient; found 1 of 2 cases"),
         (

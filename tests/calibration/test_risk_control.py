@@ -180,7 +180,7 @@ def test_without_foreground_there_is_nothing_to_control(patients):
 def test_what_is_no_case_is_refused():
     with pytest.raises(TypeError, match="boolean mask; found int64"):
         MissCounts.of(np.ones(3), np.ones(3, np.int64))
-    with pytest.raises(ValueError, match=r"one shape; found \(3,\) and \(4,\)"):
+    with pytest.raises(ValueError, match=r"the same shape; found \(3,\) and \(4,\)"):
         MissCounts.of(np.ones(3), np.ones(4, bool))
     with pytest.raises(ValueError, match=r"in \[0, 1\]; found nan to nan"):
         MissCounts.of(np.full(3, np.nan), np.ones(3, bool))

@@ -17,13 +17,13 @@ def quality_of(patients: int) -> QualityMap:
 @pytest.mark.parametrize(
     ("without", "words"),
     [
-        (0, ["off by 0.066 on average", "interval of 90% held 95% of 40 "]),
+        (0, ["off by 0.066 on average", "90% interval held for 95% of 40 "]),
         (
             3,
             [
                 "off by 0.066 on average",
-                "interval of 90% held 95% of 37 ",
-                "No estimate for 3 of 40 cases left out, which are for review",
+                "90% interval held for 95% of 37 ",
+                "No estimate for 3 of 40 cases left out",
             ],
         ),
         (40, ["No estimate for 40 of 40 cases left out"]),
@@ -55,7 +55,7 @@ def test_one_member_a_fold_gets_a_dash_and_a_hint():
 def test_too_few_patients_for_an_interval_are_told_and_no_share_of_it():
     """19 patients are the fewest at 0.9. Of 24 in two folds there is an interval, but none to measure."""
     found = {"intervals": 0, "interval_coverage": math.nan}
-    assert interval_line(found, quality_of(11)).startswith("No interval around it: one of 90% takes at least 19")
+    assert interval_line(found, quality_of(11)).startswith("No interval around it: a 90% interval needs at least 19")
     assert "found 11" in interval_line(found, quality_of(11))
     assert "could not be measured" in interval_line(found, quality_of(24))
     assert "100%" not in interval_line(found, quality_of(11)) + interval_line(found, quality_of(24))

@@ -95,7 +95,7 @@ def test_a_case_at_or_below_the_threshold_is_reviewed(confidence):
 @pytest.mark.parametrize("threshold", [THRESHOLD, NO_FAILURE])
 def test_a_confidence_that_is_no_number_is_reviewed(confidence, threshold):
     found = verdict(confidence, [], QUALITY, threshold)
-    assert found == Verdict("review", f"confidence is {confidence}, which is no number")
+    assert found == Verdict("review", f"confidence is {confidence}, which is not finite")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_all_reasons_are_told_the_worst_first():
         "confidence 0.1 is at or below 0.8",
     ]
     found = verdict(NAN, ["empty_segmentation"], QUALITY, THRESHOLD)
-    assert found == Verdict("review", "flagged empty_segmentation; confidence is nan, which is no number")
+    assert found == Verdict("review", "flagged empty_segmentation; confidence is nan, which is not finite")
 
 
 @pytest.mark.parametrize(("expected", "text"), [(0.7499, "0.7499"), (0.74999999, "0.74999999")])
@@ -198,7 +198,7 @@ def test_limits_are_shares(name, value):
 def test_cases_without_a_confidence_are_refused():
     with pytest.raises(ValueError, match="confidence must be finite; found nan for case 0 of 1"):
         fit_threshold([NAN], [0.5])
-    with pytest.raises(ValueError, match="there must be a case"):
+    with pytest.raises(ValueError, match="at least one case is needed"):
         fit_threshold([], [])
 
 

@@ -152,7 +152,7 @@ def test_every_fold_judges_its_own_validation_cases(calibrate, model, stand_in, 
     # in the box of the truth 1, 3/4, 2/4 and 1/4 are right, 5/8 on the whole: ln(0.9/0.1)/T = ln(0.625/0.375)
     assert calibration.temperature.values == pytest.approx([np.log(9) / np.log(5 / 3)] * 2, rel=1e-3)
     output = capsys.readouterr().out
-    assert output.startswith("Fitted on 20 cases of 10 patients, folds 0 1.\n")
+    assert "\nFitted on 20 cases of 10 patients, folds 0 1.\n" in output
     # accepted a quarter of the cases at a time: mean risks 0, 0.125, 0.25 and 0.375
     assert "\npairwise_dice         0.1406   1.000    -1.000  <- chosen\n" in output
     assert "10 of 20 cases fail (Dice below 0.75)." in output
@@ -198,7 +198,7 @@ def torn(tmp_path: Path) -> str:
 def test_patients_who_were_trained_on_cannot_judge(calibrate, torn, model, stand_in, capsys):
     assert calibrate("--splits", torn, "--patients", "(p[0-9]+)_") == 1
     error = capsys.readouterr().err
-    assert "p00_ed of p00, of whom there is p00_es" in error
+    assert "p00_ed of p00, who has the case p00_es" in error
     assert "nnunet_ext splits" in error
     assert stand_in.opened == []
     assert not (model / "calibration.json").exists()
@@ -215,7 +215,7 @@ def test_names_that_look_like_cases_of_one_patient_are_warned_about(calibrate, t
 def test_the_fold_that_is_predicted_is_named(calibrate, caplog):
     assert calibrate() == 0
     messages = [record.getMessage() for record in caplog.records if record.name == "nnunet_ext.progress"]
-    assert messages == [f"fold {fold}: 10 cases that its members have not seen" for fold in (0, 1)]
+    assert messages == [f"fold {fold}: 10 held-out cases" for fold in (0, 1)]
 
 
 def test_named_patients_are_not_warned_about(calibrate, caplog):
@@ -239,7 +239,7 @@ def test_members_that_saw_a_case_never_run(calibrate, model, stand_in, capsys):
     """Fold 1 is refused before fold 0 is predicted."""
     write(model / "fold_1" / "validation" / "p00_ed.nii.gz", truth_of("p00_ed"))
     assert calibrate() == 1
-    assert "among them p00_ed" in capsys.readouterr().err
+    assert "such as p00_ed" in capsys.readouterr().err
     assert stand_in.opened == []
 
 
@@ -277,10 +277,10 @@ def test_a_first_stage_of_ours_that_contradicts_itself_is_refused(calibrate, sta
     ("flags", "message"),
     [
         (["-f", "5"], "folds 0 to 1; found fold 5"),
-        (["-f", "one"], "-f takes numbers of folds"),
+        (["-f", "one"], "-f takes fold numbers"),
         (["--splits", "missing.json"], "missing.json does not exist"),
         (["--miss-rate", "0.01"], "alpha must be at least 1/(n + 1)"),
-        (["-m", "another"], "needs a file of its own"),
+        (["-m", "another"], "needs a file name"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags, message, calibrate, model, capsys):
@@ -316,7 +316,7 @@ def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
         (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
         (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
-        (["--patients", "(q[0-9]+)_"], 'finds none in "p05_ed"'),
+        (["--patients", "(q[0-9]+)_"], 'finds no patient in "p05_ed"'),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_predicted(flags, message, calibrate, stand_in, capsys):

@@ -61,7 +61,7 @@ def test_a_bad_case_is_named_with_its_file_what_was_found_and_what_to_do(images,
     assert check(images, "-m", model(tmp_path / "model")) == 1
     header, found, remedy, empty, last = capsys.readouterr().out.splitlines()
     assert header.split() == ["case", "file", "found,", "and", "what", "to", "do"]
-    assert found.startswith("b     b_0000.nii.gz  a compressed stream that is cut short")
+    assert found.startswith("b     b_0000.nii.gz  a compressed stream that is truncated")
     assert "; expected a stream with its end and its checksum" in found
     assert remedy.strip() == "-> Copy or export the file again."
     assert remedy.index("->") == found.index("a compressed") == header.index("found")
@@ -90,7 +90,7 @@ def test_the_reader_of_the_plans_decides(images, tmp_path, capsys):
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), images / "a_0000.nii.gz")
     assert check(images, "-m", model(tmp_path / "itk")) == 0
     assert check(images, "-m", model(tmp_path / "nibabel", reader="NibabelIO")) == 1
-    assert "expected 3D, which the reader NibabelIO takes" in capsys.readouterr().out
+    assert "expected 3D, which the reader NibabelIO supports" in capsys.readouterr().out
 
 
 def test_a_model_is_found_by_its_dataset(images, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 from nnunet_ext.cli import main
 from nnunet_ext.cli.compare import methods_of
+from nnunet_ext.commands.compare import COLUMNS
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
 
@@ -77,6 +78,7 @@ def test_seeds_are_grouped_and_compared_by_patient(runs, tmp_path, capsys):
     assert [(row["figure"], row["method"], row["less"]) for row in rows[:2]] == [
         ("mean_dice", "old", ""), ("mean_dice", "new", "old")
     ]  # fmt: skip
+    assert list(rows[1]) == list(COLUMNS)
     assert float(rows[1]["difference"]) == pytest.approx(0.1)
     printed = capsys.readouterr().out
     assert printed.startswith("2 methods on 4 cases of 2 patients\n")
@@ -111,9 +113,9 @@ def test_folders_of_the_same_name_keep_their_paths():
         (["old_0"], "needs two methods or more; found old_0"),
         (["old_0", "--group", "new"], "found new alone"),
         (["old_0", "--group", "old_0", "new_0"], "found old_0 twice"),
-        (["old_0", "no_such_folder"], "nnunet_ext evaluate wrote; "),
+        (["old_0", "no_such_folder"], "of nnunet_ext evaluate; "),
         (["old_0", "new_0", "--figures", "LV nsd"], "LV nsd is not in all of them"),
-        (["old_0", "new_0", "--patients", "(q[0-9])_"], '"(q[0-9])_" finds none in'),
+        (["old_0", "new_0", "--patients", "(q[0-9])_"], '"(q[0-9])_" finds no patient in'),
         (["old_0", "perfect"], "absent is leave-out in"),
         (["old_0", "elsewhere"], "all of them have; found none"),
     ],

@@ -141,7 +141,7 @@ def test_what_verdicts_and_intervals_were_worth_is_told_and_recorded(evaluate, p
     found = own_summary(predictions)["verdicts"]
     assert (found["inside"], found["intervals"], found["missed"]) == (1, 4, ["p2_ed"])
     printed = capsys.readouterr().out
-    assert "1 of 4 true Dice (25%)" in printed
+    assert "1 of 4 cases (25%)" in printed
     assert "caught 1 (0 review, 1 reject) and missed 1: p2_ed." in printed
 
 
@@ -238,7 +238,7 @@ def test_a_folders_own_files_come_first_and_chosen_ones_before_them(truths, pred
 def test_without_a_description_the_flag_is_named(evaluate, predictions, capsys):
     (predictions / "dataset.json").unlink()
     assert evaluate() == 1
-    assert "judged by their dataset's dataset.json; " in capsys.readouterr().err
+    assert "needs the dataset.json of the predictions; " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("with_plans", [True, False])

@@ -82,16 +82,16 @@ def test_of_a_validation_folder_the_cases_that_are_there_are_judged(model, tmp_p
     write(tmp_path / "labels" / "d.nii.gz", heart())
     assert evaluate(tmp_path / "labels", folds_of(model)[0], "-o", tmp_path / "tables") == 0
     printed = capsys.readouterr()
-    assert printed.out.count("2 of 4 with a truth are not") == 1
+    assert printed.out.count("2 of 4 with ground truth are left out") == 1
     assert not printed.err
     assert evaluate(tmp_path / "labels", *folds_of(model), "-o", tmp_path / "tables") == 0
-    assert "1 of 4 with a truth are not" in capsys.readouterr().out
+    assert "1 of 4 with ground truth are left out" in capsys.readouterr().out
 
 
 def test_a_case_of_a_validation_folder_without_a_truth_is_a_problem(model, tmp_path, capsys):
     write(folds_of(model)[0] / "x.nii.gz", heart())
     assert evaluate(tmp_path / "labels", folds_of(model)[0], "-o", tmp_path / "tables") == 1
-    assert "x: There is a prediction but no truth" in capsys.readouterr().err
+    assert "x: There is a prediction but no ground truth" in capsys.readouterr().err
 
 
 def test_cases_that_another_folder_lacks_are_missing(model, tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_a_case_in_two_folds_is_refused(model, tmp_path, capsys):
 
 def test_folds_need_a_place_for_their_tables(model, tmp_path, capsys):
     assert evaluate(tmp_path / "labels", *folds_of(model)) == 1
-    assert "found 2 folders. Say where the tables go with -o" in capsys.readouterr().err
+    assert "found 2 folders. Give a folder for the tables with -o" in capsys.readouterr().err
 
 
 def test_folds_of_other_labels_are_refused(model, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_a_truth_with_other_numbers_is_translated(entries, other_numbers, tmp_pa
 
 def test_a_label_that_the_map_leaves_out_is_named_with_its_case(other_numbers, tmp_path, capsys):
     assert evaluate(other_numbers, tmp_path / "results", "--map-labels", "1:2") == 1
-    assert "a: A map of labels names every label of the truth; this one also holds 2." in capsys.readouterr().err
+    assert "a: --map-labels must name every label of the truth; it also contains 2." in capsys.readouterr().err
 
 
 def test_an_unknown_label_is_refused_before_a_case_is_read(other_numbers, tmp_path, capsys):

@@ -138,10 +138,10 @@ def test_there_must_be_splits_to_check(splits, capsys):
     [
         (["--folds", "11"], "found 11 folds and 10 patients"),
         (["--folds", "1"], "at least 2 folds; found 1"),
-        (["--patients", "(q)"], 'finds none in "p00_ed"'),
+        (["--patients", "(q)"], 'finds no patient in "p00_ed"'),
         (["--balance", "group"], "takes FILE:COLUMN, such as patients.csv:group; found 'group'"),
         (["--balance", "{folder}/table.csv:centre"], "must have the column centre; it has group"),
-        (["--balance", "{folder}/table.csv:group"], "19 have none, among them p00_es"),
+        (["--balance", "{folder}/table.csv:group"], "19 have none, such as p00_es"),
         (["-d", "Dataset001_Gone"], "Dataset001_Gone does not exist. Set nnUNet_raw"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from nnunet_ext.evaluation.case_columns import ANY_MAP, CASE_COLUMNS
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case, masks_of, nan_mean
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.results import CaseEvaluation
@@ -291,6 +292,13 @@ def test_maps_are_held_against_the_errors_in_the_box_of_both_foregrounds():
     assert (wrong.size, wrong.sum()) == (12, 8)
     assert figures["entropy_error_auroc"] == pytest.approx(roc_auc_score(wrong, values[box].ravel()))
     assert figures["entropy_error_ap"] == pytest.approx(average_precision_score(wrong, values[box].ravel()))
+
+
+def test_the_columns_of_a_case_are_those_that_the_reference_describes():
+    probabilities = np.full((3, *cube(1, 2, 2).shape), 1 / 3)
+    truth = cube(1, 2, 2)
+    found = evaluated(truth, truth, probabilities=probabilities, maps={"entropy": np.zeros(truth.shape)}).figures
+    assert [name.replace("entropy", ANY_MAP) for name in found] == [row.column for row in CASE_COLUMNS]
 
 
 def test_a_map_of_confidence_is_turned_round():

@@ -234,7 +234,7 @@ def test_what_is_no_stack_of_slices_is_refused(shape):
 def test_a_label_that_is_no_class_is_refused(label, name):
     wrong = np.full_like(FRAME, label)
     pair = (FRAME, wrong) if name == "truth" else (wrong, FRAME)
-    with pytest.raises(ValueError, match=f"0 to 3; the {name} holds {label}"):
+    with pytest.raises(ValueError, match=f"0 to 3; the {name} has {label}"):
         end_slice_dice(*pair, num_classes=4, variant="strict")
 
 

@@ -184,7 +184,7 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
         ("name,centre\na,A\n", r"has the columns \['name', 'centre'\]"),
         ("case;centre\na;A\n", r"separated by commas.*\['case;centre'\]"),
         ("case,centre,centre\na,A,B\n", "each column once"),
-        ("case,centre\na,A\nb,B,C\n", "one cell a column, 2; line 3 of .* has 3"),
+        ("case,centre\na,A\nb,B,C\n", "one cell per column, 2; line 3 of .* has 3"),
         ("case,centre\na,A\na,B\n", 'each case once; line 3 of .* names "a" again'),
         ("case,centre\n,A\n", "line 2 of .* names none"),
     ],

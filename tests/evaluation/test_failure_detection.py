@@ -215,7 +215,7 @@ def test_constants_have_no_correlation(metric, risk, confidence):
 @pytest.mark.parametrize("metric", [*OF_RISK, *OF_DICE])
 @pytest.mark.parametrize(("first", "second"), [([], []), ([0.1], [0.1, 0.2]), ([[0.1]], [[0.2]])])
 def test_what_is_not_one_number_a_case_is_refused(metric, first, second):
-    with pytest.raises(ValueError, match="one confidence, and there must be a case; found the shapes"):
+    with pytest.raises(ValueError, match="one confidence"):
         metric(first, second)
 
 

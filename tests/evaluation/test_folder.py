@@ -134,7 +134,7 @@ def test_a_case_that_only_one_folder_has(evaluate, truths, predictions):
     assert names(evaluation) == ["b"]
     assert list(evaluation.problems) == ["a", "c"]
     assert evaluation.problems["a"].startswith("There is no prediction of this case.")
-    assert evaluation.problems["c"].startswith("There is a prediction but no truth of this case.")
+    assert evaluation.problems["c"].startswith("There is a prediction but no ground truth")
     allowed = evaluate(allow_missing=True)
     assert (names(allowed), allowed.problems) == (["b"], {})
 
@@ -164,8 +164,8 @@ def bad_probabilities(value: float) -> Callable[[Path], None]:
     ("spoil", "message"),
     [
         (damage_label_map, "b.nii.gz cannot be read as a label map"),
-        (wrong_label, "the prediction b.nii.gz also holds 5"),
-        (lambda folder: write(folder / "b.nii.gz", drawn(), spacing=(5.0, 1.0, 2.0)), "must lie in the same place"),
+        (wrong_label, "the prediction b.nii.gz also contains 5"),
+        (lambda folder: write(folder / "b.nii.gz", drawn(), spacing=(5.0, 1.0, 2.0)), "must have the same geometry"),
         (lambda folder: write(folder / "b.nii.gz", drawn()[:2]), "must have the same shape"),
         (lambda folder: (folder / "b.npz").write_bytes(b"PK no zip"), "b.npz cannot be read as nnU-Net's"),
         (lambda folder: np.savez(folder / "b.npz", softmax=np.zeros(1)), "b.npz cannot be read as nnU-Net's"),
@@ -201,7 +201,7 @@ def test_if_every_case_is_bad_there_is_none(evaluate, predictions):
 @pytest.mark.parametrize("folder", ["no such folder", "empty"])
 def test_a_folder_without_label_maps_is_refused(folder, truths, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=rf"CASE\.nii\.gz; .*{folder} (holds none|does not exist)"):
+    with pytest.raises(FileNotFoundError, match=rf"CASE\.nii\.gz; .*{folder} (contains none|does not exist)"):
         evaluate_folder(truths, tmp_path / folder, dataset_of(truths))
 
 

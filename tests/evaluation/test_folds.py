@@ -33,7 +33,7 @@ def test_folders_of_the_same_name_are_told_apart_by_their_paths():
 
 
 def test_a_folder_that_is_given_twice_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="Each fold is given once"):
+    with pytest.raises(ValueError, match="Each fold may be given once"):
         fold_names([tmp_path / "fold", tmp_path / "other" / ".." / "fold"])
 
 

@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_is_named(reader, pair_of, tmp_path, damaged)
 def test_a_file_of_several_channels_is_refused(tmp_path):
     values = np.zeros((5, 4, 3, 2), np.uint8)  # x, y, z, t
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "film.nii.gz")
-    with pytest.raises(NotComparableError, match=r"has one channel; .*film\.nii\.gz has 2"):
+    with pytest.raises(NotComparableError, match=r"one channel; .*film\.nii\.gz has 2"):
         read_label_map(tmp_path / "film.nii.gz", SimpleITKIO())
 
 
@@ -135,7 +135,7 @@ def test_another_place(reader, changes, what, pair_of, tmp_path):
     write(tmp_path / "truth.nii.gz")
     write(tmp_path / "case.nii.gz", **changes)
     with pytest.raises(
-        NotComparableError, match=rf"same place; case\.nii\.gz has the {what} .* its truth .* Resample"
+        NotComparableError, match=rf"same geometry; case\.nii\.gz has the {what} .* its truth .* Resample"
     ):
         pair_of(reader)
 
@@ -156,11 +156,11 @@ def test_a_label_that_the_dataset_does_not_have(pair_of, tmp_path):
     values[0, 0, :2] = 7, 4
     write(tmp_path / "truth.nii.gz")
     write(tmp_path / "case.nii.gz", values)
-    with pytest.raises(NotComparableError, match=r"\[0, 1, 2\].*the prediction case\.nii\.gz also holds 4, 7"):
+    with pytest.raises(NotComparableError, match=r"\[0, 1, 2\].*the prediction case\.nii\.gz also contains 4, 7"):
         pair_of()
     write(tmp_path / "case.nii.gz")
     write(tmp_path / "truth.nii.gz", values)
-    with pytest.raises(NotComparableError, match=r"the truth .*truth\.nii\.gz also holds 4, 7"):
+    with pytest.raises(NotComparableError, match=r"the truth .*truth\.nii\.gz also contains 4, 7"):
         pair_of()
 
 
@@ -171,7 +171,7 @@ def test_only_the_truth_may_hold_the_ignore_label(pair_of, tmp_path):
     write(tmp_path / "case.nii.gz")
     assert pair_of(ignore_label=3).truth[0, 0, 0] == 3
     write(tmp_path / "case.nii.gz", values)
-    with pytest.raises(NotComparableError, match="also holds 3"):
+    with pytest.raises(NotComparableError, match="also contains 3"):
         pair_of(ignore_label=3)
 
 
@@ -189,7 +189,7 @@ def test_other_numbers_are_none(value, tmp_path):
     values[0, 0, 0] = value
     path = write(tmp_path / "map.nii.gz", values)
     with pytest.raises(
-        NotComparableError, match=rf"whole numbers; .*map\.nii\.gz holds {value}\. Is it a probability"
+        NotComparableError, match=rf"whole numbers; .*map\.nii\.gz contains {value}\. Is it a probability"
     ):
         read_label_map(path, NibabelIO())  # SimpleITK takes a NaN in NIfTI files for 0
 

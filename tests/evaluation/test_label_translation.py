@@ -30,7 +30,7 @@ def test_labels_may_be_joined_and_left_out_if_it_is_said():
 
 def test_a_label_that_is_not_named_is_not_guessed():
     """3 could stay 3, and would be joined with what 1 becomes."""
-    with pytest.raises(NotComparableError, match="also holds 3, 4"):
+    with pytest.raises(NotComparableError, match="also contains 3, 4"):
         translated(np.array([0, 1, 2, 3, 4]), {0: 0, 1: 3, 2: 2})
 
 

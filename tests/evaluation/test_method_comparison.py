@@ -51,7 +51,7 @@ def test_every_pair_is_compared_by_patient():
     assert len(found.differences) == 6
     for (one, other), difference in found.differences.items():
         assert difference == paired_comparison(values[one], values[other], groups=list(PATIENTS.values()))
-    assert found.less("a", "a") is None
+    assert found.difference("a", "a") is None
 
 
 def test_a_case_without_a_value_of_one_method_counts_for_none():
@@ -59,7 +59,7 @@ def test_a_case_without_a_value_of_one_method_counts_for_none():
     found = compare_figure(methods, "mean_dice", PATIENTS)
     assert (found.cases, found.left_out) == (3, 1)
     assert found.methods["old"].mean == pytest.approx(2 / 3)
-    assert figure_lines(found)[-1] == "over 3 cases; in 1 a method has no value"
+    assert figure_lines(found)[-1] == "over 3 cases; 1 left out, for which a method has no value"
 
 
 def test_a_figure_that_a_method_defines_nowhere_has_no_numbers():
@@ -100,5 +100,5 @@ def test_the_table_of_a_figure():
         "old 1 0.6000 - 0.0000 2.00 2.00 to 2.00",
         "new 1 0.7000 - 0.0000 1.00 1.00 to 1.00 +0.1000 +0.1000 to +0.1000 0.5000",
         "",
-        "A dash: too few runs, cases or patients, or no direction that is better.",
+        "A dash: too few runs, cases or patients, or neither direction is better.",
     ]

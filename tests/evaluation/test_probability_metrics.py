@@ -160,7 +160,7 @@ def test_an_ignore_label_is_left_out_by_a_mask(metric, ignore_label):
 def test_an_ignore_label_without_a_mask_is_refused(metric):
     probabilities, labels = random_case()
     labels[0, 0, 0] = 4
-    with pytest.raises(ValueError, match=r"4 classes are 0 to 3; found 0 to 4.*mask=labels != ignore_label"):
+    with pytest.raises(ValueError, match=r"4 classes must be 0 to 3; found 0 to 4.*mask=labels != ignore_label"):
         metric(probabilities, labels)
 
 

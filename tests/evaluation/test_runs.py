@@ -66,8 +66,8 @@ def test_the_summary_of_stock_nnunet_is_no_evaluation(folder):
     ("content", "message"),
     [
         ("name,mean_dice\na,1\n", "a column case"),
-        ("case,mean_dice\na\n", "as many cells"),
-        ("case,mean_dice\na,0.9,0.8\n", "as many cells"),
+        ("case,mean_dice\na\n", "one cell per column in each row"),
+        ("case,mean_dice\na,0.9,0.8\n", "one cell per column in each row"),
         ("case,mean_dice\na,good\n", 'has "good"'),
     ],
 )

@@ -315,7 +315,7 @@ VOXEL = mask((3, 3), (1, 1))
 
 
 def test_a_label_map_is_refused():
-    with pytest.raises(TypeError, match=r"boolean masks; found int64 and bool.*prediction == label"):
+    with pytest.raises(TypeError, match=r"must be boolean; found int64 and bool.*prediction == label"):
         hausdorff_mm(VOXEL.astype(np.int64), VOXEL, (1, 1))
 
 
@@ -350,7 +350,7 @@ def test_a_tolerance_that_is_none_is_refused(tolerance_mm):
 
 
 def test_surface_dice_refuses_what_the_distance_refuses():
-    with pytest.raises(TypeError, match="boolean masks"):
+    with pytest.raises(TypeError, match="must be boolean"):
         normalised_surface_dice(VOXEL.astype(np.uint8), VOXEL, (1, 1), tolerance_mm=1)
     with pytest.raises(ValueError, match="positive number of mm for each of the 2 axes"):
         normalised_surface_dice(VOXEL, VOXEL, (1, 1, 1), tolerance_mm=1)

@@ -76,7 +76,7 @@ def test_a_folder_of_stock_predictions():
         "",
         "Worst: p2 (0.800), p1 (0.900)",
         "",
-        "A dash: no case defines the figure, as where neither truth nor prediction has the structure.",
+        "A dash: no case defines the figure, as when neither truth nor prediction has the structure.",
     ]
 
 
@@ -94,7 +94,7 @@ def test_what_predictions_with_uncertainty_add():
     lines = evaluation_lines(own(case("p1", 0.9, **figures), failure_detection=detection))
     assert lines[5:16] == [
         "",
-        "End coefficient (Dice above 0.8): 1.00 as arXiv 2502.09269 counts, 0.00 over the foreground alone (strict)",
+        "End coefficient (Dice above 0.8): 1.00 as in arXiv 2502.09269, 0.00 over the foreground alone (strict)",
         "",
         "probabilities     ECE  class-wise ECE     ACE   Brier  NLL",
         "               0.0123          0.0200  0.3000  0.1000    -",
@@ -129,7 +129,7 @@ def test_the_chosen_end_coefficient_comes_first():
     assert end_lines(own(case("p1", 0.9, **figures), settings=settings)) == [
         "",
         "End coefficient of the true foreground (Dice above 0.7): 0.00 over the foreground alone (strict), "
-        "1.00 as arXiv 2502.09269 counts",
+        "1.00 as in arXiv 2502.09269",
     ]
 
 

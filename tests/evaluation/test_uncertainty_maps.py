@@ -180,7 +180,7 @@ def test_no_voxel_that_counts_gives_nan(metric):
 @pytest.mark.parametrize("metric", OF_STRUCTURES)
 @pytest.mark.parametrize("value", [-0.1, 1.1, 37.0])
 def test_another_scale_is_refused(metric, value):
-    with pytest.raises(ValueError, match=r"in \[0, 1\].*an entropy by ln C, percents by 100"):
+    with pytest.raises(ValueError, match=r"in \[0, 1\].*an entropy by ln C, percentages by 100"):
         metric(np.full(8, value), PREDICTION, TRUTH)
 
 
@@ -206,5 +206,5 @@ def test_shapes_that_differ_are_refused():
 
 
 def test_a_single_threshold_is_refused():
-    with pytest.raises(ValueError, match="at least 2; found 1"):
+    with pytest.raises(ValueError, match="at least 2 thresholds"):
         qu_brats_score(np.zeros(8), PREDICTION, TRUTH, thresholds=1)

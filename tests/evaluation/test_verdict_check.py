@@ -44,7 +44,7 @@ def test_intervals_and_verdicts_are_held_against_the_truth():
 
 def test_a_person_reads_it_in_sentences():
     lines = verdict_check_lines(verdict_check(CASES, ROWS))
-    assert "3 of 5 true Dice (60%)" in lines[0]
+    assert "3 of 5 cases (60%)" in lines[0]
     assert lines[1].startswith("1 of 6 cases")
     assert "Of 4 failures (Dice below 0.75) the verdicts caught 3 (2 review, 1 reject) and missed 1: b." in lines[2]
     assert lines[3] == "Of 2 good cases: 1 accepted, 1 for review, 0 rejected."

@@ -302,7 +302,7 @@ def test_a_folder_in_use_is_refused_and_not_touched(command, tmp_path, capsys):
     finally:
         other.release()
     for line in capsys.readouterr().err.splitlines():
-        assert f"One run at a time writes an output folder; {output} is in use by process {os.getpid()} on" in line
+        assert f"{output} is in use by process {os.getpid()} on" in line
     assert content(output) | {"predict_args.json": (output / "predict_args.json").read_bytes()} == before
 
 

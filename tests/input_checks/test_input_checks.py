@@ -218,7 +218,7 @@ def tiff_that_is_a_text(folder: Path) -> Arguments:
     return case(folder / "a_0000.tiff")
 
 
-@bad_input("found another image under the name a_0000.nii beside it, from which SimpleITK would take the voxels")
+@bad_input("found another image under the name a_0000.nii beside it, from which SimpleITK would read the voxels")
 def nifti_gz_beside_another_image_of_its_name(folder: Path) -> Arguments:
     # Stock: silent. The NIfTI library of ITK takes the header of a_0000.nii.gz and the voxels of a_0000.nii.
     write_nifti(folder / "a_0000.nii", volume() + 50)
@@ -236,16 +236,16 @@ def plain_nifti_under_the_name_nii_gz_for_nibabel(folder: Path) -> Arguments:
     return {"files": [path], "file_ending": ".nii.gz", "channels": 1, "reader": "NibabelIO"}
 
 
-# Streams that are cut short or damaged
+# Streams that are truncated or damaged
 
 
-@bad_input("compressed stream that is cut short after")
+@bad_input("compressed stream that is truncated after")
 def nifti_gz_cut_in_the_middle(folder: Path) -> Arguments:
     # Stock: silent. SimpleITK fills the missing part with zeros.
     return case(cut(write_nifti(folder / "a_0000.nii.gz")))
 
 
-@bad_input("compressed stream that is cut short after 1696 bytes")
+@bad_input("compressed stream that is truncated after 1696 bytes")
 def nifti_gz_without_its_checksum(folder: Path) -> Arguments:
     # Stock: silent. All voxels are there: 352 bytes of header + 6 * 7 * 8 * 4 of voxels = 1696.
     return case(cut(write_nifti(folder / "a_0000.nii.gz"), last_bytes=8))
@@ -276,13 +276,13 @@ def nifti_without_its_last_voxel(folder: Path) -> Arguments:
     return case(cut(write_nifti(folder / "a_0000.nii"), last_bytes=4))
 
 
-@bad_input("found 1344 bytes of voxel data; expected 1120 bytes, which the header announces for 1 x 5 x 7 x 8 voxels")
+@bad_input("found 1344 bytes of voxel data; expected 1120 bytes, which the header specifies for 1 x 5 x 7 x 8 voxels")
 def nifti_header_with_a_slice_less(folder: Path) -> Arguments:
     # Stock: silent, and the last slice is lost. 8 * 7 * 5 * 4 = 1120.
     return case(edit(write_nifti(folder / "a_0000.nii.gz", volume(8, 7, 6)), set_dim(3, 8, 7, 5)))
 
 
-@bad_input("compressed stream that is cut short")
+@bad_input("compressed stream that is truncated")
 def mha_compressed_and_cut(folder: Path) -> Arguments:
     # Stock: refuses with "Reason: No such file or directory".
     return case(cut(write_itk(folder / "a_0000.mha", compress=True), 0.7))
@@ -311,7 +311,7 @@ def nrrd_without_its_last_byte(folder: Path) -> Arguments:
     return case(cut(write_itk(folder / "a_0000.nrrd"), last_bytes=1))
 
 
-@bad_input("compressed stream that is cut short after 1344 bytes")
+@bad_input("compressed stream that is truncated after 1344 bytes")
 def nrrd_gzip_without_its_last_byte(folder: Path) -> Arguments:
     # Stock: silent. All voxels are there, the checksum is not.
     return case(cut(write_itk(folder / "a_0000.nrrd", compress=True), last_bytes=1))
@@ -333,13 +333,13 @@ def mha_cut_in_its_header(folder: Path) -> Arguments:
     return case(cut(write_itk(folder / "a_0000.mha"), 0.05))
 
 
-@bad_input("a PNG file that is cut short")
+@bad_input("a truncated PNG file")
 def png_cut_in_the_middle(folder: Path) -> Arguments:
     skimage.io.imsave(folder / "a_0000.png", grey_picture(), check_contrast=False)
     return case(cut(folder / "a_0000.png"))
 
 
-@bad_input("a PNG file that is cut short; expected a PNG file up to its IEND chunk")
+@bad_input("a truncated PNG file; expected a PNG file up to its IEND chunk")
 def png_without_its_end(folder: Path) -> Arguments:
     # Stock: silent, and the picture is whole if no more is lost.
     skimage.io.imsave(folder / "a_0000.png", grey_picture(), check_contrast=False)
@@ -366,7 +366,7 @@ def bmp_cut_in_the_middle(folder: Path) -> Arguments:
     return case(cut(folder / "a_0000.bmp"))
 
 
-@bad_input("the list of pages breaks off after page")
+@bad_input("list of pages ends abruptly after page")
 def tiff_stack_cut_to_its_first_page(folder: Path) -> Arguments:
     # Stock: silent under NaturalImage2DIO, which gets one page of a stack as a 2D picture.
     tifffile.imwrite(folder / "a_0000.tif", volume(5, 16, 17, dtype="uint16"), compression="zlib")
@@ -441,13 +441,13 @@ def nifti_with_infinite_slope(folder: Path) -> Arguments:
     return case(nifti_with(folder, SCL_SLOPE, "2f", INF, 0))
 
 
-@bad_input("found scl_slope 0 and scl_inter 5 in the header, for which SimpleITK takes slope 1")
+@bad_input("found scl_slope 0 and scl_inter 5 in the header, for which SimpleITK uses slope 1")
 def nifti_with_an_intercept_but_no_slope(folder: Path) -> Arguments:
     # Stock: silent. SimpleITK adds 5, nibabel and the standard do not.
     return case(nifti_with(folder, SCL_SLOPE, "2f", 0, 5))
 
 
-@bad_input("found scl_slope 1e-20 and scl_inter 0 in the header, for which SimpleITK takes slope 1")
+@bad_input("found scl_slope 1e-20 and scl_inter 0 in the header, for which SimpleITK uses slope 1")
 def nifti_with_a_tiny_slope(folder: Path) -> Arguments:
     # Stock: silent. SimpleITK leaves a slope below 2^-52 out, nibabel does not.
     return case(nifti_with(folder, SCL_SLOPE, "2f", 1e-20, 0))
@@ -606,7 +606,7 @@ def nifti_with_nan_in_the_qform_offset(folder: Path) -> Arguments:
     return case(edit(path, lambda data: struct.pack_into("<f", data, QOFFSET_X + 4, NAN)))
 
 
-@bad_input("a quaternion in the header that is no rotation")
+@bad_input("a quaternion in the header that is not a rotation")
 def nifti_with_a_quaternion_that_is_too_long(folder: Path) -> Arguments:
     # Stock: silent under SimpleITK, which makes some rotation of it.
     path = nifti_with(folder, QFORM_CODE, "2h", 1, 0)
@@ -657,7 +657,7 @@ def nifti_with_an_ambiguous_qfac(folder: Path) -> Arguments:
     return case(edit(path, lambda data: struct.pack_into("<f", data, PIXDIM, -3)))
 
 
-@bad_input("a quaternion in the header that is no rotation")
+@bad_input("a quaternion in the header that is not a rotation")
 def nifti_with_a_broken_qform_beside_its_sform(folder: Path) -> Arguments:
     # Stock: silent. SimpleITK prefers a qform of the scanner to an sform of a template, and takes this one for 1.
     path = nifti_with(folder, QFORM_CODE, "2h", 1, 4)
@@ -765,7 +765,7 @@ def nifti_with_voxels_behind_the_end(folder: Path) -> Arguments:
     return case(nifti_with(folder, VOX_OFFSET, "f", 1e6))
 
 
-@bad_input("found intent_code 1007 in the header, for which SimpleITK makes vectors of voxels")
+@bad_input("found intent_code 1007 in the header, which makes SimpleITK read vectors")
 def nifti_that_calls_its_numbers_vectors(folder: Path) -> Arguments:
     # Stock: silent. The array gets a fourth axis, and SimpleITKIO takes z for channels.
     return case(nifti_with(folder, INTENT_CODE, "h", 1007))
@@ -801,14 +801,14 @@ def mha_whose_voxels_are_in_a_file_that_is_gone(folder: Path) -> Arguments:
     return case(itk_with(folder, "a_0000.mha", b"ElementDataFile = LOCAL", b"ElementDataFile = a.raw"))
 
 
-@bad_input("found 2 numbers for each voxel")
+@bad_input("found 2 numbers per voxel")
 def tiff_stack_of_complex_numbers(folder: Path) -> Arguments:
     # Stock: silent. The conversion to float32 drops the imaginary part.
     tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17).astype(np.complex64))
     return case(folder / "a_0000.tiff")
 
 
-@bad_input("found a 4D image of shape (5, 16, 17, 3); expected 3D, which the reader Tiff3DIO takes")
+@bad_input("found a 4D image of shape (5, 16, 17, 3); expected 3D, which the reader Tiff3DIO supports")
 def tiff_stack_in_colour(folder: Path) -> Arguments:
     tifffile.imwrite(folder / "a_0000.tiff", volume(5, 16, 17, 3, dtype="uint8"), photometric="rgb")
     return case(folder / "a_0000.tiff")
@@ -821,7 +821,7 @@ def png_with_a_palette_for_a_grey_dataset(folder: Path) -> Arguments:
     return case(folder / "a_0000.png")
 
 
-@bad_input("found a 1D image of shape (336,); expected 2D or 3D or 4D, which the reader SimpleITKIO takes")
+@bad_input("found a 1D image of shape (336,); expected 2D or 3D or 4D, which the reader SimpleITKIO supports")
 def nifti_of_one_axis(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii.gz", volume(336)))
 
@@ -831,60 +831,60 @@ def nifti_of_five_axes(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii.gz", volume(6, 5, 4, 2, 3)), channels=6)
 
 
-@bad_input("found a 4D image of shape (4, 5, 6); expected 3D, which the reader NibabelIO takes")
+@bad_input("found a 4D image of shape (4, 5, 6); expected 3D, which the reader NibabelIO supports")
 def nifti_of_four_axes_for_nibabel(folder: Path) -> Arguments:
     path = write_nifti(folder / "a_0000.nii.gz", volume(6, 5, 4, 2))
     return case(path, channels=2, reader="NibabelIO")
 
 
-@bad_input("found a 2D image of shape (7, 6); expected 3D, which the reader NibabelIO takes")
+@bad_input("found a 2D image of shape (7, 6); expected 3D, which the reader NibabelIO supports")
 def nifti_picture_for_nibabel(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii", volume(6, 7)))
 
 
-@bad_input("found a 2D image of shape (7, 6); expected 3D, which the reader SimpleITKIOWithReorient takes")
+@bad_input("found a 2D image of shape (7, 6); expected 3D, which the reader SimpleITKIOWithReorient supports")
 def nifti_picture_for_reorientation(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii.gz", volume(6, 7)), reader="SimpleITKIOWithReorient")
 
 
-@bad_input("found a 2D image of shape (16, 17); expected 3D, which the reader Tiff3DIO takes")
+@bad_input("found a 2D image of shape (16, 17); expected 3D, which the reader Tiff3DIO supports")
 def tiff_picture_for_the_stack_reader(folder: Path) -> Arguments:
     tifffile.imwrite(folder / "a_0000.tiff", grey_picture())
     return case(folder / "a_0000.tiff")
 
 
-@bad_input("found a 3D image of shape (5, 16, 17); expected 2D, which the reader NaturalImage2DIO takes")
+@bad_input("found a 3D image of shape (5, 16, 17); expected 2D, which the reader NaturalImage2DIO supports")
 def tiff_stack_for_the_picture_reader(folder: Path) -> Arguments:
     tifffile.imwrite(folder / "a_0000.tif", volume(5, 16, 17))
     return case(folder / "a_0000.tif", reader="NaturalImage2DIO")
 
 
-@bad_input("found a 3D image of shape (16, 17, 2); expected 2D, which the reader NaturalImage2DIO takes")
+@bad_input("found a 3D image of shape (16, 17, 2); expected 2D, which the reader NaturalImage2DIO supports")
 def png_of_grey_and_alpha(folder: Path) -> Arguments:
     skimage.io.imsave(folder / "a_0000.png", colour_picture(2), check_contrast=False)
     return case(folder / "a_0000.png")
 
 
-@bad_input("found 3 numbers for each voxel")
+@bad_input("found 3 numbers per voxel")
 def nifti_with_coloured_voxels(folder: Path) -> Arguments:
     # Stock: silent. SimpleITKIO takes the z axis for channels and the colours for x.
     colours = np.zeros((6, 7, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     return case(write_nifti(folder / "a_0000.nii.gz", colours))
 
 
-@bad_input("found 2 numbers for each voxel")
+@bad_input("found 2 numbers per voxel")
 def nifti_with_complex_voxels(folder: Path) -> Arguments:
     # Stock: silent. The conversion to float32 drops the imaginary part.
     return case(write_nifti(folder / "a_0000.nii.gz", volume().astype(np.complex64)))
 
 
-@bad_input("found 3 numbers for each voxel")
+@bad_input("found 3 numbers per voxel")
 def nrrd_with_vectors(folder: Path) -> Arguments:
     # Stock: silent. SimpleITKIO takes the z axis for channels and the components for x.
     return case(write_itk(folder / "a_0000.nrrd", volume(4, 5, 6, 3), vector=True), channels=3)
 
 
-@bad_input("found 3 numbers for each voxel")
+@bad_input("found 3 numbers per voxel")
 def mha_picture_in_colour(folder: Path) -> Arguments:
     # Stock: silent. SimpleITKIO takes the (y, x, colour) array for a volume with the spacing of a picture.
     return case(write_itk(folder / "a_0000.mha", volume(5, 6, 3), vector=True))
@@ -1009,7 +1009,7 @@ def previous_stage_of_another_spacing(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii.gz"), previous_stage=previous)
 
 
-@bad_input("a.nii.gz: found a compressed stream that is cut short")
+@bad_input("a.nii.gz: found a compressed stream that is truncated")
 def previous_stage_cut(folder: Path) -> Arguments:
     # Stock: silent under SimpleITK, zeros: what was segmented there is lost.
     previous = cut(write_nifti(folder / "a.nii.gz", volume(dtype="uint8")))
@@ -1245,14 +1245,14 @@ def test_all_findings_of_a_case_come_together(tmp_path: Path) -> None:
     spacing, voxels, stream, channels = str(error.value).splitlines()
     assert "spacing of (0, 2, 3)" in spacing and str(first) in spacing
     assert "1 NaN" in voxels and str(first) in voxels
-    assert "cut short" in stream and str(second) in stream
+    assert "truncated" in stream and str(second) in stream
     assert "Add a_0002.nii.gz." in channels
 
 
 def test_a_damaged_colour_picture_is_not_also_called_a_missing_channel(tmp_path: Path) -> None:
     skimage.io.imsave(tmp_path / "a_0000.png", colour_picture(), check_contrast=False)
     (finding,) = check_case(**case(cut(tmp_path / "a_0000.png"), channels=3))
-    assert "cut short" in finding.found
+    assert "truncated" in finding.found
 
 
 def test_a_finding_reads_as_one_sentence_and_a_remedy() -> None:

@@ -338,7 +338,7 @@ def test_a_flipped_bit_is_noticed_by_the_checksum(make_model_folder, position):
     start = part.header_offset + 200  # behind the part's header, which torch pads to 64 bytes
     content[start + int(position * (part.file_size - 200))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"not a readable checkpoint \(wrong checksum of its part") as refusal:
+    with pytest.raises(CheckpointError, match=r"not a readable checkpoint \(.* fails its checksum") as refusal:
         find_members(folder, None, FINAL)
     assert str(path) in str(refusal.value)
 

@@ -30,7 +30,7 @@ def rows(*cases: str, **cells: str) -> list[dict[str, str]]:
     ("tabled", "segmented", "found"),
     [
         ("ab", {"a", "b"}, []),
-        ("ab", {"b"}, ["no segmentation of a, which cases.csv has"]),
+        ("ab", {"b"}, ["no segmentation of a, which cases.csv lists"]),
         ("a", {"a", "b", "c"}, ["no row in cases.csv for the segmentation of b, c"]),
         ("", set("abcde"), ["no row in cases.csv for the segmentation of a, b, c and 2 more"]),
         (["a"], {"a", "a_0000", "a_0001"}, []),
@@ -49,8 +49,8 @@ def test_rows_and_segmentations_are_matched_by_case(tabled, segmented, found):
         (1, PLAIN, rows("a", "b"), ["2 members for a, b in cases.csv, but 1 in predict_args.json"]),
         (None, {}, rows("a", verdict="accept"), []),
         (2, CALIBRATED, rows("a", verdict="accept"), []),
-        (2, CALIBRATED, rows("a"), ["no verdict of a, but a calibration in predict_args.json"]),
-        (2, PLAIN, rows("a", verdict="review"), ["a verdict of a, but no calibration in predict_args.json"]),
+        (2, CALIBRATED, rows("a"), ["no verdict for a, but a calibration in predict_args.json"]),
+        (2, PLAIN, rows("a", verdict="review"), ["a verdict for a, but no calibration in predict_args.json"]),
     ],
 )
 def test_rows_are_held_against_the_recorded_ensemble(members_averaged, settings, table, found):

@@ -198,7 +198,7 @@ def test_png_dataset_has_float_tiff_maps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader_writer", [FailsOnSegmentation(), CutsSilently()])
 def test_a_failing_writer_leaves_nothing(tmp_path: Path, reader_writer: BaseReaderWriter) -> None:
     table = CaseTable(tmp_path, keep_existing=False)
-    with pytest.raises(OSError, match=r"No space left|case\.1\.nii\.gz was not written whole"):
+    with pytest.raises(OSError, match=r"No space left|case\.1\.nii\.gz was not written completely"):
         _write(_prediction(), tmp_path, reader_writer=reader_writer, table=table)
     assert list(tmp_path.iterdir()) == []
 

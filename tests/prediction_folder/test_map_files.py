@@ -421,7 +421,7 @@ def test_a_2d_image_gets_a_2d_map_in_uint8(tmp_path: Path) -> None:
 def test_uint8_is_refused_where_no_slope_can_be_stored(
     tmp_path: Path, name: str, reader_writer: BaseReaderWriter
 ) -> None:
-    message = rf"which is NIfTI; found {re.escape(name)}\. Use --map-dtype float16\."
+    message = rf"NIfTI .*; found {re.escape(name)}\. Use --map-dtype float16\."
     with pytest.raises(ValueError, match=message):
         write_map(np.zeros(SHAPE_ZYX), tmp_path / name, {"spacing": (1, 1, 1)}, reader_writer, "uint8")
     assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def names_in(folder: Path) -> list[str]:
 
 def test_a_folder_in_use_is_refused_with_who_holds_it_and_what_to_do(tmp_path: Path, another_run) -> None:
     process = another_run(tmp_path)
-    with pytest.raises(OutputInUseError, match="One run at a time writes an output folder") as refusal:
+    with pytest.raises(OutputInUseError, match="one run at a time may write") as refusal:
         OutputLock(tmp_path)
     message = str(refusal.value)
     assert f"{tmp_path} is in use by process {process.pid} on {socket.gethostname()}, started 20" in message
@@ -117,7 +117,7 @@ def test_what_killed_parts_left_is_removed_by_a_run_alone(tmp_path: Path, anothe
 def test_a_holder_that_has_not_said_its_name_is_still_a_holder(tmp_path: Path, content: str) -> None:
     lock = OutputLock(tmp_path)
     (tmp_path / ".nnunet_ext-part0of1.json").write_text(content, encoding="utf-8")
-    with pytest.raises(OutputInUseError, match="in use by a process that has not said its name yet, part 0 of 1"):
+    with pytest.raises(OutputInUseError, match="in use by a process that has not recorded its id yet, part 0 of 1"):
         OutputLock(tmp_path)
     lock.release()
 
@@ -172,5 +172,5 @@ def test_a_file_system_without_locks_is_warned_about_and_used(
 
     monkeypatch.setattr(FileLock, "acquire", without_locks)
     OutputLock(tmp_path).release()
-    assert "has no locks: take care that no other run writes there" in caplog.text
+    assert "has no locks: make sure that no other run writes" in caplog.text
     assert names_in(tmp_path) == []

@@ -41,5 +41,5 @@ def test_the_same_image_gives_the_same_bytes_without_name_and_time(tmp_path: Pat
 
 @pytest.mark.parametrize(("name", "least"), [("case.nii.gz", 358), ("case.nii", 358), ("case.gipl", 262)])
 def test_a_file_without_its_last_voxel_is_refused(tmp_path: Path, name: str, least: int) -> None:
-    with pytest.raises(OSError, match=rf"{name} was not written whole: {least - 1} of at least {least} bytes"):
+    with pytest.raises(OSError, match=rf"{name} was not written completely: {least - 1} of at least {least} bytes"):
         write_whole(lambda path: path.write_bytes(bytes(least - 1)) and None, tmp_path / name, voxel_bytes=6)

@@ -61,7 +61,7 @@ def test_a_calibration_that_was_fitted_again_is_not_that_of_the_folder(predictio
     assert applied_calibration(prediction) == calibration()
     record(prediction, arguments={"calibrated": str(file)}, ensemble={"calibration": 64 * "0"})
     assert applied_calibration(prediction) is None
-    assert f"{file} is another calibration" in caplog.text
+    assert f"{file} is not the calibration" in caplog.text
     record(prediction, arguments={"calibrated": str(file)})  # of an earlier version, which did not say which
     assert applied_calibration(prediction) == calibration()
 

@@ -222,9 +222,9 @@ def test_verdicts_are_held_against_the_truth(tmp_path, prediction):
     """Predicted 0.93, 0.47 and 0.81, each ± 0.05; true 0.912, 0.413 (rejected: caught) and 0.789."""
     calibrate(prediction)
     page = page_of(tmp_path, prediction, evaluation=evaluation())
-    assert "2 of 3 true Dice (67%)" in page.text
+    assert "2 of 3 cases (67%)" in page.text
     assert "Of 1 failure (Dice below 0.75) the verdicts caught 1" in page.text
-    assert "true Dice (" not in page_of(tmp_path, prediction).text
+    assert "holds the true Dice" not in page_of(tmp_path, prediction).text
 
 
 def test_without_an_evaluation_nothing_is_said_about_the_truth(tmp_path, prediction):

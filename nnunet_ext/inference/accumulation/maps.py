@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,46 @@ MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
     "expected_entropy": lambda moments, _: moments.expected_entropy() / moments.largest_entropy(),
     "variance": lambda moments, _: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
     "confidence": lambda moments, _: confidence(moments.mean(), regions=moments.regions),
+}
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """What the reference says about a map.
+
+    Attributes:
+        formula: in LaTeX, with the members' probabilities p_m, their weighted mean p̄ and the entropy H.
+        values: what it can be.
+        reads_as: what it tells about a voxel.
+    """
+
+    formula: str
+    values: str
+    reads_as: str
+
+
+MAP_FACTS: dict[str, MapFacts] = {
+    "entropy": MapFacts(
+        r"H(\bar p) / \ln C", "0 to 1", "how uncertain the ensemble is, for any reason; 1: all classes equally likely"
+    ),
+    "expected_entropy": MapFacts(
+        r"\frac{1}{M} \sum_m H(p_m) / \ln C", "0 to `entropy`", "how uncertain the members are, each by itself"
+    ),
+    "mutual_information": MapFacts(
+        r"\left( H(\bar p) - \frac{1}{M} \sum_m H(p_m) \right) / \ln C",
+        "0 to `entropy`",
+        "how much the members disagree; 0 with one member",
+    ),
+    "variance": MapFacts(
+        r"\sum_c \frac{1}{M} \sum_m (p_{m,c} - \bar p_c)^2",
+        "0 to 1",
+        "the same, in squared probabilities; below 1 even if all members contradict each other; 0 with one member",
+    ),
+    "confidence": MapFacts(
+        r"\max_c \bar p_c",
+        "1/C to 1",
+        "probability of the most likely class; large is good, unlike in the other maps",
+    ),
 }
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from nnunet_ext.inference.accumulation.agreement import crop_to_foreground
-from nnunet_ext.inference.accumulation.maps import MAPS, confidence, uncertainty_maps
+from nnunet_ext.inference.accumulation.maps import MAP_FACTS, MAPS, confidence, uncertainty_maps
 from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.stages.describe import ImageSize, case_row, coefficient_of_variation
 from nnunet_ext.options import MAP_NAMES, OutputOptions
+from nnunet_ext.prediction_folder.contents import ANY_LABEL, COLUMNS
 
 
 def moments_of(*members: list[float], regions: bool = False) -> Moments:
@@ -74,7 +75,7 @@ def test_an_unknown_map_is_refused_with_the_known_ones():
 
 
 def test_every_map_that_can_be_chosen_can_be_drawn():
-    assert set(MAP_NAMES) == set(MAPS)
+    assert set(MAP_NAMES) == set(MAPS) == set(MAP_FACTS)
 
 
 # --- the row ---
@@ -116,6 +117,13 @@ def test_row_of_a_case():
         "volume_cv_both": pytest.approx(0.5 / 4.5),  # 4 and 5
         "flags": [],
     }
+
+
+def test_the_columns_of_a_row_are_those_that_the_reference_describes():
+    described = [column.name for column in COLUMNS if not column.calibrated and column.name != "case"]
+    found = row_of(SEGMENTATION, SEGMENTATION, OTHER)
+    one_label = [name.replace("_left", f"_{ANY_LABEL}") for name in found if not name.endswith(("_right", "_both"))]
+    assert one_label == described
 
 
 def test_foreground_entropy_of_an_empty_segmentation_is_that_of_the_whole_image():

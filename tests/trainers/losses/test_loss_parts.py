@@ -64,13 +64,15 @@ def test_a_balanced_term_contributes_as_much_as_soft_dice_did(make_trainer, run_
 
 
 def test_the_balance_survives_a_resume(make_trainer, run_epochs):
-    whole = make_trainer("nnUNetTrainerHausdorffErosion_4epochs_member0")
-    run_epochs(whole, 2)
-    whole.save_checkpoint(f"{whole.output_folder}/checkpoint_latest.pth")
-    resumed = make_trainer("nnUNetTrainerHausdorffErosion_4epochs_member0")
-    resumed.load_checkpoint(f"{whole.output_folder}/checkpoint_latest.pth")
-    for trainer in (whole, resumed):
-        run_epochs(trainer, 4)
+    name = "nnUNetTrainerHausdorffErosion_5epochs_member0"
+    whole = make_trainer(name)
+    run_epochs(whole, 4)
+    stopped = make_trainer(name)
+    stopped.save_every = 2
+    run_epochs(stopped, 2)
+    resumed = make_trainer(name)
+    resumed.load_checkpoint(f"{stopped.output_folder}/checkpoint_latest.pth")
+    run_epochs(resumed, 4)
     assert all(
         torch.equal(*pair) for pair in zip(whole.network.parameters(), resumed.network.parameters(), strict=True)
     )

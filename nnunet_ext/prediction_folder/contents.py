@@ -1,0 +1,104 @@
+"""What a prediction folder holds, for the reference: its files, the columns of `cases.csv`, the words of `flags`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ANY_LABEL = "<label>"  # stands for the name of a label or region in the names of columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `cases.csv`, or one for each label or region.
+
+    Attributes:
+        name: of the column.
+        values: what it can be, with its unit.
+        meaning: what it is.
+        empty: when its cell is empty, which means: not defined.
+        calibrated: it is there with `--calibrated` only.
+    """
+
+    name: str
+    values: str
+    meaning: str
+    empty: str = "never"
+    calibrated: bool = False
+
+
+@dataclass(frozen=True)
+class FolderFile:
+    """One file of a prediction folder, or one for each case, map or member.
+
+    Attributes:
+        name: with `<ending>`, that of the dataset's images, and CASE and NAME.
+        when: it is written.
+        content: what it holds.
+    """
+
+    name: str
+    when: str
+    content: str
+
+
+# fmt: off
+FILES: tuple[FolderFile, ...] = (
+    FolderFile("CASE<ending>", "always", "segmentation, in the dataset's format, as stock writes it"),
+    FolderFile("maps/NAME/CASE<ending>", "`--maps NAME`; `entropy` by default",
+               "one map, float32 (or what `--map-dtype` says), in the geometry of the image; PNG and BMP hold no "
+               "floats: those datasets get `.tif`; 3D TIFF datasets get `CASE.json` with the spacing beside it, as "
+               "in nnU-Net"),
+    FolderFile("cases.csv", "always", "one row per case; rewritten after every case"),
+    FolderFile("cases_part<id>of<n>.csv", "`-num_parts` above 1",
+               "rows of one part; merged into `cases.csv` when the part ends"),
+    FolderFile("CASE.npz", "`--save_probabilities`",
+               "stock's format: the array `probabilities` (C, z, y, x), float32, in the axes of nnU-Net's reader; C "
+               "counts the network's outputs: classes with background, or regions"),
+    FolderFile("CASE.pkl", "`--save_probabilities`", "what nnU-Net recorded about the image, as stock writes it"),
+    FolderFile("members/NAME/CASE<ending>", "`--save_members`", "the segmentation of one member alone"),
+    FolderFile("covering_masks/CASE<ending>", "`--calibrated`, if the calibration has a threshold for them",
+               "1 where foreground of any label may be, else 0"),
+    FolderFile("report.html", "`nnunet_ext report`", "one page about the folder, with nothing to load"),
+    FolderFile("predict_args.json", "always",
+               "all arguments; versions of nnunet_ext, nnunetv2, torch, numpy and Python; each member's name, file, "
+               "SHA-256, trainer and configuration; and under `ensemble` how they are put together"),
+    FolderFile("dataset.json", "always", "that of the (first) model, as stock"),
+    FolderFile("plans.json", "always", "that of the (first) model, as stock"),
+)
+
+COLUMNS: tuple[Column, ...] = (
+    Column("case", "", "name of the case"),
+    Column("members", "from 1", "members that were averaged; with `--tta-members` each flip is one"),
+    Column("mean_entropy", "0 to 1",
+           "mean of the map `entropy` over all voxels of the image, those outside of nnU-Net's crop included"),
+    Column("foreground_entropy", "0 to 1",
+           "mean of the map `entropy` over the segmentation's foreground; if there is none, `mean_entropy`"),
+    Column("mutual_information", "0 to 1", "mean of the map `mutual_information` over all voxels of the image",
+           "with one member"),
+    Column("pairwise_dice", "0 to 1",
+           "mean over all pairs of members of the mean Dice over the labels (or regions); a label that both of a "
+           "pair leave out does not count for that pair, and a pair without any label has Dice 1",
+           "with one member"),
+    Column("volume_ml_<label>", "from 0, ml",
+           "volume of the label (of the whole region) in the segmentation; a 2D image counts as 1 mm thick, and "
+           "without a spacing in mm, as with PNG, the number counts in thousands of pixels"),
+    Column("volume_cv_<label>", "from 0",
+           "standard deviation of the members' volumes (with M, not M - 1, in the denominator) divided by their mean",
+           "with one member, or if no member has the label"),
+    Column("predicted_dice", "0 to 1", "mean foreground Dice that is predicted for a case of this confidence",
+           "there is no estimate: the confidence is outside the range of the calibration cases, or not defined",
+           calibrated=True),
+    Column("predicted_dice_low", "0 to 1", "lower end of its interval, at the level that `calibrate` was given",
+           "there is no estimate, or calibration had too few patients for an interval", calibrated=True),
+    Column("predicted_dice_high", "0 to 1", "upper end", "likewise", calibrated=True),
+    Column("verdict", "`accept`, `review`, `reject`", "what to do with the case", calibrated=True),
+    Column("verdict_reason", "sentences, `; ` between", "why, the worst first", calibrated=True),
+    Column("flags", "words, `;` between", "what to know before trusting the other numbers", "nothing to say"),
+)
+
+FLAGS: dict[str, str] = {
+    "empty_segmentation": "the segmentation has no foreground at all",
+    "all_members_empty": "no member by itself has any foreground: `pairwise_dice` is 1 because no member disagrees, "
+                         "not because all is well",
+}
+# fmt: on
