@@ -45,7 +45,8 @@ class AddedTerm:
             at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's processes,
             so it must be picklable. Terms that use the same name share the result.
         replaces_base: whether the weight w is taken from the base loss, (1 - w) L + w term, instead of L + w term.
-        measured: whether the term is computed, without a gradient, even if its weight is 0, for ramps that compare terms.
+        measured: whether the term is computed, without a gradient, even if its weight is 0, for ramps that compare
+            terms.
     """
 
     name: str

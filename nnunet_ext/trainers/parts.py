@@ -22,7 +22,7 @@ TRAINING_OUTPUT = frozenset({Claim.TRAINING_OUTPUT})
 NETWORK = frozenset({Claim.NETWORK, Claim.PLANNED_NETWORK})  # a network part does not build the planned network
 UNET = frozenset({Requirement.UNET})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
-BOUNDARY = frozenset({Claim.BOUNDARY_TERM})
+LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
 
 DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
@@ -151,27 +151,34 @@ PARTS: tuple[Part, ...] = (
          "region-related focal loss, which weights structures by how little of them is found", "Li et al. 2023",
          "nnUNetTrainerRegionFocal", claims=frozenset({Claim.LOSS})),
     Part("Focal", Kind.LOSS, "nnunet_ext.trainers.losses.focal.Focal",
-         "focal loss instead of Dice and cross-entropy", "arXiv 1708.02002", "nnUNetTrainerFocal", claims=frozenset({Claim.LOSS})),
+         "focal loss instead of Dice and cross-entropy",
+         "arXiv 1708.02002", "nnUNetTrainerFocal", claims=frozenset({Claim.LOSS})),
     Part("Boundary", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.Boundary",
-         "boundary loss: its share of the loss rises from 0 to 50 % between 30 and 60 % of the training", "arXiv 1812.07032",
-         "nnUNetTrainerBoundary", claims=BOUNDARY, requires=SEGMENTATION),
+         "boundary loss: its share of the loss rises from 0 to 50 % between 30 and 60 % of the training",
+         "arXiv 1812.07032",
+         "nnUNetTrainerBoundary", claims=LOSS_SHARE, requires=SEGMENTATION),
     Part("BoundaryRebalance", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.BoundaryRebalance",
-         "boundary loss whose share of the loss rises by 1 % per epoch", "arXiv 1812.07032", "nnUNetTrainerBoundaryRebalance",
-         claims=BOUNDARY, requires=SEGMENTATION),
+         "boundary loss whose share of the loss rises by 1 % per epoch",
+         "arXiv 1812.07032", "nnUNetTrainerBoundaryRebalance",
+         claims=LOSS_SHARE, requires=SEGMENTATION),
     Part("HausdorffDT", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_distance.HausdorffDT",
-         "adds the Hausdorff loss from distance transforms, balanced with Dice", "arXiv 1904.10030", "nnUNetTrainerHausdorffDT",
+         "adds the Hausdorff loss from distance transforms, balanced with Dice",
+         "arXiv 1904.10030", "nnUNetTrainerHausdorffDT",
          requires=SEGMENTATION),
     Part("HausdorffErosion", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_erosion.HausdorffErosion",
-         "adds the Hausdorff loss from erosions, balanced with Dice", "arXiv 1904.10030", "nnUNetTrainerHausdorffErosion",
+         "adds the Hausdorff loss from erosions, balanced with Dice",
+         "arXiv 1904.10030", "nnUNetTrainerHausdorffErosion",
          requires=SEGMENTATION),
     Part("HausdorffConv", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_convolution.HausdorffConv",
-         "adds the Hausdorff loss from convolutions with balls, balanced with Dice", "arXiv 1904.10030", "nnUNetTrainerHausdorffConv",
+         "adds the Hausdorff loss from convolutions with balls, balanced with Dice",
+         "arXiv 1904.10030", "nnUNetTrainerHausdorffConv",
          requires=SEGMENTATION),
     Part("ClDice", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.cldice.ClDice",
          "centre-line Dice for tubular structures, up to 50 % of the loss", "arXiv 2003.07311", "nnUNetTrainerClDice",
-         requires=SEGMENTATION),
+         claims=LOSS_SHARE, requires=SEGMENTATION),
     Part("SkeletonRecall", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.skeleton_recall.SkeletonRecall",
-         "adds the recall of the centre lines of tubular structures", "arXiv 2404.03010", "nnUNetTrainerSkeletonRecall",
+         "adds the recall of the centre lines of tubular structures",
+         "arXiv 2404.03010", "nnUNetTrainerSkeletonRecall",
          requires=SEGMENTATION),
     Part("Euler", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.euler.Euler",
          "adds the error of the Euler characteristic late in training", "", "nnUNetTrainerEuler",

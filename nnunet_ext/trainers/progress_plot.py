@@ -17,7 +17,7 @@ HEIGHT_BY_WIDTH = 0.4
 def append_curves(progress: Path, curves: Mapping[str, Sequence[float]]) -> None:
     """Adds a panel with one curve per name to a plot that nnU-Net has just drawn; does nothing if it drew none.
 
-    nnU-Net draws the whole plot anew after every epoch, so that there is one such panel at most.
+    nnU-Net redraws the whole plot after every epoch, so that there is one such panel at most.
 
     Args:
         progress: nnU-Net's plot.

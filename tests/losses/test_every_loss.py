@@ -337,5 +337,5 @@ def test_labels_may_have_any_number_type(name):
 def test_a_target_that_does_not_fit_is_refused(name, form):
     logits, target = batch(form, SHAPES["2d"])
     extras = extras_of(name, target, logits.shape[1], form)
-    with pytest.raises(ValueError, match="need a target of the shape"):
+    with pytest.raises(ValueError, match="need a target of shape"):
         loss_of(name, logits, target[..., :-1], form, extras)

@@ -37,7 +37,8 @@ def numpy_error(p, g, shares):
     gaps = []
     for share in shares:
         if share.sum() > 0:
-            gaps.append(abs((share * p).sum() / share.sum() - (share * g).sum() / share.sum()))
+            voxels = max(share.sum(), 1)  # a bin with less than a voxel in all counts as one
+            gaps.append(abs((share * p).sum() - (share * g).sum()) / voxels)
     return np.mean(gaps)
 
 
