@@ -196,7 +196,12 @@ def preprocessed_cases(monkeypatch):
         images = np.random.default_rng(0).normal(size=(2, 1, 3, 40, 40)).astype(np.float32)
         for name, image in zip(("case1", "case2"), images, strict=True):
             labels = (image > 0).astype(np.int8)
-            properties = {"class_locations": {1: np.argwhere(labels), (1, 2): np.argwhere(labels), (2,): []}}
+            properties = {
+                "class_locations": {1: np.argwhere(labels), (1, 2): np.argwhere(labels), (2,): []},
+                "shape_before_cropping": image.shape[1:],
+                "spacing": [1.0, 1.0, 1.0],
+                "bbox_used_for_cropping": [[0, length] for length in image.shape[1:]],
+            }
             blocks = {"chunks": image.shape, "blocks": image.shape}
             for file in folder.glob(f"{name}*"):
                 file.unlink()  # of a trainer before

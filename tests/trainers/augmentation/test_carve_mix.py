@@ -1,7 +1,11 @@
 """Cases with the lesions of others, as nnU-Net's loader asks for them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_ext.trainers.augmentation.carve_mix import (
     CarvedCases,
@@ -110,3 +114,35 @@ def test_images_without_a_common_scale_are_refused():
     require_same_intensities(["CTNormalization", "ZScoreNormalization"])
     with pytest.raises(ValueError, match="found NoNormalization"):
         require_same_intensities(["ZScoreNormalization", "NoNormalization"])
+
+
+def test_nnunet_s_loader_gives_carved_patches(make_trainer, preprocessed_cases):
+    """Case 1 is 1 everywhere, case 2 is 7 in its lesion, a block in the middle: the first gets some of the second."""
+    trainer = make_trainer("nnUNetTrainerCarveMix", carve_probability=1.0)
+    preprocessed_cases(trainer)
+    trainer.plans_manager.plans["transpose_forward"] = [0, 1, 2]
+    trainer.configuration_manager.configuration["normalization_schemes"] = ["ZScoreNormalization"]
+    folder = Path(trainer.preprocessed_dataset_folder)
+    labels = np.zeros((1, 3, 40, 40), dtype=np.int8)
+    labels[:, :, 12:28, 12:28] = 1
+    for name, image, segmentation in (
+        ("case1", np.ones_like(labels, dtype=np.float32), np.zeros_like(labels)),
+        ("case2", 1 + 6 * labels.astype(np.float32), labels),
+    ):
+        properties = nnUNetDatasetBlosc2(str(folder)).load_case(name)[3]
+        properties["class_locations"] = {1: np.argwhere(segmentation)}
+        for file in folder.glob(f"{name}*"):
+            file.unlink()
+        blocks = {"chunks": image.shape, "blocks": image.shape}
+        nnUNetDatasetBlosc2.save_case(image, segmentation, properties, str(folder / name), **blocks)
+    training, validation = trainer.get_tr_and_val_datasets()
+    image, segmentation, _, _ = training.load_case("case1")
+    part = (slice(None), slice(0, 3), slice(0, 40), slice(0, 40))
+    assert np.array_equal(image[part][0] == 7, segmentation[part][0] == 1)
+    assert type(validation) is nnUNetDatasetBlosc2
+
+    np.random.seed(0)
+    loader = trainer.get_dataloaders()[0]
+    batches = [next(loader) for _ in range(4)]
+    assert all(torch.isfinite(batch["data"]).all() for batch in batches)
+    assert any((batch["target"][0] == 1).any() for batch in batches)
