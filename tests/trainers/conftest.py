@@ -123,7 +123,7 @@ def one_batch(trainer, seed):
         target = torch.randint(2, (2, 2, 32, 32), generator=generator).float()
     else:
         target = torch.randint(3, (2, 1, 32, 32), generator=generator).float()
-    return {"data": image, "target": [target, target[..., ::2, ::2]]}
+    return {"data": image, "target": [target, target[..., ::2, ::2]], "keys": ["case1", "case2"]}
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -42,6 +43,8 @@ class CaseWeights(ExtTrainer):
         FileNotFoundError: when the training begins, if there is no such file.
         ValueError: if it cannot be read, or names a case that the dataset lacks.
     """
+
+    case_weights: Mapping[str, CaseWeight] = MappingProxyType({})  # of the table, once the training begins
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         training, validation = super().get_tr_and_val_datasets()
