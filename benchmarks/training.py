@@ -3,7 +3,8 @@
     python benchmarks/training.py [--trainers nnUNetTrainerDSD nnUNetTrainerDSD_FullResolution] [--patch 40 56 40]
         [--features 32 64 128 256] [--batch 2] [--iterations 5] [--repeats 3] [--device cpu] [-o training.json]
 
-Each measurement trains on random images in its own process, and the trainers alternate. Memory is the growth of the
+Each measurement trains on random images of nested balls in its own process, and the trainers alternate. Time includes
+what the loader computes for loss terms, as with nnUNet_n_proc_DA=0. Memory is the growth of the
 largest resident set during the iterations (on CUDA, of the allocator's peak), without the libraries.
 """
 
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,7 @@ from random_model import random_dataset_json, random_plans
 
 PLAIN = "nnUNetTrainer"
 WARM_UP_ITERATIONS = 2
+AFTER_AN_EPOCH = dict.fromkeys(["soft Dice loss", "HausdorffDT", "HausdorffErosion", "HausdorffConv"], 1.0)
 
 
 def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
@@ -40,12 +43,14 @@ def measure(options: argparse.Namespace, trainer_name: str) -> dict[str, float]:
                                           random_dataset_json(), device=device)  # fmt: skip
     trainer.initialize()
     trainer.network.train()
+    if hasattr(trainer, "loss_with_terms"):
+        trainer.loss_with_terms.set_epoch(trainer.num_epochs - 1, trainer.num_epochs, AFTER_AN_EPOCH)
     batch = random_batch(trainer, options)
     before = peak_bytes(device)
     seconds = []
     for _ in range(WARM_UP_ITERATIONS + options.iterations):
         start = time.perf_counter()
-        trainer.train_step(batch)
+        trainer.train_step(with_extra_targets(trainer, batch))
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
@@ -65,8 +70,22 @@ def random_batch(trainer: object, options: argparse.Namespace) -> dict:
     shapes = [[round(length * factor) for length, factor in zip(size, scale, strict=True)] for scale in scales]
     return {
         "data": torch.randn((samples, 1, *size)),
-        "target": [torch.randint(4, (samples, 1, *shape), dtype=torch.int16) for shape in shapes],
+        "target": [nested_balls(shape).expand(samples, 1, *shape).clone() for shape in shapes],
     }
+
+
+def nested_balls(shape: Sequence[int]) -> torch.Tensor:
+    """Labels 0 to 3 by the distance to the centre, 3 innermost."""
+    axes = torch.meshgrid(*(torch.linspace(-1, 1, length) for length in shape), indexing="ij")
+    distance = torch.stack(axes).square().sum(dim=0).sqrt()
+    return sum((distance < radius).to(torch.int16) for radius in (0.8, 0.5, 0.25))
+
+
+def with_extra_targets(trainer: object, batch: dict) -> dict:
+    """The batch with what nnU-Net's loader would compute from each target for loss terms."""
+    functions = trainer.loss_with_terms.extras_of_target.values() if hasattr(trainer, "loss_with_terms") else ()
+    extras = [torch.stack([function(target) for target in batch["target"][0]]) for function in functions]
+    return {**batch, "target": [*batch["target"], *extras]}
 
 
 def peak_bytes(device: torch.device) -> int:

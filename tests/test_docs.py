@@ -101,3 +101,16 @@ def test_links_lead_somewhere(page):
         assert target.exists(), f"{page}: {link}"
         name = target.relative_to(ROOT).as_posix()
         assert not anchor or name not in TEXT or anchor in anchors_of(name), f"{page}: {link}"
+
+
+def words_of(page: str) -> int:
+    """The words of a page as `wc -w` counts them."""
+    return len(TEXT[page].split())
+
+
+def test_the_documentation_stays_short():
+    pages = [page for page in TEXT if page.startswith("docs/") or page == "README.md"]
+    assert sum(map(words_of, pages)) <= 20_000
+    assert words_of("README.md") <= 900
+    too_long = {page: words_of(page) for page in pages if page.startswith("docs/methods/") and words_of(page) > 1500}
+    assert not too_long

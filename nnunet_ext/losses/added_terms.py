@@ -10,13 +10,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from nnunet_ext.losses.ramps import Ramp, require_weight
+from nnunet_ext.losses.ramps import NOTHING_YET, Means, Ramp, require_weight
 
 ExtraOfTarget = Callable[[Tensor], Tensor]
 
 
 class LossTerm(Protocol):
-    """A loss of one output. It is called in fp32 outside autocast, and only if its weight is not 0."""
+    """A loss of one output. It is called in fp32 outside autocast, and only if its weight is not 0.
+
+    A measured term is called whatever its weight is.
+    """
 
     def __call__(self, logits: Tensor, target: Tensor, *, epoch: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
         """The value of the term, a scalar.
@@ -37,11 +40,13 @@ class AddedTerm:
     Attributes:
         name: the term's name in the log.
         term: a function or a module.
-        ramp: returns the weight, given the epoch and the total number of epochs.
+        ramp: returns the weight, given the epoch, the total number of epochs and the terms' means in the last epoch.
         extras: extra targets that the loader computes, by name. Each function maps the augmented target of one patch
             at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's processes,
             so it must be picklable. Terms that use the same name share the result.
         replaces_base: whether the weight w is taken from the base loss, (1 - w) L + w term, instead of L + w term.
+        measured: whether the term is computed, without a gradient, even if its weight is 0, for ramps that compare
+            terms.
     """
 
     name: str
@@ -49,13 +54,14 @@ class AddedTerm:
     ramp: Ramp
     extras: Mapping[str, ExtraOfTarget] = field(default_factory=dict)
     replaces_base: bool = False
+    measured: bool = False
 
 
 class LossWithTerms(nn.Module):
     """A loss L plus terms of the output at full resolution: (1 - sum of w_i that replace) L + sum_i w_i term_i.
 
     The weights are stored in a tensor, so that a compiled loss need not be recompiled when they change. A term with
-    weight 0 is not computed; without active terms the loss is L itself.
+    weight 0 is not computed unless it is measured; without active terms the loss is L itself.
 
     Args:
         base: the loss L of the network's output and nnU-Net's target, with or without deep supervision.
@@ -85,13 +91,18 @@ class LossWithTerms(nn.Module):
         self.register_buffer("base_weight", torch.ones(()), persistent=False)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64), persistent=False)
 
-    def set_epoch(self, epoch: int, total_epochs: int) -> None:
+    def set_epoch(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> None:
         """Sets the weights of all terms for an epoch.
+
+        Args:
+            epoch: its index.
+            total_epochs: of the training.
+            means: of the terms in the epoch before, by name.
 
         Raises:
             ValueError: if a weight is negative or not finite, or the weights that replace the loss sum to over 1.
         """
-        weights = [added.ramp(epoch, total_epochs) for added in self.terms]
+        weights = [added.ramp(epoch, total_epochs, means) for added in self.terms]
         for weight in weights:
             require_weight(weight)
         replaced = sum(weight for weight, added in zip(weights, self.terms, strict=True) if added.replaces_base)
@@ -118,10 +129,13 @@ class LossWithTerms(nn.Module):
             loss = self.base_weight * loss
         logits, truth = finest(output).float(), finest(target)
         for position, added in enumerate(self.terms):
+            if not (self.active[position] or added.measured):
+                continue
+            gradient = nullcontext() if self.active[position] else torch.no_grad()
+            with without_autocast(logits.device.type), gradient:
+                value = added.term(logits, truth, epoch=self.epoch, extras=self.extras)
+            self.values[position] = value.detach()
             if self.active[position]:
-                with without_autocast(logits.device.type):
-                    value = added.term(logits, truth, epoch=self.epoch, extras=self.extras)
-                self.values[position] = value.detach()
                 loss = loss + self.weights[position] * value
         return loss
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
+from types import MappingProxyType
+from typing import Protocol
 
-Ramp = Callable[[int, int], float]  # (epoch, total epochs) to a weight; the first epoch is 0
+Means = Mapping[str, float]  # of the epoch before, by the term's name; NaN where a term was not computed
+NOTHING_YET: Means = MappingProxyType({})
+
+
+class Ramp(Protocol):
+    """The weight of a term in an epoch."""
+
+    def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
+        """A weight, finite and at least 0; the first epoch is 0."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,7 @@ class ConstantRamp:
     def __post_init__(self) -> None:
         require_weight(self.weight)
 
-    def __call__(self, epoch: int, total_epochs: int) -> float:
+    def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
         """The weight, which does not depend on the epoch."""
         return self.weight
 
@@ -57,7 +68,7 @@ class LinearRamp:
                 f"{self.end}."
             )
 
-    def __call__(self, epoch: int, total_epochs: int) -> float:
+    def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
         """The weight of an epoch."""
         begin, end = self.begin * total_epochs, self.end * total_epochs
         if epoch >= end:
@@ -65,6 +76,52 @@ class LinearRamp:
         if epoch <= begin:
             return self.first
         return self.first + (self.last - self.first) * (epoch - begin) / (end - begin)
+
+
+@dataclass(frozen=True)
+class RebalanceRamp:
+    """Kervadec's rebalance (arXiv 1812.07032): the term takes 0.01 of the loss more in each epoch, up to 0.99.
+
+    It counts epochs, not parts of the training: 100 of them are the whole ramp, whatever the length is.
+
+    Args:
+        step: what is added in an epoch.
+        last: the weight that stays.
+
+    Raises:
+        ValueError: if step or last is negative or not finite.
+    """
+
+    step: float = 0.01
+    last: float = 0.99
+
+    def __post_init__(self) -> None:
+        require_weight(self.step)
+        require_weight(self.last)
+
+    def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
+        """The weight in an epoch."""
+        return min(self.step * epoch, self.last)
+
+
+@dataclass(frozen=True)
+class EqualContribution:
+    """Karimi's balance (arXiv 1904.10030): a term contributes as much as another one did in the epoch before.
+
+    0 in the first epoch, which only measures, and where one of the terms was not above 0.
+
+    Args:
+        term: the name of the term that gets the weight.
+        reference: the name of the other one.
+    """
+
+    term: str
+    reference: str
+
+    def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
+        """The weight in an epoch."""
+        own, other = means.get(self.term, nan), means.get(self.reference, nan)
+        return other / own if own > 0 and other > 0 else 0.0
 
 
 def require_weight(weight: float) -> None:

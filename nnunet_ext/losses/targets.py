@@ -6,6 +6,7 @@ the ignore label in the first case, and are marked by an additional last channel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -81,3 +82,78 @@ def require_fitting(logits: Tensor, truth: Tensor, *, regions: bool) -> None:
             f"Logits of shape {tuple(logits.shape)} need a target of shape {expected}, not counting an ignore "
             f"channel; found {tuple(truth.shape)}."
         )
+
+
+class Foreground(NamedTuple):
+    """Probabilities and truth of the foreground outputs, with ignored voxels set to 0 in both.
+
+    Attributes:
+        p: (B, F, *spatial), fp32: all classes but the background, or all regions.
+        g: (B, F, *spatial), fp32 zeros and ones.
+        counted: (B, 1, *spatial), fp32, 0 where a voxel is ignored; None if all count.
+        present: (B, F), whether the patch has the class or region.
+    """
+
+    p: Tensor
+    g: Tensor
+    counted: Tensor | None
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """How a dataset's targets are to be read.
+
+    Attributes:
+        regions: the outputs are regions with a sigmoid each, not classes with one softmax.
+        ignore_label: for classes, the label of voxels that do not count; for regions any number says that the
+            target's last channel marks them. None: all voxels count.
+    """
+
+    regions: bool = False
+    ignore_label: int | None = None
+
+    def target(self, target: Tensor) -> Target:
+        """A target of nnU-Net's without its ignored voxels."""
+        return without_ignored(target, regions=self.regions, ignore_label=self.ignore_label)
+
+    def foreground(self, logits: Tensor, target: Tensor) -> Foreground:
+        """What terms of the foreground compute with.
+
+        Args:
+            logits: (B, C, *spatial).
+            target: nnU-Net's, see `without_ignored`.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        known = self.target(target)
+        require_fitting(logits, known.truth, regions=self.regions)
+        p = probabilities_of(logits, regions=self.regions)
+        g = truth_by_output(known, logits.shape[1], regions=self.regions)
+        if not self.regions:
+            p, g = p[:, 1:], g[:, 1:]
+        if known.counted is not None:
+            p, g = p * known.counted, g * known.counted
+        return Foreground(p, g, known.counted, g.flatten(start_dim=2).any(dim=2))
+
+    def masks(self, target: Tensor, outputs: int) -> Tensor:
+        """The foreground of one patch's target, as a loader has it.
+
+        Args:
+            target: (channels, *spatial), nnU-Net's.
+            outputs: of the network.
+
+        Returns:
+            (F, *spatial), boolean, False where a voxel is ignored.
+        """
+        known = self.target(target[None])
+        g = truth_by_output(known, outputs, regions=self.regions)
+        g = g if self.regions else g[:, 1:]
+        return (g if known.counted is None else g * known.counted)[0].bool()
+
+
+def mean_of_present(values: Tensor, present: Tensor) -> Tensor:
+    """The mean of values (B, F) over the structures that each patch has; 0 without a gradient if there are none."""
+    kept = torch.where(present, values, torch.zeros_like(values))
+    return kept.sum() / present.sum().clamp_min(1)

@@ -20,6 +20,12 @@ def log_curve(logger: MetaLogger, name: str, value: float, epoch: int) -> None:
     logger.log(name, value, epoch)
 
 
+def last_value(logger: MetaLogger, name: str, epoch: int) -> float:
+    """What was logged under a name in the epoch before; NaN if nothing was."""
+    curve = logger.get_checkpoint().get(name, [])
+    return float(curve[epoch - 1]) if 0 < epoch <= len(curve) else math.nan
+
+
 def mean_over_processes(values: list[float]) -> float:
     """The mean of the values of all steps of an epoch, over all processes with DDP."""
     if distributed.is_available() and distributed.is_initialized():

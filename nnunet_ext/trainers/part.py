@@ -39,6 +39,7 @@ class Claim(Enum):
     LEARNING_RATE = "the learning-rate schedule"
     OPTIMIZER = "the optimizer"
     LOSS = "the loss"
+    LOSS_SHARE = "a share of the loss"
     NETWORK = "the network"
     PLANNED_NETWORK = "the planned network"
     TRAINING_OUTPUT = "what the network returns in training"

@@ -21,6 +21,8 @@ SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
 TRAINING_OUTPUT = frozenset({Claim.TRAINING_OUTPUT})
 NETWORK = frozenset({Claim.NETWORK, Claim.PLANNED_NETWORK})  # a network part does not build the planned network
 UNET = frozenset({Requirement.UNET})
+SEGMENTATION = frozenset({Requirement.SEGMENTATION})
+LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
 
 DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
@@ -94,6 +96,15 @@ PARTS: tuple[Part, ...] = (
     Part("Bagging", Kind.DATA, "nnunet_ext.trainers.data.bagging.Bagging",
          "trains on a bootstrap sample of the fold's training cases, a new one per member<k>",
          "Breiman 1996", "nnUNetTrainerBagging_member1", claims=frozenset({Claim.TRAINING_CASES})),
+    Part("CaseWeights", Kind.DATA, "nnunet_ext.trainers.data.case_weights.CaseWeights",
+         "sampling and loss weights per case, from case_weights.csv beside the plans", "",
+         "nnUNetTrainerCaseWeights", requires=SEGMENTATION),
+    Part("CarveMix", Kind.AUGMENTATION, "nnunet_ext.trainers.augmentation.carve_mix.CarveMix",
+         "pastes lesions of another training case into half of the loaded images", "arXiv 2108.06883",
+         "nnUNetTrainerCarveMix", requires=SEGMENTATION),
+    Part("AdvChain", Kind.AUGMENTATION, "nnunet_ext.trainers.augmentation.adv_chain.AdvChain",
+         "adds the consistency under adversarial image changes, about three times the cost", "Chen et al. 2022",
+         "nnUNetTrainerAdvChain", claims=TRAINING_OUTPUT, requires=SEGMENTATION),
     Part("posterior<M>", Kind.NETWORK, "nnunet_ext.trainers.networks.posterior.Posterior",
          "M networks in one: the ensemble in checkpoint_posterior.pth, for the stock predictor", CHECKPOINT_PAPER,
          "nnUNetTrainer_posterior30", attribute="posterior_size", internal=True),
@@ -136,6 +147,45 @@ PARTS: tuple[Part, ...] = (
     Part("DiceFocalPaper", Kind.LOSS, "nnunet_ext.trainers.losses.dice_focal.DiceFocalPaper",
          "DiceFocal with the Dice of the released code, which lacks the factor 2", STREAMING_PAPER,
          "nnUNetTrainerStreaming_DiceFocalPaper", claims=frozenset({Claim.LOSS})),
+    Part("RegionFocal", Kind.LOSS, "nnunet_ext.trainers.losses.region_focal.RegionFocal",
+         "region-related focal loss, which weights structures by how little of them is found", "Li et al. 2023",
+         "nnUNetTrainerRegionFocal", claims=frozenset({Claim.LOSS})),
+    Part("Focal", Kind.LOSS, "nnunet_ext.trainers.losses.focal.Focal",
+         "focal loss instead of Dice and cross-entropy",
+         "arXiv 1708.02002", "nnUNetTrainerFocal", claims=frozenset({Claim.LOSS})),
+    Part("Boundary", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.Boundary",
+         "boundary loss: its share of the loss rises from 0 to 50 % between 30 and 60 % of the training",
+         "arXiv 1812.07032",
+         "nnUNetTrainerBoundary", claims=LOSS_SHARE, requires=SEGMENTATION),
+    Part("BoundaryRebalance", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.BoundaryRebalance",
+         "boundary loss whose share of the loss rises by 1 % per epoch",
+         "arXiv 1812.07032", "nnUNetTrainerBoundaryRebalance",
+         claims=LOSS_SHARE, requires=SEGMENTATION),
+    Part("HausdorffDT", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_distance.HausdorffDT",
+         "adds the Hausdorff loss from distance transforms, balanced with Dice",
+         "arXiv 1904.10030", "nnUNetTrainerHausdorffDT",
+         requires=SEGMENTATION),
+    Part("HausdorffErosion", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_erosion.HausdorffErosion",
+         "adds the Hausdorff loss from erosions, balanced with Dice",
+         "arXiv 1904.10030", "nnUNetTrainerHausdorffErosion",
+         requires=SEGMENTATION),
+    Part("HausdorffConv", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.hausdorff_convolution.HausdorffConv",
+         "adds the Hausdorff loss from convolutions with balls, balanced with Dice",
+         "arXiv 1904.10030", "nnUNetTrainerHausdorffConv",
+         requires=SEGMENTATION),
+    Part("ClDice", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.cldice.ClDice",
+         "centre-line Dice for tubular structures, up to 50 % of the loss", "arXiv 2003.07311", "nnUNetTrainerClDice",
+         claims=LOSS_SHARE, requires=SEGMENTATION),
+    Part("SkeletonRecall", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.skeleton_recall.SkeletonRecall",
+         "adds the recall of the centre lines of tubular structures",
+         "arXiv 2404.03010", "nnUNetTrainerSkeletonRecall",
+         requires=SEGMENTATION),
+    Part("Euler", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.euler.Euler",
+         "adds the error of the Euler characteristic late in training", "", "nnUNetTrainerEuler",
+         requires=SEGMENTATION),
+    Part("ACE", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.marginal_calibration.ACE",
+         "adds the marginal L1 average calibration error", "arXiv 2403.06759", "nnUNetTrainerACE",
+         requires=SEGMENTATION),
 )
 # fmt: on
 

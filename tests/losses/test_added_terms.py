@@ -171,7 +171,7 @@ def test_terms_may_not_replace_more_than_the_loss():
 
 def test_a_ramp_that_gives_no_weight_is_refused():
     with pytest.raises(ValueError, match=r"at least 0; found -1"):
-        with_terms(AddedTerm("square", MeanSquare(), lambda epoch, total_epochs: -1.0))
+        with_terms(AddedTerm("square", MeanSquare(), lambda *_: -1.0))
 
 
 def test_terms_share_what_the_loader_computes():

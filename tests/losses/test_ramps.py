@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnunet_ext.losses.ramps import ConstantRamp, LinearRamp
+from nnunet_ext.losses.ramps import ConstantRamp, EqualContribution, LinearRamp, RebalanceRamp
 
 
 def test_a_constant_is_the_same_in_every_epoch():
@@ -49,3 +49,57 @@ def test_a_weight_that_no_term_can_have_is_refused(weight):
 def test_a_ramp_outside_of_the_training_is_refused(begin, end):
     with pytest.raises(ValueError, match="0 <= begin <= end <= 1; found"):
         LinearRamp(0, 1, begin=begin, end=end)
+
+
+# --- Kervadec's rebalance ---
+
+
+@pytest.mark.parametrize(("epoch", "weight"), [(0, 0), (1, 0.01), (50, 0.5), (98, 0.98), (99, 0.99), (999, 0.99)])
+def test_the_rebalance_takes_one_hundredth_more_in_each_epoch(epoch, weight):
+    """alpha = 1, 0.99, ..., 0.01 is left for the rest of the loss."""
+    assert RebalanceRamp()(epoch, 1000) == pytest.approx(weight)
+
+
+def test_the_rebalance_counts_epochs_and_not_parts_of_the_training():
+    assert [RebalanceRamp()(50, total) for total in (60, 100, 1000)] == [0.5] * 3
+
+
+def test_the_rebalance_with_other_steps():
+    assert [RebalanceRamp(step=0.25, last=0.6)(epoch, 10) for epoch in range(4)] == [0, 0.25, 0.5, 0.6]
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+def test_a_rebalance_that_no_term_can_have_is_refused(weight):
+    with pytest.raises(ValueError, match="finite and at least 0; found"):
+        RebalanceRamp(step=weight)
+    with pytest.raises(ValueError, match="finite and at least 0; found"):
+        RebalanceRamp(last=weight)
+
+
+# --- equal contribution ---
+
+EQUAL = EqualContribution("Dice", "Hausdorff")
+
+
+def test_a_term_contributes_as_much_as_the_other_did():
+    """Dice was 0.4 and Hausdorff 6 in the epoch before: 15 times 0.4 is 6."""
+    assert EQUAL(3, 10, {"Dice": 0.4, "Hausdorff": 6.0}) == pytest.approx(15)
+
+
+def test_other_terms_do_not_matter():
+    assert EQUAL(3, 10, {"Dice": 2.0, "Hausdorff": 1.0, "Boundary": -5.0}) == 0.5
+
+
+def test_the_first_epoch_only_measures():
+    assert EQUAL(0, 10) == 0
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_without_a_value_above_0_there_is_no_balance(value):
+    assert EQUAL(3, 10, {"Dice": value, "Hausdorff": 1.0}) == 0
+    assert EQUAL(3, 10, {"Dice": 1.0, "Hausdorff": value}) == 0
+
+
+def test_the_weight_depends_on_nothing_but_the_means():
+    means = {"Dice": 0.4, "Hausdorff": 6.0}
+    assert len({EQUAL(epoch, total, means) for epoch, total in [(1, 10), (9, 10), (500, 1000)]}) == 1

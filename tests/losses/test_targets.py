@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from nnunet_ext.losses.targets import (
+    OutputForm,
     Target,
+    mean_of_present,
     one_hot,
     probabilities_of,
     require_fitting,
@@ -122,3 +124,68 @@ def test_every_region_of_a_target_is_taken_at_the_same_voxels_in_3d():
     # Grid (2, 4, 4) to (2, 2, 1): voxels 0, 1 along the first axis; 1, 3 along the second; 2 along the last
     target = torch.randint(2, (2, 3, 2, 4, 4), generator=torch.Generator().manual_seed(0)).bool()
     assert torch.equal(target_on_grid(target, torch.zeros(2, 3, 2, 2, 1)), target[:, :, :, 1::2, 2:3])
+
+
+# --- the foreground ---
+
+
+def test_the_foreground_of_classes_is_all_but_the_background():
+    labels = torch.tensor([[[0, 1, 1]], [[0, 0, 2]]])  # two patches
+    found = OutputForm().foreground(torch.zeros(2, 4, 3), labels)
+    assert torch.equal(found.p, torch.full((2, 3, 3), 0.25))
+    assert found.g.tolist() == [[[0, 1, 1], [0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 0]]]
+    assert found.present.tolist() == [[True, False, False], [False, True, False]]
+    assert found.counted is None
+
+
+def test_the_foreground_of_regions_is_all_of_them():
+    target = torch.tensor([[[1, 0], [0, 0]]])
+    found = OutputForm(regions=True).foreground(torch.zeros(1, 2, 2), target)
+    assert torch.equal(found.p, torch.full((1, 2, 2), 0.5))
+    assert torch.equal(found.g, target.float())
+    assert found.present.tolist() == [[True, False]]
+
+
+def test_ignored_voxels_are_0_in_prediction_and_truth():
+    classes = OutputForm(ignore_label=9).foreground(torch.zeros(1, 2, 3), torch.tensor([[[1, 0, 9]]]))
+    target = torch.tensor([[[1, 0, 1], [0, 0, 1]]])  # a region and the mark
+    regions = OutputForm(regions=True, ignore_label=9).foreground(torch.zeros(1, 1, 3), target)
+    for found in (classes, regions):
+        assert found.p.tolist() == [[[0.5, 0.5, 0]]]
+        assert found.g.tolist() == [[[1, 0, 0]]]
+        assert found.counted.tolist() == [[[1, 1, 0]]]
+
+
+def test_a_class_in_ignored_voxels_only_is_absent():
+    target = torch.tensor([[[0, 0, 1], [0, 0, 1]]])
+    found = OutputForm(regions=True, ignore_label=9).foreground(torch.zeros(1, 1, 3), target)
+    assert found.present.tolist() == [[False]]
+
+
+def test_a_foreground_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"\(1, 1, 4\).*found \(1, 1, 3\)"):
+        OutputForm().foreground(torch.zeros(1, 2, 4), torch.zeros(1, 1, 3))
+
+
+def test_masks_of_one_patch():
+    masks = OutputForm(ignore_label=9).masks(torch.tensor([[0, 1, 2, 9]]), 4)
+    assert masks.dtype == torch.bool
+    assert masks.int().tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    regions = OutputForm(regions=True, ignore_label=9).masks(torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 1]]), 2)
+    assert regions.int().tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+def test_the_mean_of_what_is_present():
+    values = torch.tensor([[1.0, 2.0], [6.0, torch.nan]], requires_grad=True)
+    mean = mean_of_present(values, torch.tensor([[True, True], [True, False]]))
+    mean.backward()
+    assert mean.item() == 3
+    torch.testing.assert_close(values.grad, torch.tensor([[1 / 3, 1 / 3], [1 / 3, 0]]))
+
+
+def test_the_mean_of_nothing_is_0_without_a_gradient():
+    values = torch.ones(2, 2, requires_grad=True)
+    mean = mean_of_present(values, torch.zeros(2, 2, dtype=torch.bool))
+    mean.backward()
+    assert mean.item() == 0
+    assert not values.grad.any()

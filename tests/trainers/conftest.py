@@ -29,6 +29,7 @@ def tiny_plans(features):
                 "data_identifier": "nnUNetPlans_2d",
                 "batch_size": 2,
                 "patch_size": [32, 32],
+                "spacing": [1.0, 1.0],
                 "batch_dice": False,
                 "architecture": {
                     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -122,7 +123,7 @@ def one_batch(trainer, seed):
         target = torch.randint(2, (2, 2, 32, 32), generator=generator).float()
     else:
         target = torch.randint(3, (2, 1, 32, 32), generator=generator).float()
-    return {"data": image, "target": [target, target[..., ::2, ::2]]}
+    return {"data": image, "target": [target, target[..., ::2, ::2]], "keys": ["case1", "case2"]}
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +196,12 @@ def preprocessed_cases(monkeypatch):
         images = np.random.default_rng(0).normal(size=(2, 1, 3, 40, 40)).astype(np.float32)
         for name, image in zip(("case1", "case2"), images, strict=True):
             labels = (image > 0).astype(np.int8)
-            properties = {"class_locations": {1: np.argwhere(labels), (1, 2): np.argwhere(labels), (2,): []}}
+            properties = {
+                "class_locations": {1: np.argwhere(labels), (1, 2): np.argwhere(labels), (2,): []},
+                "shape_before_cropping": image.shape[1:],
+                "spacing": [1.0, 1.0, 1.0],
+                "bbox_used_for_cropping": [[0, length] for length in image.shape[1:]],
+            }
             blocks = {"chunks": image.shape, "blocks": image.shape}
             for file in folder.glob(f"{name}*"):
                 file.unlink()  # of a trainer before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -10,8 +11,9 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 
 from nnunet_ext.losses.added_terms import LossWithTerms
 from nnunet_ext.trainers.base import ExtTrainer
-from nnunet_ext.trainers.curves import log_curve, mean_over_processes
+from nnunet_ext.trainers.curves import last_value, log_curve, mean_over_processes
 from nnunet_ext.trainers.losses.extra_targets import split_extras, with_extras
+from nnunet_ext.trainers.progress_plot import append_curves
 
 CURVE_PREFIX = "loss term "
 
@@ -35,7 +37,11 @@ class LossTermPart(ExtTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.loss_with_terms.set_epoch(self.current_epoch, self.num_epochs)
+        means = {
+            added.name: last_value(self.logger, curve, self.current_epoch)
+            for added, curve in zip(self.loss_with_terms.terms, self.curve_names, strict=True)
+        }
+        self.loss_with_terms.set_epoch(self.current_epoch, self.num_epochs, means)
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> ComposeTransforms:
         transforms = super().get_training_transforms(*arguments, **options)
@@ -75,6 +81,13 @@ class LossTermPart(ExtTrainer):
         outputs = collate_outputs(train_outputs)
         weights = self.loss_with_terms.weights.tolist()
         for name, weight in zip(self.curve_names, weights, strict=True):
-            mean = mean_over_processes(outputs[name]) if weight else float("nan")
+            mean = mean_over_processes(outputs[name])  # NaN where the term was not computed
             log_curve(self.logger, name, mean, self.current_epoch)
-            self.print_to_log_file(f"{name}: {mean:.4f}, weight {weight:.4g}" if weight else f"{name}: weight 0")
+            self.print_to_log_file(f"{name}: {mean:.4f}, weight {weight:.4g}")
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            epochs = self.current_epoch  # nnU-Net has counted this one already
+            curves = {name: self.logger.get_value(name, None)[:epochs] for name in self.curve_names}
+            append_curves(Path(self.output_folder) / "progress.png", curves)

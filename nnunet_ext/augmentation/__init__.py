@@ -1,0 +1,1 @@
+"""Augmentation: pure functions of arrays and tensors, one method per file."""

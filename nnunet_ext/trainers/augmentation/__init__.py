@@ -1,0 +1,1 @@
+"""Parts that change what images a training sees."""
