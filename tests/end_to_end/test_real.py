@@ -122,3 +122,26 @@ def test_a_mixture_trains_and_predicts_with_both_programs(real, run_command, env
     run_command("nnUNetv2_predict", *model, *images, "-o", tmp_path / "stock", **env_line)
     run_command("nnunet_ext", "predict", *model, *images, "-o", tmp_path / "volume")
     assert agreement(tmp_path / "stock", tmp_path / "volume") > 0.5  # another memory, and a network that knows little
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("Boundary", "HausdorffDT", "HausdorffErosion", "HausdorffConv", "ClDice", "SkeletonRecall", "Euler", "ACE"),
+        *("RegionFocal", "Focal", "AdvChain"),
+    ],
+)
+def test_a_loss_or_augmentation_trains_two_epochs_and_predicts_with_stock(
+    part, real, run_command, env_line, tmp_path
+):
+    dataset, configuration = real
+    trainer = f"nnUNetTrainer{part}_2epochs_3iters"
+    model = ["-d", dataset.number, "-c", configuration, "-p", dataset.plans, "-tr", trainer, "-f", 0]
+    run_command(
+        *("nnUNetv2_train", dataset.number, configuration, 0, "-tr", trainer, "-p", dataset.plans, "-device", "cpu"),
+        **env_line,
+    )
+    images = ["-i", dataset.images, "-o", tmp_path, "-device", "cpu", "-npp", 0, "-nps", 0]
+    run_command("nnUNetv2_predict", *model, *images, **env_line)
+    assert (dataset.model(trainer, configuration) / "fold_0" / "progress.png").is_file()
+    assert list(tmp_path.glob("*.nii.gz"))
