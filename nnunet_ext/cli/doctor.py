@@ -23,8 +23,9 @@ COMMAND = Command(
     doctor,
     """example:
   $ nnunet_ext doctor
-  ok       nnunetv2      2.8.1
-  problem  nnUNet_raw    is not set
-                         -> export nnUNet_raw=FOLDER, the folder with your DatasetXXX_NAME folders""",
+  ok       nnunetv2             2.8.1
+  ...
+  problem  nnUNet_raw           is not set
+                                -> set nnUNet_raw to the folder with your DatasetXXX_NAME folders""",
     status_1="it found a problem",
 )

@@ -10,7 +10,7 @@ from nnunet_ext.trainers.losses.loss_term import LossTermPart
 
 
 class Boundary(LossTermPart):
-    """Takes up to half of the loss from 30 to 60 % of the training (arXiv 1812.07032, with the playbook's ramp)."""
+    """Takes up to half of the loss from 30 to 60 % of the training (arXiv 1812.07032, with another ramp)."""
 
     boundary_ramp: Ramp = LinearRamp(0, 0.5, begin=0.3, end=0.6)
 

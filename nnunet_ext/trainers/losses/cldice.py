@@ -10,7 +10,7 @@ from nnunet_ext.trainers.losses.loss_term import LossTermPart
 
 
 class ClDice(LossTermPart):
-    """Takes up to half of the loss from 30 to 60 % of the training (arXiv 2003.07311; the ramp is the playbook's)."""
+    """Takes up to half of the loss from 30 to 60 % of the training (arXiv 2003.07311, with another ramp)."""
 
     cldice_ramp: Ramp = LinearRamp(0, 0.5, begin=0.3, end=0.6)
     cldice_iterations: int = 10
