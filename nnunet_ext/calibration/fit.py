@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
-from nnunet_ext.calibration.doubts import fold_spread
+from nnunet_ext.calibration.folds import fold_spread
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold

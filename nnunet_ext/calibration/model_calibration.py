@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.calibration.folds import folds_disagree
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
-from nnunet_ext.calibration.verdict import Measure, Threshold, verdict
+from nnunet_ext.calibration.verdict import Measure, Threshold, Verdict, verdict
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
 from nnunet_ext.files.atomic import without_nan, write_json
 
 FILE_NAME = "calibration.json"
 FORMAT = 1
+DISAGREEMENT = "the folds of the calibration disagree: no estimate of the Dice"
 
 
 class CalibrationError(ValueError):
@@ -59,14 +61,18 @@ class Calibration:
         """Columns for a row of `cases.csv`: predicted Dice with its interval, and the verdict with its reason.
 
         The predicted Dice is None where there is no estimate. So are the ends of its interval, also if there were
-        too few patients for one; see `QualityMap`.
+        too few patients for one; see `QualityMap`. Where the folds disagree there is no estimate for any case.
         """
         confidence = confidence_of(row, self.confidence)
+        predicted = self.quality.predicted_dice(confidence)
         low, high = self.quality.interval(confidence) or (None, None)
         measure = Measure(self.confidence, DIRECTIONS[self.confidence])
         judged = verdict(confidence, list(row["flags"]), self.quality, self.threshold, measure=measure)
+        if folds_disagree(self.figures):
+            predicted = low = high = None
+            judged = Verdict("review", DISAGREEMENT)
         return {
-            "predicted_dice": self.quality.predicted_dice(confidence),
+            "predicted_dice": predicted,
             "predicted_dice_low": low,
             "predicted_dice_high": high,
             "verdict": judged.word,
