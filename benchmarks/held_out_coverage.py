@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("-tr", default="nnUNetTrainerCyclical2_10epochs_60iters")
     parser.add_argument("--members", default="samples:4")
+    parser.add_argument("-f", nargs="+", default=[], help="folds that predict the held-out cases (default: all)")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     variables = {
@@ -67,8 +68,9 @@ def main() -> None:
     ensemble = [*model, "--members", options.members, "-device", options.device, "--disable_progress_bar"]
     if not (folder / "calibration.json").is_file():
         run("nnunet_ext", "calibrate", *ensemble, "--patients", options.patients)
-    predictions = options.work / "predictions"
-    run("nnunet_ext", "predict", "-i", raw / "imagesTs", "-o", predictions, *ensemble, "--calibrated",
+    folds = ["-f", *options.f] if options.f else []
+    predictions = options.work / "_".join(["predictions", *options.f])
+    run("nnunet_ext", "predict", "-i", raw / "imagesTs", "-o", predictions, *ensemble, *folds, "--calibrated",
         "--continue_prediction")  # fmt: skip
     run("nnunet_ext", "report", predictions, "--gt", raw / "labelsTs", "--disable_progress_bar")
 
