@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation import expected_calibration_error
-from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.overlap import mean_dice
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.machine.allocator import keep_freed_memory

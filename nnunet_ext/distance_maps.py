@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from nnunet_ext.boxes import bounding_box
+
 
 def signed_distance(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Kervadec's level set (arXiv 1812.07032, released code): positive outside, not above 0 inside.
@@ -22,14 +24,8 @@ def signed_distance(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray
     Returns:
         fp32; 0 everywhere if the mask is empty or has every voxel: there is no boundary.
     """
-    if not mask.any() or mask.all():
-        return np.zeros(mask.shape, dtype=np.float32)
-    sampling = relative(spacing_mm)
-    distance = distance_transform_edt(~mask, sampling=sampling)
-    box = grown_box(mask)
-    inside = distance_transform_edt(mask[box], sampling=sampling)
-    distance[box] -= np.where(mask[box], inside - 1, 0)
-    return distance.astype(np.float32)
+    outside, inside = distances_of_sides(mask, spacing_mm)
+    return outside - np.where(inside > 0, inside - 1, 0)
 
 
 def distance_to_boundary(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -42,26 +38,31 @@ def distance_to_boundary(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.nd
     Returns:
         fp32; 0 everywhere if the mask is empty or has every voxel.
     """
-    if not mask.any() or mask.all():
-        return np.zeros(mask.shape, dtype=np.float32)
+    outside, inside = distances_of_sides(mask, spacing_mm)
+    return outside + inside
+
+
+def distances_of_sides(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to the mask, 0 inside, and to what is not the mask, 0 outside, in units of the smallest spacing.
+
+    Args:
+        mask: boolean, any number of axes.
+        spacing_mm: along each of them.
+
+    Returns:
+        Both fp32, of the mask's shape; 0 everywhere if the mask is empty or has every voxel.
+    """
+    outside, inside = (np.zeros(mask.shape, dtype=np.float32) for _ in range(2))
+    box = bounding_box(mask, margin=1)  # holds what is nearest to a voxel inside
+    if box is None or mask.all():
+        return outside, inside
     sampling = relative(spacing_mm)
-    distance = distance_transform_edt(~mask, sampling=sampling)
-    box = grown_box(mask)
-    distance[box] += distance_transform_edt(mask[box], sampling=sampling)
-    return distance.astype(np.float32)
+    outside[:] = distance_transform_edt(~mask, sampling=sampling)
+    inside[box] = distance_transform_edt(mask[box], sampling=sampling)
+    return outside, inside
 
 
 def relative(spacing_mm: Sequence[float]) -> tuple[float, ...]:
     """Spacings divided by the smallest."""
     smallest = min(spacing_mm)
     return tuple(spacing / smallest for spacing in spacing_mm)
-
-
-def grown_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The box around a mask that is not empty, and one voxel more on each side: what is nearest to a voxel inside."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        found = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(int(found[0]) - 1, 0), int(found[-1]) + 2))
-    return tuple(box)

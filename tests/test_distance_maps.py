@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from drawn_targets import mask
 
-from nnunet_ext.distance_maps import distance_to_boundary, grown_box, relative, signed_distance
+from nnunet_ext.boxes import bounding_box
+from nnunet_ext.distance_maps import distance_to_boundary, relative, signed_distance
 
 
 def to_other_side(inside, spacing):
@@ -115,5 +116,5 @@ def test_spacings_are_divided_by_the_smallest():
 
 
 def test_the_box_is_one_voxel_larger_but_not_than_the_patch():
-    assert grown_box(mask("......", "..11..", "......")) == (slice(0, 3), slice(1, 5))
-    assert grown_box(mask("1.....", "......", "......")) == (slice(0, 2), slice(0, 2))
+    assert bounding_box(mask("......", "..11..", "......"), margin=1) == (slice(0, 3), slice(1, 5))
+    assert bounding_box(mask("1.....", "......", "......"), margin=1) == (slice(0, 2), slice(0, 2))

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.distance_maps import signed_distance
 
 Law = Literal["uniform", "mixture"]
@@ -52,23 +53,18 @@ def carving_of(
     Returns:
         None if there are no lesions, or nothing lies below t, as of lesions one voxel thick.
     """
-    if not lesions.any() or lesions.all():
+    box = bounding_box(lesions)
+    if box is None or lesions.all():
         return None
-    found = [np.flatnonzero(lesions.any(axis=tuple(set(range(3)) - {axis}))) for axis in range(3)]
-    thickness = max(-signed_distance(padded(lesions, found), spacing_mm).min(), 0.0)
+    # with a frame without lesions: outside of the image is outside of them
+    thickness = max(-signed_distance(np.pad(lesions[box], 1), spacing_mm).min(), 0.0)
     threshold = drawn_threshold(thickness, random, law)
     steps = [int(np.ceil(max(threshold, 0) * min(spacing_mm) / spacing)) + 1 for spacing in spacing_mm]
-    begin = [max(int(indices[0]) - step, 0) for indices, step in zip(found, steps, strict=True)]
-    end = [int(indices[-1]) + 1 + step for indices, step in zip(found, steps, strict=True)]
-    box = tuple(slice(*ends) for ends in zip(begin, end, strict=True))
-    mask = signed_distance(lesions[box], spacing_mm) < threshold
-    return Carving(tuple(begin), mask) if mask.any() and not mask.all() else None
-
-
-def padded(lesions: np.ndarray, found: Sequence[np.ndarray]) -> np.ndarray:
-    """The box around lesions and a voxel without them on each side."""
-    box = tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in found)
-    return np.pad(lesions[box], 1)
+    begin = tuple(max(part.start - step, 0) for part, step in zip(box, steps, strict=True))
+    end = tuple(part.stop + step for part, step in zip(box, steps, strict=True))
+    around = tuple(slice(*ends) for ends in zip(begin, end, strict=True))
+    mask = signed_distance(lesions[around], spacing_mm) < threshold
+    return Carving(begin, mask) if mask.any() and not mask.all() else None
 
 
 def drawn_threshold(thickness: float, random: np.random.RandomState, law: Law) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.calibration.risk_control import MissCounts, foreground_probability
-from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.case_metrics import in_box, masks_of, nan_mean
 from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
 from nnunet_ext.labels import LabelScheme

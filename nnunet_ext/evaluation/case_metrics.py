@@ -9,8 +9,8 @@ from statistics import fmean
 
 import numpy as np
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation import calibration_error, proper_scores
-from nnunet_ext.evaluation.boxes import bounding_box
 from nnunet_ext.evaluation.end_slices import end_slice_dice, stack_axis_of
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation.surface import require_masks
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation.error_parts import ErrorParts, error_parts
 from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.lesions import LesionDetection, detect_lesions

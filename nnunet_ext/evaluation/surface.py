@@ -7,7 +7,7 @@ from math import hypot, isfinite
 
 import numpy as np
 
-from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.boxes import bounding_box
 
 
 def hausdorff_mm(

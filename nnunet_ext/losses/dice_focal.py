@@ -20,7 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_ext.losses.targets import Target, probabilities_of, require_fitting, truth_by_output, without_ignored
+from nnunet_ext.losses.targets import (
+    Target,
+    mean_of_counted,
+    probabilities_of,
+    require_fitting,
+    truth_by_output,
+    without_ignored,
+)
 
 DiceForm = Literal["proper", "paper"]
 
@@ -184,9 +191,7 @@ def focal_loss(
     else:
         log_p = F.log_softmax(logits, dim=1).gather(1, target.truth).clamp_min(LOG_FLOOR)  # of the class with g = 1
         by_voxel = -alpha * (1 - log_p.exp()) ** gamma * log_p / logits.shape[1]  # the other classes contribute 0
-    if target.counted is None:
-        return by_voxel.mean()
-    return (target.counted * by_voxel).sum() / target.counted.sum().clamp_min(1)
+    return mean_of_counted(by_voxel, target.counted)
 
 
 def class_weights(labels: Mapping[str, int | Sequence[int]], weights: Mapping[str | int, float]) -> tuple[float, ...]:

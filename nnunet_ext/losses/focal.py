@@ -7,7 +7,7 @@ from math import inf
 from monai.losses.focal_loss import FocalLoss as MonaiFocalLoss
 from torch import Tensor, nn
 
-from nnunet_ext.losses.targets import OutputForm, require_fitting, truth_by_output
+from nnunet_ext.losses.targets import OutputForm, mean_of_counted
 
 
 class FocalLoss(nn.Module):
@@ -39,11 +39,7 @@ class FocalLoss(nn.Module):
         Raises:
             ValueError: if the shapes do not fit.
         """
-        known = self.form.target(target)
-        require_fitting(logits, known.truth, regions=self.form.regions)
-        truth = truth_by_output(known, logits.shape[1], regions=self.form.regions)
+        truth, counted = self.form.truth(logits, target)
         terms = self.focal(logits.float(), truth)  # (B, C, *spatial); for classes 0 but for the true one
         by_voxel = terms.mean(dim=1, keepdim=True) if self.form.regions else terms.sum(dim=1, keepdim=True)
-        if known.counted is None:
-            return by_voxel.mean()
-        return (by_voxel * known.counted).sum() / known.counted.sum().clamp_min(1)
+        return mean_of_counted(by_voxel, counted)

@@ -7,7 +7,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from nnunet_ext.losses.targets import OutputForm, probabilities_of, require_fitting, truth_by_output
+from nnunet_ext.losses.targets import OutputForm, probabilities_of
 
 EPSILON = 1e-8
 
@@ -48,13 +48,10 @@ class RegionFocalLoss(nn.Module):
         Raises:
             ValueError: if the shapes do not fit.
         """
-        known = self.form.target(target)
-        require_fitting(logits, known.truth, regions=self.form.regions)
-        p = probabilities_of(logits, regions=self.form.regions)
-        g = truth_by_output(known, logits.shape[1], regions=self.form.regions)
-        if not self.form.regions:
-            p, g = p[:, 1:], g[:, 1:]
-        counted = torch.ones_like(p[:, :1]) if known.counted is None else known.counted
+        truth, known = self.form.truth(logits, target)
+        outputs = probabilities_of(logits, regions=self.form.regions)
+        p, g = self.form.of_foreground(outputs), self.form.of_foreground(truth)
+        counted = torch.ones_like(p[:, :1]) if known is None else known
         inside = self.of_structure(counted * p, counted * g)
         outside = self.of_structure(counted * (1 - p), counted * (1 - g))
         seen = counted.flatten(start_dim=1).any(dim=1, keepdim=True)  # (B, 1)

@@ -117,8 +117,8 @@ class OutputForm:
         """A target of nnU-Net's without its ignored voxels."""
         return without_ignored(target, regions=self.regions, ignore_label=self.ignore_label)
 
-    def foreground(self, logits: Tensor, target: Tensor) -> Foreground:
-        """What terms of the foreground compute with.
+    def truth(self, logits: Tensor, target: Tensor) -> Target:
+        """What a perfect network would say at each of its outputs, (B, C, *spatial), and which voxels count.
 
         Args:
             logits: (B, C, *spatial).
@@ -129,13 +129,27 @@ class OutputForm:
         """
         known = self.target(target)
         require_fitting(logits, known.truth, regions=self.regions)
-        p = probabilities_of(logits, regions=self.regions)
-        g = truth_by_output(known, logits.shape[1], regions=self.regions)
-        if not self.regions:
-            p, g = p[:, 1:], g[:, 1:]
-        if known.counted is not None:
-            p, g = p * known.counted, g * known.counted
-        return Foreground(p, g, known.counted, g.flatten(start_dim=2).any(dim=2))
+        return Target(truth_by_output(known, logits.shape[1], regions=self.regions), known.counted)
+
+    def of_foreground(self, values: Tensor) -> Tensor:
+        """Values (B, C, *spatial) of all outputs without those of the background: (B, F, *spatial)."""
+        return values if self.regions else values[:, 1:]
+
+    def foreground(self, logits: Tensor, target: Tensor) -> Foreground:
+        """What terms of the foreground compute with.
+
+        Args:
+            logits: (B, C, *spatial).
+            target: nnU-Net's, see `without_ignored`.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        g, counted = self.truth(logits, target)
+        p, g = (self.of_foreground(values) for values in (probabilities_of(logits, regions=self.regions), g))
+        if counted is not None:
+            p, g = p * counted, g * counted
+        return Foreground(p, g, counted, g.flatten(start_dim=2).any(dim=2))
 
     def masks(self, target: Tensor, outputs: int) -> Tensor:
         """The foreground of one patch's target, as a loader has it.
@@ -148,9 +162,13 @@ class OutputForm:
             (F, *spatial), boolean, False where a voxel is ignored.
         """
         known = self.target(target[None])
-        g = truth_by_output(known, outputs, regions=self.regions)
-        g = g if self.regions else g[:, 1:]
+        g = self.of_foreground(truth_by_output(known, outputs, regions=self.regions))
         return (g if known.counted is None else g * known.counted)[0].bool()
+
+
+def mean_of_counted(values: Tensor, counted: Tensor | None) -> Tensor:
+    """The mean of values (B, 1, *spatial) over the voxels that count, all of them for None; 0 if none does."""
+    return values.mean() if counted is None else (counted * values).sum() / counted.sum().clamp_min(1)
 
 
 def mean_of_present(values: Tensor, present: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nnunet_ext.evaluation.boxes import bounding_box
+from nnunet_ext.boxes import bounding_box
 
 SHOWN = 4  # slices of a case
 MARGIN = 0.2  # of the box's longer side

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from nnunet_ext.boxes import foreground_box
 from nnunet_ext.evaluation import expected_calibration_error
-from nnunet_ext.evaluation.boxes import foreground_box
 from nnunet_ext.evaluation.calibration_error import (
     average_calibration_error,
     class_wise_ece,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunet_ext.evaluation.boxes import foreground_box
+from nnunet_ext.boxes import foreground_box
 
 
 def test_the_box_holds_all_foreground_classes_and_no_more():
