@@ -86,7 +86,8 @@ COLUMNS: tuple[Column, ...] = (
            "standard deviation of the members' volumes (with M, not M - 1, in the denominator) divided by their mean",
            "with one member, or if no member has the label"),
     Column("predicted_dice", "0 to 1", "mean foreground Dice that is predicted for a case of this confidence",
-           "there is no estimate: the confidence is outside the range of the calibration cases, or not defined",
+           "there is no estimate: the confidence is outside the range of the calibration cases or not defined, or "
+           "the folds of the calibration disagree",
            calibrated=True),
     Column("predicted_dice_low", "0 to 1", "lower end of its interval, at the level that `calibrate` was given",
            "there is no estimate, or calibration had too few patients for an interval", calibrated=True),
