@@ -19,15 +19,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from small_plans import shrink
 
 from nnunet_ext import discovery
 
 PLANS = "nnUNetPlansCoverage"
-SMALL: dict[int, dict[str, Any]] = {  # of a configuration with that many axes
-    2: {"patch_size": [128, 128], "batch_size": 6, "features": [8, 16, 32, 64, 64]},
-    3: {"patch_size": [40, 56, 40], "batch_size": 2, "features": [16, 32, 64, 96]},
-}
 
 
 def main() -> None:
@@ -109,19 +106,7 @@ def copy_part(source: Path, raw: Path, part: str, ending: str, cases: Sequence[s
 def make_small(file: Path, configuration: str) -> None:
     """Rewrites the planned network of a configuration as one that a CPU trains in minutes."""
     plans = json.loads(file.read_text(encoding="utf-8"))
-    planned = plans["configurations"][configuration]
-    axes = len(planned["patch_size"])
-    small = SMALL[axes]
-    stages = len(small["features"])
-    planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
-    planned["architecture"]["arch_kwargs"] |= {
-        "n_stages": stages,
-        "features_per_stage": small["features"],
-        "kernel_sizes": [[3] * axes] * stages,
-        "strides": [[1] * axes] + [[2] * axes] * (stages - 1),
-        "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1),
-    }
+    shrink(plans["configurations"][configuration])
     file.write_text(json.dumps(plans), encoding="utf-8")
 
 

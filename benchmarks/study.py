@@ -1,30 +1,51 @@
 """Compares trainers that differ in one part, trained on the same fold with the same seeds.
 
-    python benchmarks/study.py 4 3d_fullres -p nnUNetPlansStudy --trainers "" DS SDD SDE DSD
-        --suffix 20epochs_100iters --seeds 0 1 -device cpu [-o study.json]
+    python benchmarks/study.py 4 3d_fullres -p nnUNetPlansStudy --trainers "" DS SDD SDE DSD \
+        --suffix 20epochs_100iters --seeds 0 1 -device cpu -o study
 
-Runs stock `nnUNetv2_train` on a dataset that is already planned (`""` is plain nnU-Net), skips models that are
-already trained, and evaluates the predictions of the final validation. The table has the mean over cases and labels,
-averaged over seeds, with the smallest and the largest mean of a seed. nnU-Net's environment variables must be set.
+Runs stock `nnUNetv2_train --npz` on a dataset that is already planned (`""` is plain nnU-Net), skips models that are
+already trained, and has `nnunet_ext evaluate` and `nnunet_ext compare` judge the predictions of the final
+validation, seed by seed as far as all trainers have it. nnU-Net's environment variables must be set.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
+import sys
 from pathlib import Path
-from statistics import fmean
 
-import nibabel
-import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_ext import discovery
-from nnunet_ext.evaluation.overlap import dice
-from nnunet_ext.evaluation.surface import hausdorff_mm
+
+
+def main() -> None:
+    """Trains and evaluates whatever is missing, and prints the comparison after each seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("configuration")
+    parser.add_argument("-p", default="nnUNetPlans")
+    parser.add_argument("-f", default="0")
+    parser.add_argument("--trainers", nargs="+", default=["", "DSD"])
+    parser.add_argument("--suffix", default="20epochs_100iters")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--patients", metavar="REGEX", default="(.*)")
+    parser.add_argument("-device", default="cuda")
+    parser.add_argument("-o", type=Path, default=Path("study"))
+    options = parser.parse_args()
+    groups: dict[str, list[Path]] = {part or "stock": [] for part in options.trainers}
+    for seed in options.seeds:
+        for part in options.trainers:
+            trainer = trainer_name(part, options.suffix, seed)
+            folder = options.o / trainer
+            if not (folder / "case_metrics.csv").is_file():
+                evaluate(train(options, trainer), folder)
+            groups[part or "stock"].append(folder)
+        words = [word for name, folders in groups.items() for word in ("--group", name, *folders)]
+        run("nnunet_ext", "compare", *words, "--patients", options.patients, "-o", options.o)
 
 
 def trainer_name(part: str, suffix: str, seed: int) -> str:
@@ -37,73 +58,27 @@ def train(options: argparse.Namespace, trainer: str) -> Path:
     model = get_output_folder(options.dataset, trainer, options.p, options.configuration)
     validation = Path(model) / f"fold_{options.f}" / "validation"
     if not (validation / "summary.json").is_file():
-        subprocess.run(
-            ["nnUNetv2_train", options.dataset, options.configuration, options.f,
-             "-tr", trainer, "-p", options.p, "-device", options.device],
-            check=True,
-            env=os.environ | {discovery.VARIABLE: discovery.path()},
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        run("nnUNetv2_train", options.dataset, options.configuration, options.f, "-tr", trainer, "-p", options.p,
+            "-device", options.device, "--npz")  # fmt: skip
     return validation
 
 
-def case_figures(prediction_file: Path, truth_file: Path, labels: list[int]) -> list[dict[str, float]]:
-    """Dice and HD95 in mm of each label of a case."""
-    truth_image = nibabel.load(truth_file)
-    truth, prediction = np.asarray(truth_image.dataobj), np.asarray(nibabel.load(prediction_file).dataobj)
-    spacing_mm = [float(size) for size in truth_image.header.get_zooms()]
-    return [
-        {
-            "dice": dice(prediction == label, truth == label),
-            "hd95_mm": hausdorff_mm(prediction == label, truth == label, spacing_mm),
-        }
-        for label in labels
-    ]
+def evaluate(validation: Path, folder: Path) -> None:
+    """Metrics of each case of a validation folder, ECE included; the probabilities are removed afterwards."""
+    truths = Path(nnUNet_preprocessed) / validation.parents[2].name / "gt_segmentations"
+    run("nnunet_ext", "evaluate", truths, validation, "-o", folder, "--disable_progress_bar")
+    for file in (*validation.glob("*.npz"), *validation.glob("*.pkl")):
+        file.unlink()
 
 
-def main() -> None:
-    """Trains, evaluates, prints a table and writes it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset")
-    parser.add_argument("configuration")
-    parser.add_argument("-p", default="nnUNetPlans")
-    parser.add_argument("-f", default="0")
-    parser.add_argument("--trainers", nargs="+", default=["", "DSD"])
-    parser.add_argument("--suffix", default="20epochs_100iters")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("-device", default="cuda")
-    parser.add_argument("-o", type=Path, default=Path("study.json"))
-    options = parser.parse_args()
-    folders = {
-        (part, seed): train(options, trainer_name(part, options.suffix, seed))
-        for seed in options.seeds
-        for part in options.trainers
-    }
-    truths = Path(next(iter(folders.values()))).parents[1]
-    labels = [value for value in json.loads((truths / "dataset.json").read_text())["labels"].values() if value]
-    truth_folder = Path(nnUNet_preprocessed) / truths.parent.name / "gt_segmentations"
-    cases = sorted(
-        set.intersection(*({path.name for path in folder.glob("*.nii.gz")} for folder in folders.values()))
-    )
-    figures = {
-        key: [row for case in cases for row in case_figures(folder / case, truth_folder / case, labels)]
-        for key, folder in folders.items()
-    }
-    table = {}
-    print(f"{len(cases)} cases\n{'trainer':12}{'Dice':>26}{'HD95, mm':>32}")
-    for part in options.trainers:
-        row = {
-            figure: [float(np.nanmean([entry[figure] for entry in figures[part, seed]])) for seed in options.seeds]
-            for figure in ("dice", "hd95_mm")
-        }
-        table[part or "nnU-Net"] = row
-        print(f"{part or 'nnU-Net':12}" + f"{spread(row['dice']):>26}{spread(row['hd95_mm']):>32}")
-    options.o.write_text(json.dumps({"cases": len(cases), "seeds": options.seeds, "table": table}, indent=2))
-
-
-def spread(values: list[float]) -> str:
-    """Mean and range over seeds."""
-    return f"{fmean(values):.4f} ({min(values):.4f}-{max(values):.4f})"
+def run(*words: object) -> None:
+    """A command; what a training prints is left out, since nnU-Net keeps it in a log."""
+    command = [str(word) for word in words]
+    print("$", *command, flush=True)
+    quiet = subprocess.DEVNULL if command[0] == "nnUNetv2_train" else None
+    environment = os.environ | {discovery.VARIABLE: discovery.path()}
+    if subprocess.run(command, env=environment, stdout=quiet).returncode:
+        sys.exit(f"Failed: {' '.join(command)}")
 
 
 if __name__ == "__main__":

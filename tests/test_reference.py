@@ -144,7 +144,8 @@ def test_the_table_of_cases():
     assert [cell.removesuffix("` †") for cell in first_cells(found)] == [column.name for column in COLUMNS]
     assert first_cells(outputs.case_flags()) == list(FLAGS)
     assert [row[0] for row in rows_of(found) if row[0].endswith("†")] == [
-        "`predicted_dice` †", "`predicted_dice_low` †", "`predicted_dice_high` †", "`verdict` †", "`verdict_reason` †"
+        "`judged_confidence` †", "`predicted_dice` †", "`predicted_dice_low` †", "`predicted_dice_high` †",
+        "`verdict` †", "`verdict_reason` †",
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Reasons to doubt a calibration, as sentences: its cases are too few or too different to support it.
 
 These are warnings; nothing is refused. Temperatures and covering masks remain valid, and a weak confidence shows in
-a wide interval. Where folds disagree, `Calibration` gives no estimate.
+a wide interval.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _of_folds(calibration: Calibration) -> list[str]:
     means = ", ".join(f"{name}: {dice:.2f}" for name, dice in spread["mean_dice"].items())
     return [
         f"The folds disagree: the standard deviation of their mean Dice ({means}) is {spread['between']:.3f}, within "
-        f"a fold {spread['within']:.3f}. No case gets a predicted Dice, and every verdict is review. Train the worse "
-        f"folds longer, or leave them out with -f of calibrate and predict."
+        f"a fold {spread['within']:.3f}. What was fitted to one need not hold for another. Train the worse folds "
+        f"longer, or leave them out with -f of calibrate and predict."
     ]
 
 

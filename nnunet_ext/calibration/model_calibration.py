@@ -7,19 +7,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from nnunet_ext.calibration.folds import folds_disagree
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
-from nnunet_ext.calibration.verdict import Measure, Threshold, Verdict, verdict
+from nnunet_ext.calibration.verdict import Measure, Threshold, verdict
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
 from nnunet_ext.files.atomic import without_nan, write_json
 
 FILE_NAME = "calibration.json"
 FORMAT = 1
-DISAGREEMENT = "the folds of the calibration disagree: no estimate of the Dice"
 
 
 class CalibrationError(ValueError):
@@ -57,21 +56,36 @@ class Calibration:
     figures: Mapping[str, Any]
     cases: Sequence[Mapping[str, Any]]
 
-    def columns(self, row: Mapping[str, Any]) -> dict[str, object]:
-        """Columns for a row of `cases.csv`: predicted Dice with its interval, and the verdict with its reason.
+    def columns(self, row: Mapping[str, Any], fold_rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, object]:
+        """Columns for a row of `cases.csv`: the confidence that is judged, predicted Dice, interval and verdict.
 
-        The predicted Dice is None where there is no estimate. So are the ends of its interval, also if there were
-        too few patients for one; see `QualityMap`. Where the folds disagree there is no estimate for any case.
+        Every case of the fit was predicted by one fold. Members of several folds differ more than those of one, so
+        their ensemble is less confident than any case of the fit, although its Dice is higher. Of several folds it
+        is therefore the mean of their own confidences that is judged. The interval's upper end is that of the most
+        confident fold, see `QualityMap.interval`.
+
+        Args:
+            row: the case's row without these columns.
+            fold_rows: the row of each fold's own members; empty if the ensemble has one fold.
+
+        Returns:
+            The columns by name. The predicted Dice is None where there is no estimate. So are the ends of its
+            interval, also if there were too few patients for one; see `QualityMap`.
         """
-        confidence = confidence_of(row, self.confidence)
+        confidences = [confidence_of(one, self.confidence) for one in fold_rows or [row]]
+        confidence, most_confident = fmean(confidences), max(confidences)
         predicted = self.quality.predicted_dice(confidence)
-        low, high = self.quality.interval(confidence) or (None, None)
-        measure = Measure(self.confidence, DIRECTIONS[self.confidence])
-        judged = verdict(confidence, list(row["flags"]), self.quality, self.threshold, measure=measure)
-        if folds_disagree(self.figures):
-            predicted = low = high = None
-            judged = Verdict("review", DISAGREEMENT)
+        low, high = self.quality.interval(confidence, most_confident) or (None, None)
+        judged = verdict(
+            confidence,
+            list(row["flags"]),
+            self.quality,
+            self.threshold,
+            measure=Measure(self.confidence, DIRECTIONS[self.confidence]),
+            most_confident=most_confident,
+        )
         return {
+            "judged_confidence": DIRECTIONS[self.confidence] * confidence,
             "predicted_dice": predicted,
             "predicted_dice_low": low,
             "predicted_dice_high": high,
@@ -110,6 +124,22 @@ class Calibration:
                     f"A calibration belongs to the checkpoints that it was fitted for; {name} is another file now, "
                     f"for instance after retraining. Run nnunet_ext calibrate again."
                 )
+
+    def require_every_pass(self, folds: int, early_exit: str | None) -> None:
+        """Refuses early exit with several folds: what was fitted needs every fold's own members everywhere.
+
+        Args:
+            folds: number of folds of the ensemble.
+            early_exit: see `EnsembleOptions`; None runs every member.
+
+        Raises:
+            CalibrationError: if both are given.
+        """
+        if early_exit and folds > 1:
+            raise CalibrationError(
+                f"A calibration judges every fold by its own members, some of which --early-exit does not run; found "
+                f"both, and {folds} folds. Leave out --early-exit, or predict with one fold: -f 0."
+            )
 
     @property
     def sha256(self) -> str:

@@ -88,7 +88,7 @@ class QualityMap:
             return None
         return float(np.interp(confidence, self.confidence_knots, self.dice_knots))
 
-    def interval(self, confidence: float) -> tuple[float, float] | None:
+    def interval(self, confidence: float, most_confident: float | None = None) -> tuple[float, float] | None:
         """Lower and upper end, in [0, 1], with the predicted Dice between them.
 
         Between two knots it reaches from the lower one's lower end to the upper one's upper end: all non-decreasing
@@ -96,15 +96,25 @@ class QualityMap:
         knots are dense this changes little; across a gap in the confidence, as between two folds of very different
         quality, the interval is widened by the difference of the Dice on its two sides.
 
+        An ensemble of several folds is at least as good as its folds are on average and seldom better than the best
+        of them. With `most_confident`, the confidence of the most confident fold, the interval therefore reaches up
+        to the end that it has there; to 1 if that fold is more confident than all calibration cases.
+
         None where there is no estimate, and if there were too few patients: 0 to 1 would always be right and say
         nothing.
+
+        Args:
+            confidence: of the case; of several folds their mean.
+            most_confident: of the folds; None for one fold.
         """
         predicted = self.predicted_dice(confidence)
         if predicted is None or not self.has_interval:
             return None
         below = self.dice_knots[bisect.bisect_right(self.confidence_knots, confidence) - 1]
-        above = self.dice_knots[bisect.bisect_left(self.confidence_knots, confidence)]
-        return max(0.0, below + self.residual_low), min(1.0, above + self.residual_high)
+        highest = confidence if most_confident is None else most_confident
+        knot = bisect.bisect_left(self.confidence_knots, highest)
+        upper = self.dice_knots[knot] + self.residual_high if knot < len(self.dice_knots) else 1.0
+        return max(0.0, below + self.residual_low), min(1.0, upper)
 
     def as_json(self) -> dict[str, Any]:
         """The content that `from_json` takes."""

@@ -158,6 +158,7 @@ def verdict(
     threshold: Threshold,
     *,
     measure: Measure | None = None,
+    most_confident: float | None = None,
 ) -> Verdict:
     """What to do with a new case.
 
@@ -174,6 +175,7 @@ def verdict(
         quality: predicted Dice as a function of the confidence.
         threshold: fitted to the same cases.
         measure: how the reason shows the confidence; None calls it "confidence".
+        most_confident: of the folds, see `QualityMap.interval`; None for one fold.
 
     Raises:
         TypeError: if the flags are a single text instead of a list.
@@ -184,7 +186,7 @@ def verdict(
     reviewing = _reasons_to_review(confidence, list(flags), quality, threshold, measure or Measure())
     if rejecting or reviewing:
         return Verdict("reject" if rejecting else "review", "; ".join(rejecting + reviewing))
-    interval = quality.interval(confidence)
+    interval = quality.interval(confidence, most_confident)
     bounds = (
         f"; {too_few_for_interval(quality)}"
         if interval is None

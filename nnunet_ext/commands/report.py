@@ -59,6 +59,7 @@ def report_folder(options: ReportOptions) -> ReportResult:
         truth=truths,
         evaluation=evaluation,
         training_rows=calibration.cases if calibration else (),
+        judged_column=calibration.confidence if calibration else "",
         operating_point=operating_point(calibration),
         failure_dice=calibration.threshold.failure_dice if calibration else options.failure_dice,
     )

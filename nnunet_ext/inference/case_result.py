@@ -28,6 +28,7 @@ class CaseResult:
         segmentation: (*box), uint8 or uint16.
         maps: map name to (*box) float32 in [0, 1].
         row: the case's row of `cases.csv`, without its name.
+        fold_rows: the rows of each fold's own members, on which a calibration is fitted; empty with one fold.
         covering_mask: (*box) uint8, 1 where foreground may be; None unless the calibration has such a mask.
         covered_outside: value of the covering mask outside the box.
     """
@@ -41,6 +42,7 @@ class CaseResult:
     segmentation: np.ndarray
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     row: Mapping[str, object] = field(default_factory=dict)
+    fold_rows: Sequence[Mapping[str, object]] = ()
     covering_mask: np.ndarray | None = None
     covered_outside: int = 0
 

@@ -14,19 +14,20 @@ import torch
 from tqdm import tqdm
 
 from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
-from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
+from nnunet_ext.inference.accumulation.case_frame import PreparedCase
+from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
 from nnunet_ext.inference.finish import finish, stages_for
+from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.memory_estimate import require_memory_for
 from nnunet_ext.inference.memory_fallback import where_it_fits
-from nnunet_ext.inference.passes import passes_of
+from nnunet_ext.inference.passes import passes_by_fold, passes_of
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import ChooseRuntime, runtime_for
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
-from nnunet_ext.inference.sliding_window import Tile, tile_image
+from nnunet_ext.inference.sliding_window import tile_image
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
@@ -67,8 +68,8 @@ class EnsembleEngine:
     Raises:
         MemberError: if the models do not segment the same labels, or `model_weights` is not one positive number per
             model.
-        CalibrationError: if the calibration was fitted for an ensemble with other settings, or a member was
-            retrained since.
+        CalibrationError: if the calibration was fitted for an ensemble with other settings, a member was retrained
+            since, or early exit would keep the members of several folds from running.
         ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling.
     """
 
@@ -95,6 +96,15 @@ class EnsembleEngine:
         self.passes = passes_of(
             self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
         )
+        folds = passes_by_fold(self.passes)
+        self.loop = MemberLoop(
+            self.models,
+            self.runners,
+            folds,
+            self.structures,
+            early_exit=rule_for(options.early_exit) if options.early_exit else None,
+            describe_folds=calibration is not None and len(folds) > 1,  # it was fitted on single folds
+        )
         if options.tta_members and self.passes_per_case == sum(len(model.members) for model in self.models):
             logger.warning(
                 "--tta-members adds nothing: the members were trained without mirroring, so test-time augmentation "
@@ -105,6 +115,7 @@ class EnsembleEngine:
             calibration.require_members(
                 (member.name, member.sha256) for model in self.models for member in model.members
             )
+            calibration.require_every_pass(len(folds), options.early_exit)
 
     @classmethod
     def from_model_folders(
@@ -266,11 +277,15 @@ class EnsembleEngine:
             CaseTooLargeError: if the case cannot fit into memory.
         """
         options = options or OutputOptions()
-        require_memory_for(name, self.models, prepared, variance="variance" in options.maps)
+        require_memory_for(
+            name, self.models, prepared, variance="variance" in options.maps, by_fold=self.loop.describe_folds
+        )
 
         def predict_on(device: torch.device) -> CasePrediction:
-            sums = self._sum_up([case.to(device) for case in prepared], options, progress)
-            return finish(name, sums, self.structures, stages_for(options, self.calibration), options)
+            on_device = [case.to(device) for case in prepared]
+            sums, fold_rows = self.loop.sum_up(on_device, sum_options(self.options, options), progress)
+            stages = stages_for(options, self.calibration)
+            return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 
         return where_it_fits(predict_on, self.device, name, progress)
 
@@ -278,35 +293,6 @@ class EnsembleEngine:
     def passes_per_case(self) -> int:
         """The number of members that predict a case; each flip counts as one with `tta_members`."""
         return sum(len(passes) for passes in self.passes)
-
-    def _sum_up(self, prepared: list[PreparedCase], options: OutputOptions, progress: tqdm | None) -> CaseSums:
-        """Accumulates all members over a case, on the device of the prepared images."""
-        early_exit = self.options.early_exit
-        sums = CaseSums(
-            CaseFrame(self.models, prepared),
-            self.models[0].labels,
-            sum_options(self.options, options),
-            rule_for(early_exit) if early_exit else None,
-        )
-        steps = [(position, step) for position, passes in enumerate(self.passes) for step in passes]
-        weight_left = sum(step.weight for _, step in steps)
-        for number, (position, step) in enumerate(steps, start=1):
-            tiles = self._tiles_needed(position, sums)
-            if tiles is not None and not tiles:
-                sums.add_settled()
-            else:
-                sums.add(position, step, self.runners[position].logits(step, prepared[position].tiled, tiles))
-            weight_left -= step.weight
-            if number < len(steps):
-                sums.settle(weight_left)
-            if progress is not None:
-                progress.update()
-        return sums
-
-    def _tiles_needed(self, position: int, sums: CaseSums) -> list[Tile] | None:
-        """The tiles to run; None means all. A network that needs the whole volume runs on all tiles or on none."""
-        tiles = sums.tiles_needed(position)
-        return None if tiles and self.runners[position].needs_all_tiles else tiles
 
     def _writer(self, folder: Path, options: OutputOptions, arguments: dict[str, Any]) -> CaseWriter:
         first, calibration = self.models[0], self.calibration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.case_sums import CaseSums
@@ -26,7 +27,13 @@ def stages_for(options: OutputOptions, calibration: Calibration | None) -> list[
 
 
 def finish(
-    case: str, sums: CaseSums, structures: Mapping[str, Region], stages: Sequence[Stage], options: OutputOptions
+    case: str,
+    sums: CaseSums,
+    structures: Mapping[str, Region],
+    stages: Sequence[Stage],
+    options: OutputOptions,
+    *,
+    fold_rows: Sequence[Mapping[str, object]] = (),
 ) -> CasePrediction:
     """Turns the sums over the members into everything that is written for a case.
 
@@ -36,11 +43,17 @@ def finish(
         structures: name of every foreground class or region to its labels.
         stages: the stages that the segmented case passes through, in order.
         options: which maps to write, and whether to write the probabilities.
+        fold_rows: the row of each fold's own members, see `described`; empty if the ensemble has one fold.
 
     Raises:
         RuntimeError: if no member was added to the sums.
     """
-    result = decide(sums, structures)
+    result = replace(decide(sums, structures), fold_rows=fold_rows)
     for stage in stages:
         result = stage(result)
     return embed(result, case, options)
+
+
+def described(sums: CaseSums, structures: Mapping[str, Region]) -> Mapping[str, object]:
+    """The row that a case would have if these members were the whole ensemble."""
+    return Describe(maps=())(decide(sums, structures)).row

@@ -22,7 +22,12 @@ class CaseTooLargeError(ValueError):
 
 
 def prediction_bytes(
-    classes: int, box_shape: Sequence[int], network_shape: Sequence[int], *, with_variance: bool = False
+    classes: int,
+    box_shape: Sequence[int],
+    network_shape: Sequence[int],
+    *,
+    with_variance: bool = False,
+    by_fold: bool = False,
 ) -> int:
     """A lower bound of the memory in bytes that predicting a case takes, for any number of members.
 
@@ -36,8 +41,9 @@ def prediction_bytes(
         box_shape: shape of the image, without the background that nnU-Net crops away.
         network_shape: shape of the padded image at the network's resolution.
         with_variance: whether the variance is tracked as well.
+        by_fold: whether the mean of a fold is kept as well.
     """
-    at_image = (2 if with_variance else 1) * math.prod(box_shape)
+    at_image = (1 + with_variance + by_fold) * math.prod(box_shape)
     return BYTES_PER_VALUE * classes * (at_image + math.prod(network_shape))
 
 
@@ -62,7 +68,7 @@ def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str)
 
 
 def require_memory_for(
-    case: str, models: Sequence[Model], prepared: Sequence[PreparedCase], *, variance: bool
+    case: str, models: Sequence[Model], prepared: Sequence[PreparedCase], *, variance: bool, by_fold: bool
 ) -> None:
     """Refuses a preprocessed case that needs more memory than this machine has available.
 
@@ -71,6 +77,7 @@ def require_memory_for(
         models: the models of the ensemble.
         prepared: the case after each model's preprocessing, in the models' order.
         variance: whether the variance is tracked as well.
+        by_fold: whether the mean of a fold is kept as well.
 
     Raises:
         CaseTooLargeError: if the case does not fit.
@@ -81,5 +88,6 @@ def require_memory_for(
         [side.stop - side.start for side in box],
         max((tuple(each.tiled.image.shape[1:]) for each in prepared), key=math.prod),
         with_variance=variance,
+        by_fold=by_fold,
     )
     require_memory(needed, available_memory_bytes(), case=case)

@@ -44,6 +44,19 @@ def passes_of(
     ]
 
 
+def passes_by_fold(passes: Sequence[Sequence[Pass]]) -> list[list[tuple[int, Pass]]]:
+    """The passes of all models, each with the position of its model: one list per fold, in the order of the folds.
+
+    Args:
+        passes: the passes of each model.
+    """
+    folds: dict[str, list[tuple[int, Pass]]] = {}
+    for position, of_model in enumerate(passes):
+        for step in of_model:
+            folds.setdefault(step.member.fold, []).append((position, step))
+    return list(folds.values())
+
+
 def passes_of_model(
     model: Model, model_name: str, weight: float | None, *, transforms: TransformSet, tta_members: bool
 ) -> list[Pass]:

@@ -123,6 +123,11 @@ class Member:
     dropout_seed: int | None = None
     facts: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def fold(self) -> str:
+        """Name of the fold's folder, for example "fold_0"."""
+        return self.path.parent.name
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights in fp32; memory-mapped, so that weights stored in fp32 take no memory of their own."""
         checkpoint = load_checkpoint(self.path, trust=self.trust, mmap=True)

@@ -85,9 +85,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("volume_cv_<label>", "from 0",
            "standard deviation of the members' volumes (with M, not M - 1, in the denominator) divided by their mean",
            "with one member, or if no member has the label"),
+    Column("judged_confidence", "as the calibration's column",
+           "the confidence that predicted Dice and verdict are based on: the column that `calibrate` chose; with "
+           "several folds the mean of the folds' own values, each from its own members",
+           "not defined, as a column of disagreement with one member per fold", calibrated=True),
     Column("predicted_dice", "0 to 1", "mean foreground Dice that is predicted for a case of this confidence",
-           "there is no estimate: the confidence is outside the range of the calibration cases or not defined, or "
-           "the folds of the calibration disagree",
+           "there is no estimate: the confidence is outside the range of the calibration cases or not defined",
            calibrated=True),
     Column("predicted_dice_low", "0 to 1", "lower end of its interval, at the level that `calibrate` was given",
            "there is no estimate, or calibration had too few patients for an interval", calibrated=True),

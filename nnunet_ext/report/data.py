@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ class ReportData:
         models: their model folders.
         evaluation: of the folder, if there is a truth.
         training_rows: rows like those of `cases.csv` of cross-validation cases, with `dice`.
+        judged_column: the column that the calibration is based on; empty without one.
         operating_point: of the calibration.
         failure_dice: a case fails below it.
         notes: what could not be shown, one sentence each.
@@ -136,9 +137,28 @@ class ReportData:
     models: Sequence[ModelFolder] = ()
     evaluation: FolderEvaluation | None = None
     training_rows: Sequence[Row] = ()
+    judged_column: str = ""
     operating_point: OperatingPoint | None = None
     failure_dice: float = 0.75
     notes: tuple[str, ...] = ()
+
+    @property
+    def judged_cases(self) -> list[ReportCase]:
+        """The cases with the confidence that the calibration judged in its column, to compare with its own cases.
+
+        With several folds it is not that of the ensemble, see `Calibration.columns`.
+        """
+        return [
+            replace(case, row={**case.row, self.judged_column: case.row["judged_confidence"]})
+            if self.judged_column and case.row.get("judged_confidence")
+            else case
+            for case in self.cases
+        ]
+
+    @property
+    def folds(self) -> int:
+        """Number of folds that the members are from."""
+        return len({Path(member["file"]).parent.name for member in self.members})
 
     @property
     def verdict_check(self) -> VerdictCheck | None:
@@ -154,6 +174,7 @@ def gather(
     truth: Path | None = None,
     evaluation: FolderEvaluation | None = None,
     training_rows: Sequence[Row] = (),
+    judged_column: str = "",
     operating_point: OperatingPoint | None = None,
     failure_dice: float = 0.75,
     mapped_samples: int = 60,
@@ -166,6 +187,7 @@ def gather(
         truth: folder with `CASE<ending>`, to be outlined.
         evaluation: of this folder.
         training_rows: rows like those of `cases.csv` of cross-validation cases, with `dice`.
+        judged_column: the column that the calibration is based on; empty without one.
         operating_point: from where on cases are accepted.
         failure_dice: a case fails below it.
         mapped_samples: how many samples of a Cyclical training are read for the map of its weights; below 3 none.
@@ -223,6 +245,7 @@ def gather(
         models=model_folders(members, mapped_samples=mapped_samples),
         evaluation=evaluation,
         training_rows=training_rows,
+        judged_column=judged_column,
         operating_point=operating_point,
         failure_dice=failure_dice,
         notes=tuple(notes),

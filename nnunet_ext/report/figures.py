@@ -54,7 +54,7 @@ def evaluation_figures(data: ReportData) -> list[PlotFigure]:
             )
         )
     column = detection_column(data)
-    cases = [case for case in data.cases if is_judged(case.evaluation) and case.row.get(column)]
+    cases = [case for case in data.judged_cases if is_judged(case.evaluation) and case.row.get(column)]
     if column and cases:
         figures += [_risk_coverage(data, column, cases), _scatter(data, column, cases)]
     return figures
@@ -66,10 +66,14 @@ def detection_column(data: ReportData) -> str:
 
 
 def histogram_figures(data: ReportData) -> list[PlotFigure]:
-    """Confidences of these cases and of the training folds, for every column that both have."""
+    """Confidences of these cases and of the training folds, for every column in which they compare.
+
+    Every training case was predicted by one fold. With several folds only the column of the calibration compares.
+    """
     figures = []
-    for column in DIRECTIONS:
-        training, cases = (_values(rows, column) for rows in (data.training_rows, [case.row for case in data.cases]))
+    rows = [case.row for case in data.judged_cases]
+    for column in DIRECTIONS if data.folds < 2 else [data.judged_column]:
+        training, cases = (_values(of_cases, column) for of_cases in (data.training_rows, rows))
         if not training or not cases:
             continue
         point = data.operating_point

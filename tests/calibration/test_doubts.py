@@ -89,13 +89,3 @@ def test_figures_of_earlier_versions_and_undefined_ones_are_no_doubt():
     assert doubts(replace(CALIBRATION, figures={})) == []
     undefined = {"mean_absolute_error": None, "mean_absolute_error_of_mean": None}
     assert doubts(with_figures(quality=undefined, folds={"mean_dice": {}, "between": None, "within": None})) == []
-
-
-def test_where_the_folds_disagree_no_case_has_an_estimate():
-    row = {"mean_entropy": 0.15, "flags": []}
-    assert with_figures().columns(row)["predicted_dice"] is not None
-    folds = fold_spread({"0": [0.55, 0.6], "1": [0.8, 0.85]})  # means 0.575 and 0.825
-    columns = with_figures(folds=folds).columns(row)
-    assert [columns[f"predicted_dice{end}"] for end in ("", "_low", "_high")] == [None] * 3
-    assert columns["verdict"] == "review"
-    assert "the folds of the calibration disagree" in columns["verdict_reason"]

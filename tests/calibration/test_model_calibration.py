@@ -142,10 +142,11 @@ def test_a_member_that_was_trained_again_is_refused():
 def test_a_confident_case_is_accepted():
     columns = CALIBRATION.columns(row(0.9))
     assert list(columns) == [
-        "predicted_dice", "predicted_dice_low", "predicted_dice_high", "verdict", "verdict_reason"
+        "judged_confidence", "predicted_dice", "predicted_dice_low", "predicted_dice_high", "verdict",
+        "verdict_reason",
     ]  # fmt: skip
     assert list(columns) == [column.name for column in COLUMNS if column.calibrated]
-    assert [columns[name] for name in list(columns)[:3]] == pytest.approx([0.9, 0.8, 1.0])
+    assert [columns[name] for name in list(columns)[:4]] == pytest.approx([0.9, 0.9, 0.8, 1.0])
     assert columns["verdict"] == "accept"
 
 
@@ -171,9 +172,42 @@ def test_an_uncertainty_is_turned_and_told_as_it_stands_in_the_table():
         quality=QualityMap((-0.5, -0.1), (0.2, 0.9), -0.1, 0.1, 0.9, 100, 50),
         threshold=Threshold(-0.2, 0.75, 0.95, 0.2, 20, 100),
     )
-    assert calibration.columns({"mean_entropy": 0.1, "flags": []})["predicted_dice"] == pytest.approx(0.9)
+    columns = calibration.columns({"mean_entropy": 0.1, "flags": []})
+    assert (columns["judged_confidence"], columns["predicted_dice"]) == pytest.approx((0.1, 0.9))
     reviewed = calibration.columns({"mean_entropy": 0.6, "flags": []})
     assert "mean_entropy 0.60 is above 0.50, the least confident" in reviewed["verdict_reason"]
+
+
+def test_of_several_folds_the_mean_of_their_confidences_is_judged_and_the_flags_are_those_of_the_ensemble():
+    """Folds of 0.8 and 1.0, as the cases of the fit; the ensemble alone, 0.6, would be rejected."""
+    columns = CALIBRATION.columns(row(0.6), [row(0.8, "empty_segmentation"), row(1.0)])
+    assert [columns[name] for name in list(columns)[:4]] == pytest.approx([0.9, 0.9, 0.8, 1.0])
+    assert (columns["verdict"], columns["verdict_reason"]) == (
+        "accept",
+        "predicted Dice 0.90, interval 0.80 to 1.00 at the level 0.9",
+    )
+    assert CALIBRATION.columns(row(0.6, "empty_segmentation"), [row(0.8), row(1.0)])["verdict"] == "review"
+
+
+def test_the_interval_of_several_folds_reaches_up_to_that_of_the_best():
+    """Folds of 0.3 and 0.5 have intervals of 0.2 to 0.4 and of 0.4 to 0.6; their mean 0.4 has 0.3 to 0.5."""
+    columns = CALIBRATION.columns(row(0.4), [row(0.3), row(0.5)])
+    assert [columns[name] for name in list(columns)[:4]] == pytest.approx([0.4, 0.4, 0.3, 0.6])
+
+
+def test_a_case_is_reviewed_where_one_fold_has_no_confidence():
+    columns = CALIBRATION.columns(row(0.9), [row(0.9), row(math.nan)])
+    assert (columns["predicted_dice"], columns["verdict"]) == (None, "review")
+
+
+@pytest.mark.parametrize(("folds", "early_exit"), [(1, "label"), (3, None)])
+def test_early_exit_with_one_fold_and_several_folds_without_it_are_accepted(folds, early_exit):
+    CALIBRATION.require_every_pass(folds, early_exit)
+
+
+def test_early_exit_with_several_folds_is_refused():
+    with pytest.raises(CalibrationError, match=r"--early-exit does not run; found both, and 3 folds\. .*-f 0"):
+        CALIBRATION.require_every_pass(3, "label")
 
 
 def test_a_case_without_the_confidence_is_reviewed():

@@ -159,6 +159,13 @@ def test_across_a_gap_the_interval_spans_both_sides():
     assert quality.interval(0.9) == pytest.approx((0.67, 0.77))
 
 
+@pytest.mark.parametrize(("best", "upper"), [(0.2, 0.33), (0.5, 0.73), (0.9, 0.77), (0.95, 1.0)])
+def test_the_interval_reaches_up_to_that_of_the_most_confident_fold(best, upper):
+    """Of folds with the mean 0.2; a fold beyond the calibration cases may be as good as it likes."""
+    quality = QualityMap((0.1, 0.2, 0.8, 0.9), (0.26, 0.28, 0.68, 0.72), -0.05, 0.05, 0.9, 40, 40)
+    assert quality.interval(0.2, best) == pytest.approx((0.23, upper))
+
+
 def test_where_the_map_is_flat_a_gap_widens_nothing():
     quality = QualityMap((0.1, 0.9), (0.8, 0.8), -0.05, 0.05, 0.9, 40, 40)
     assert quality.interval(0.5) == pytest.approx((0.75, 0.85))

@@ -297,6 +297,35 @@ def test_other_folds_are_the_same_ensemble(folder):
     opened(folder, calibration=calibration_of(1.0, 1.0, 1.0, settings=one.settings))
 
 
+def test_each_fold_is_judged_by_its_own_members_as_it_was_in_calibration(make_model_folder, images, tmp_path):
+    """The confidence is the mean of what single folds have when they predict alone; the rest is the ensemble's."""
+    model_folder = make_model_folder(folds=(0, 1, 2), logit_scale=3.0)
+    curve = {"confidence": "mean_entropy", "quality": QualityMap((-1.0, 0.0), (0.0, 1.0), -0.1, 0.1, 0.9, 100, 50)}
+    tables = {}
+    for name, folds, changes in (("0", [0], None), ("1", [1], None), ("2", [2], None), ("plain", None, None),
+                                 ("ours", None, curve)):  # fmt: skip
+        engine = opened(model_folder, folds=folds)
+        if changes is not None:
+            calibration = calibration_of(1.0, 1.0, 1.0, settings=engine.settings, **changes)
+            engine = opened(model_folder, folds=folds, calibration=calibration)
+        engine.predict_from_files(images, tmp_path / name)
+        tables[name] = table(tmp_path / name)
+    for number, (plain, ours) in enumerate(zip(tables["plain"], tables["ours"], strict=True)):
+        assert {column: ours[column] for column in plain} == plain
+        of_folds = np.mean([float(tables[fold][number]["mean_entropy"]) for fold in ("0", "1", "2")])
+        assert float(ours["judged_confidence"]) == pytest.approx(of_folds, abs=1e-5)
+        assert float(ours["predicted_dice"]) == pytest.approx(1 - of_folds, abs=1e-5)
+        assert float(plain["mean_entropy"]) > of_folds + 0.01  # the ensemble is less confident than its folds
+
+
+def test_early_exit_with_several_folds_is_refused(folder):
+    settings = opened(folder, early_exit="label").settings
+    calibration = calibration_of(1.0, 1.0, 1.0, settings=settings)
+    opened(folder, early_exit="label", folds=[0], calibration=calibration)
+    with pytest.raises(CalibrationError, match="--early-exit"):
+        opened(folder, early_exit="label", calibration=calibration)
+
+
 def test_settings_come_back_from_a_file(folder, tmp_path):
     predictor = opened(folder, model_weights=[2])
     calibration_of(1.0, 1.0, 1.0, settings=predictor.settings).save(tmp_path / "calibration.json")

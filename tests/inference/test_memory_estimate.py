@@ -15,6 +15,7 @@ def test_the_estimate_counts_volumes_of_all_classes() -> None:
     # mean of 10 x 20 x 30 voxels at the image, logits of 8 x 16 x 16 at the network: 3 classes, 4 bytes
     assert prediction_bytes(3, (10, 20, 30), (8, 16, 16)) == 3 * 4 * (6000 + 2048)
     assert prediction_bytes(3, (10, 20, 30), (8, 16, 16), with_variance=True) == 3 * 4 * (2 * 6000 + 2048)
+    assert prediction_bytes(3, (10, 20, 30), (8, 16, 16), by_fold=True) == 3 * 4 * (2 * 6000 + 2048)
 
 
 def test_a_whole_body_of_many_classes_is_large() -> None:

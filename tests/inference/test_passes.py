@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_ext.inference.passes import passes_of
+from nnunet_ext.inference.passes import passes_by_fold, passes_of
 from nnunet_ext.inference.transforms.flip import IDENTITY, Flip
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 
@@ -18,7 +18,9 @@ FLIPS = TRANSFORM_SETS["flips"]
 def model(folder: str, *members: str, mirror_axes: tuple[int, ...] | None = (0,)) -> Any:
     """Everything that the passes of a model depend on."""
     return SimpleNamespace(
-        folder=Path(folder), mirror_axes=mirror_axes, members=[SimpleNamespace(name=name) for name in members]
+        folder=Path(folder),
+        mirror_axes=mirror_axes,
+        members=[SimpleNamespace(name=name, fold=name.split("/")[0]) for name in members],
     )
 
 
@@ -66,3 +68,13 @@ def test_folders_of_the_same_name_are_told_apart_by_their_position():
         [model("x/a", "fold_0"), model("y/a", "fold_0")], None, transforms=FLIPS, tta_members=False
     )
     assert (first[0].name, second[0].name) == ("0_a/fold_0", "1_a/fold_0")
+
+
+def test_passes_are_ordered_by_fold_through_all_models():
+    """A calibration describes each fold as it was fitted: the members of one fold, of every model."""
+    models = [model("a", "fold_0/one", "fold_0/two", "fold_1/one"), model("b", "fold_0/one", "fold_1/one")]
+    folds = passes_by_fold(passes_of(models, None, transforms=FLIPS, tta_members=False))
+    assert [[(position, step.name) for position, step in fold] for fold in folds] == [
+        [(0, "a/fold_0/one"), (0, "a/fold_0/two"), (1, "b/fold_0/one")],
+        [(0, "a/fold_1/one"), (1, "b/fold_1/one")],
+    ]

@@ -240,6 +240,19 @@ def test_these_cases_are_compared_with_the_training_folds(tmp_path, prediction):
     assert "3 of 3 cases lie outside the range of the training folds." in page.text  # 0.52, 0.78 and, above, 0.91
 
 
+def test_several_folds_are_compared_by_what_the_calibration_judged(tmp_path, prediction):
+    """Members of two folds agree less than those of one, which predicted the training cases."""
+    members = [{"name": fold, "file": f"/gone/model/{fold}/checkpoint_final.pth"} for fold in ("fold_0", "fold_1")]
+    (prediction / "predict_args.json").write_text(json.dumps({"members": members}))
+    table = CaseTable(prediction, keep_existing=False)
+    for row in read_cases(prediction / TABLE_NAME):
+        table.add({**row, "judged_confidence": 0.85})
+    rows = [{"case": name, "pairwise_dice": dice, "mean_entropy": 0.1} for name, dice in (("t", 0.9), ("u", 0.8))]
+    page = page_of(tmp_path, prediction, training_rows=rows, judged_column="pairwise_dice")
+    assert "0 of 3 cases lie outside the range of the training folds." in page.text
+    assert page.text.count("lie outside the range") == 1  # no panel of the ensemble's mean entropy
+
+
 def test_a_model_that_is_here_shows_its_training_and_its_samples(tmp_path, prediction):
     fold = tmp_path / "Dataset007_Heart" / "nnUNetTrainerCyclical__nnUNetPlans__2d" / "fold_0"
     fold.mkdir(parents=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -37,6 +38,10 @@ class SumOptions:
     with_variance: bool = False
     keep_members: bool = False
     fast_resampling: bool = False
+
+    def of_fold(self) -> SumOptions:
+        """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
+        return replace(self, with_variance=False, keep_members=False)
 
 
 class CaseSums:
@@ -73,27 +78,37 @@ class CaseSums:
         self._logit_sums: list[torch.Tensor | None] = [None] * len(frame.models)
         self._weights = [0.0] * len(frame.models)
 
-    def add(self, position: int, step: Pass, logits: torch.Tensor) -> None:
+    def add(self, position: int, step: Pass, logits: torch.Tensor, also: Sequence[CaseSums] = ()) -> None:
         """Accumulates one member.
 
         Args:
             position: index of the member's model.
             step: the pass that produced the logits.
             logits: (C, *spatial) at the model's resolution; may be overwritten.
+            also: other sums over the same frame, without early exit, that take the member as well, such as those of
+                its fold. Its probabilities are then computed once for all.
         """
         shape = (self.labels.num_segmentation_heads, *self.frame.box_shape)
         weight = step.weight if self.open_voxels is None else step.weight * self.open_voxels
         segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
         self.moments.begin_member(shape, weight, device=logits.device)
+        for sums in also:
+            sums.moments.begin_member(shape, step.weight, device=logits.device)
 
         def accumulate(slab: Slab) -> None:
             segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
             self.moments.add_slab(slab)
+            for sums in also:
+                sums.moments.add_slab(slab)
 
         for_each_slab(self._member_probabilities(position, logits), accumulate)
         if self.open_voxels is not None:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
-        member_labels = as_array(segmentation)
+        for sums in (self, *also):
+            sums._take(position, step, as_array(segmentation), logits)
+
+    def _take(self, position: int, step: Pass, member_labels: np.ndarray, logits: torch.Tensor) -> None:
+        """Keeps what the moments do not: a member's segmentation (*box) and, if logits are averaged, its logits."""
         self.only_labels = member_labels if not self.members else None
         self.members.append(crop_to_foreground(member_labels))
         if self.options.keep_members:

@@ -37,7 +37,7 @@ class Calibrate:
             result,
             probabilities=probabilities,
             maps={**result.maps, **changed},
-            row={**result.row, **self.calibration.columns(result.row)},
+            row={**result.row, **self.calibration.columns(result.row, result.fold_rows)},
             covering_mask=covering_mask,
             covered_outside=0 if mask is None else int(mask.threshold == 0),
         )

@@ -1,0 +1,49 @@
+"""Plans with a network that a CPU trains in minutes, beside a dataset's own.
+
+python benchmarks/small_plans.py PREPROCESSED/Dataset004_Hippocampus/nnUNetPlans.json 3d_fullres nnUNetPlansStudy
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+SMALL: dict[int, dict[str, Any]] = {  # of a configuration with that many axes
+    2: {"patch_size": [128, 128], "batch_size": 6, "features": [8, 16, 32, 64, 64]},
+    3: {"patch_size": [40, 56, 40], "batch_size": 2, "features": [16, 32, 64, 96]},
+}
+
+
+def main() -> None:
+    """Writes the plans into the folder of those given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plans", type=Path, help="file that nnU-Net planned")
+    parser.add_argument("configuration")
+    parser.add_argument("name", help="of the new plans")
+    options = parser.parse_args()
+    plans = json.loads(options.plans.read_text(encoding="utf-8"))
+    shrink(plans["configurations"][options.configuration])
+    file = options.plans.with_name(f"{options.name}.json")
+    file.write_text(json.dumps(plans | {"plans_name": options.name}), encoding="utf-8")
+
+
+def shrink(planned: dict[str, Any]) -> None:
+    """Replaces patch, batch and network of a configuration; its data are preprocessed as before."""
+    axes = len(planned["patch_size"])
+    small = SMALL[axes]
+    stages = len(small["features"])
+    planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
+    planned["architecture"]["arch_kwargs"] |= {
+        "n_stages": stages,
+        "features_per_stage": small["features"],
+        "kernel_sizes": [[3] * axes] * stages,
+        "strides": [[1] * axes] + [[2] * axes] * (stages - 1),
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
