@@ -18,7 +18,7 @@ from nnunet_ext.input_checks.text import finding_lines
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import CheckOptions
-from nnunet_ext.prediction_folder.cases import Case, find_cases
+from nnunet_ext.prediction_folder.cases import Case, find_cases, not_taken_lines
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ def check_folder(options: CheckOptions) -> CheckOutcome:
     findings = {
         case.name: findings_of(case, expected) for case in tqdm(cases, unit="case", disable=not options.allow_tqdm)
     }
-    return CheckOutcome(findings, finding_lines(findings, options.images))
+    remarks = not_taken_lines(options.images, expected.file_ending)
+    return CheckOutcome(findings, [*finding_lines(findings, options.images), *remarks])
 
 
 def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:

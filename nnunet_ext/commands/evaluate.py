@@ -143,8 +143,8 @@ def dataset_of(
                 f"Folds of a cross-validation must have the same labels; {folder} has {other['labels']} and "
                 f"{predictions[0]} {dataset_json['labels']}. Evaluate them one by one."
             )
-    example = next(iter(label_map_files(truths, dataset_json["file_ending"]).values()))
-    dataset = open_dataset(dataset_json, plans, example)
+    examples = label_map_files(truths, dataset_json["file_ending"]).values()
+    dataset = open_dataset(dataset_json, plans, examples)
     if not map_labels:
         return dataset
     places = (truths / DATASET, truths.resolve().parent / DATASET)  # beside the label maps, or as in nnUNet_raw

@@ -14,6 +14,7 @@ from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import PredictOptions, recorded
+from nnunet_ext.prediction_folder.cases import not_taken_lines
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,14 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
         calibration = opened_calibration(calibration_file(options.calibration, folders))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
     arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
+    warn_of_images(options.images, engine.models[0].dataset_json["file_ending"])
     return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)
+
+
+def warn_of_images(folder: Path, file_ending: str) -> None:
+    """Warns of images that will not be predicted because of their names."""
+    for line in not_taken_lines(folder, file_ending) if folder.is_dir() else ():
+        logger.warning("%s: %s", folder, line)
 
 
 def calibration_file(chosen: Path | Literal[True] | None, folders: Sequence[Path]) -> Path:

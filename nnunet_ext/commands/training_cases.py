@@ -70,7 +70,8 @@ def training_files(dataset: str, dataset_json: dict[str, Any]) -> Mapping[str, M
         FileNotFoundError: if the raw dataset does not exist.
         ValueError: if the variable is not set.
     """
-    return get_filenames_of_train_images_and_targets(str(raw_folder(dataset)), dataset_json)
+    files = get_filenames_of_train_images_and_targets(str(raw_folder(dataset)), dataset_json)
+    return {case: of_case for case, of_case in files.items() if not case.startswith(".")}  # side files of macOS
 
 
 def case_names(dataset: str) -> list[str]:
@@ -97,4 +98,4 @@ def case_names(dataset: str) -> list[str]:
         raise FileNotFoundError(
             f"A dataset must have training cases; found none in {images} with the ending {ending} of dataset.json."
         )
-    return sorted(map(str, names))
+    return sorted(str(name) for name in names if not name.startswith("."))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +13,22 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
 from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
+from nnunet_ext.evaluation.label_map_reader import reader_of
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
 from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.files.atomic import PARTIAL_PREFIX
+from nnunet_ext.files.listing import visible_files
 from nnunet_ext.labels import Region, regions_of
 from nnunet_ext.options import JudgeOptions, MetricOptions
+from nnunet_ext.prediction_folder.cases import images_not_taken
 from nnunet_ext.prediction_folder.map_files import map_file_ending
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PLANS = {"label_manager": "LabelManager"}  # nnU-Net's own default, which it would print
 
@@ -77,13 +81,13 @@ class Files:
     fold: str = ""
 
 
-def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_file: Path) -> Dataset:
+def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], examples: Iterable[Path]) -> Dataset:
     """Reads a dataset's description as nnU-Net does.
 
     Args:
         dataset_json: content of `dataset.json`.
         plans: content of `plans.json`; empty if there are none.
-        example_file: a label map, from which nnU-Net finds the reader.
+        examples: label maps, from which nnU-Net finds the reader if the plans do not name it.
     """
     manager = PlansManager({**DEFAULT_PLANS, **plans}).get_label_manager(dataset_json)
     structures = regions_of(dataset_json)
@@ -100,7 +104,7 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
         regions=manager.has_regions,
         ignore_label=manager.ignore_label,
         file_ending=dataset_json["file_ending"],
-        reader=determine_reader_writer_from_dataset_json(dataset_json, str(example_file), verbose=False)(),
+        reader=reader_of(dataset_json, plans, examples),
         stack_axis=int(plans["transpose_forward"][0]) if "transpose_forward" in plans else None,
     )
 
@@ -130,6 +134,7 @@ def evaluate_folds(
     """
     options = options or JudgeOptions()
     truths = label_map_files(truth_folder, dataset.file_ending)
+    warn_of_truths_not_taken(truth_folder, dataset.file_ending)
     folders = dict(zip(fold_names(prediction_folders), prediction_folders, strict=True))
     found = {fold: label_map_files(folder, dataset.file_ending) for fold, folder in folders.items()}
     fold_of = fold_of_cases({fold: list(files) for fold, files in found.items()})
@@ -159,14 +164,24 @@ def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.name.endswith(file_ending)) if folder.is_dir() else []
-    files = {path.name[: -len(file_ending)]: path for path in found if not path.name.startswith(PARTIAL_PREFIX)}
+    found = visible_files(folder) if folder.is_dir() else []
+    files = {path.name[: -len(file_ending)]: path for path in found if path.name.endswith(file_ending)}
     if not files:
         raise FileNotFoundError(
             f"A folder of label maps must contain files CASE{file_ending}; {folder} "
             f"{'contains none' if folder.is_dir() else 'does not exist'}. Correct the path."
         )
     return files
+
+
+def warn_of_truths_not_taken(folder: Path, file_ending: str) -> None:
+    """Warns of files that look like label maps, but have another ending than the dataset."""
+    others = [path.name for path in images_not_taken(folder, file_ending, label_maps=True)]
+    if others:
+        logger.warning(
+            "%s: %d not evaluated, because label maps are named CASE%s: %s",
+            folder, len(others), file_ending, ", ".join(others),
+        )  # fmt: skip
 
 
 def unpaired(truths: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, str]:

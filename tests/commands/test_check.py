@@ -76,6 +76,17 @@ def test_the_progress_bar_is_drawn_on_the_standard_error(images, tmp_path, capsy
     assert capsys.readouterr().err == ""
 
 
+def test_files_that_became_no_case_are_named_after_the_result(images, tmp_path, capsys):
+    (images / "c.nii.gz").touch()
+    (images / "._a_0000.nii.gz").touch()
+    assert check(images, "-m", model(tmp_path / "model")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2 good, 0 bad of 2 cases: {images}",
+        "1 not taken, because images are named CASE_0000.nii.gz: c.nii.gz",
+        "1 skipped as side files of macOS, such as ._a_0000.nii.gz",
+    ]
+
+
 def test_the_segmentations_of_the_previous_stage_are_checked(images, tmp_path, capsys):
     previous = write(tmp_path / "low" / "a.nii.gz", (1, 2, 4))
     assert check(images, "-m", model(tmp_path / "model"), "-prev_stage_predictions", previous.parent) == 1
