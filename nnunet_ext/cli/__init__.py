@@ -31,6 +31,7 @@ from nnunet_ext.cli import (
 )
 from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
+from nnunet_ext.error_text import in_words
 
 COMMANDS = tuple(
     module.COMMAND
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nnnunet_ext {parsed.command}: interrupted. {parsed.how_to_go_on(parsed)}", file=sys.stderr)
         return INTERRUPTED
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"nnunet_ext {parsed.command}: {error}", file=sys.stderr)
+        print(f"nnunet_ext {parsed.command}: {str(error) or in_words(error)}", file=sys.stderr)
         return 1
 
 

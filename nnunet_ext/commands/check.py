@@ -13,6 +13,7 @@ from typing import Any
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from tqdm import tqdm
 
+from nnunet_ext.error_text import in_words
 from nnunet_ext.input_checks import Finding, check_case
 from nnunet_ext.input_checks.text import finding_lines
 from nnunet_ext.models.description import model_description
@@ -84,7 +85,7 @@ def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
         )
     except Exception as error:  # one file must not end the check of a thousand
         logger.error("%s could not be checked.", case.name, exc_info=error)
-        found = f"files that cannot be checked ({type(error).__name__}: {error})"
+        found = f"files that cannot be checked ({in_words(error)})"
         return [Finding(None, found, "files that can be read", "Export the case again, and report this message.")]
 
 

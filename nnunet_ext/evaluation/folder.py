@@ -16,6 +16,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
+from nnunet_ext.error_text import in_words
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
 from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
 from nnunet_ext.evaluation.label_map_reader import reader_of
@@ -263,7 +264,7 @@ def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> 
         with np.load(path) as content:
             probabilities = content["probabilities"]
     except Exception as error:  # a zip file can be damaged in many ways; the case is reported
-        raise NotComparableError(f"{path} cannot be read as nnU-Net's probabilities: {error}") from error
+        raise NotComparableError(f"{path} cannot be read as nnU-Net's probabilities: {in_words(error)}") from error
     expected = (len(dataset.structures) + (0 if dataset.regions else 1), *shape)
     if probabilities.shape != expected:
         raise NotComparableError(
@@ -283,7 +284,7 @@ def read_map(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray
     try:
         values = dataset.reader.read_images([str(path)])[0][0]
     except Exception as error:  # each reader raises errors of its own; the case is reported
-        raise NotComparableError(f"{path} cannot be read as a map: {error}") from error
+        raise NotComparableError(f"{path} cannot be read as a map: {in_words(error)}") from error
     if values.shape != shape:
         raise NotComparableError(
             f"A map must have the shape of the segmentation, {shape}; {path} has {values.shape}."

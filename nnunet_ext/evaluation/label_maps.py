@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
+from nnunet_ext.error_text import in_words
+
 GEOMETRY_TOLERANCE = 1e-3  # relative to a voxel; headers hold rounded numbers
 
 
@@ -79,7 +81,7 @@ def read_label_map(file: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, di
     try:
         values, properties = reader.read_seg(str(file))
     except Exception as error:  # each reader raises errors of its own; the case is reported
-        raise NotComparableError(f"{file} cannot be read as a label map: {error}") from error
+        raise NotComparableError(f"{file} cannot be read as a label map: {in_words(error)}") from error
     values = np.asarray(values)
     if len(values) != 1:  # nnU-Net's readers put channels first
         raise NotComparableError(f"A label map must have one channel; {file} has {len(values)}.")

@@ -61,7 +61,9 @@ def wrong_dimensions(image: StoredImage) -> Iterator[Finding]:
     if image.dimensions is not None and taken and image.dimensions not in taken:
         expected = " or ".join(f"{axes}D" for axes in taken)
         found = f"a {image.dimensions}D image of shape {image.shape}"
-        remedy = "Save each volume, or picture in grey, RGB or RGBA, as a file of its own."
+        remedy = (
+            "Save each channel as a file of its own, CASE_0000, CASE_0001 and so on; pictures in grey, RGB or RGBA."
+        )
         yield Finding(image.path, found, f"{expected}, which the reader {image.reader} supports", remedy)
 
 

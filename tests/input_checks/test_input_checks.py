@@ -821,7 +821,7 @@ def png_with_a_palette_for_a_grey_dataset(folder: Path) -> Arguments:
     return case(folder / "a_0000.png")
 
 
-@bad_input("found a 1D image of shape (336,); expected 2D or 3D or 4D, which the reader SimpleITKIO supports")
+@bad_input("found a 1D image of shape (336,); expected 2D or 3D, which the reader SimpleITKIO supports")
 def nifti_of_one_axis(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii.gz", volume(336)))
 
@@ -829,6 +829,22 @@ def nifti_of_one_axis(folder: Path) -> Arguments:
 @bad_input("found a 5D image of shape (4, 5, 6)")
 def nifti_of_five_axes(folder: Path) -> Arguments:
     return case(write_nifti(folder / "a_0000.nii.gz", volume(6, 5, 4, 2, 3)), channels=6)
+
+
+@bad_input("found a 4D image of shape (4, 5, 6); expected 2D or 3D, which the reader SimpleITKIO supports")
+def nifti_of_four_axes_that_hold_the_channels(folder: Path) -> Arguments:
+    # Stock: reads it, runs every member, and fails with a bare AssertionError when it writes the segmentation.
+    return case(write_nifti(folder / "a_0000.nii.gz", volume(6, 5, 4, 2)), channels=2)
+
+
+@bad_input("found a 4D image of shape (4, 5, 6); expected 2D or 3D, which the reader SimpleITKIO supports")
+def mha_of_four_axes_that_hold_the_channels(folder: Path) -> Arguments:
+    return case(write_itk(folder / "a_0000.mha", volume(2, 4, 5, 6)), channels=2)
+
+
+@bad_input("Save each channel as a file of its own, CASE_0000, CASE_0001 and so on")
+def nrrd_of_four_axes_with_one_volume(folder: Path) -> Arguments:
+    return case(write_itk(folder / "a_0000.nrrd", volume(1, 4, 5, 6)), channels=1)
 
 
 @bad_input("found a 4D image of shape (4, 5, 6); expected 3D, which the reader NibabelIO supports")
@@ -1144,7 +1160,6 @@ GOOD_INPUTS = {
     "nii.gz, slope 0": (good_nifti_with_slope_0, SimpleITKIO, 1),
     "nii.gz, 2D": (lambda folder: good_nifti(folder, array=volume(6, 7)), SimpleITKIO, 1),
     "nii.gz, one slice": (lambda folder: good_nifti(folder, array=volume(6, 7, 1)), SimpleITKIO, 1),
-    "nii.gz, 4D": (lambda folder: good_nifti(folder, array=volume(6, 5, 4, 2)), SimpleITKIO, 2),
     "nii.gz, 4D of one volume": (lambda folder: good_nifti(folder, array=volume(6, 5, 4, 1)), SimpleITKIO, 1),
     "nii.gz, two gzip members": (good_nifti_of_two_members, SimpleITKIO, 1),
     "nii.gz, big endian": (good_nifti_of_big_endian, SimpleITKIO, 1),
@@ -1155,12 +1170,10 @@ GOOD_INPUTS = {
     "mha": (lambda folder: good_itk(folder, "a_0000.mha"), SimpleITKIO, 1),
     "mha, compressed": (lambda folder: good_itk(folder, "a_0000.mha", compress=True), SimpleITKIO, 1),
     "mha, 2D": (lambda folder: good_itk(folder, "a_0000.mha", volume(6, 7)), SimpleITKIO, 1),
-    "mha, 4D": (lambda folder: good_itk(folder, "a_0000.mha", volume(2, 4, 5, 6)), SimpleITKIO, 2),
     "mha, big endian": (good_mha_of_big_endian, SimpleITKIO, 1),
     "nrrd": (lambda folder: good_itk(folder, "a_0000.nrrd"), SimpleITKIO, 1),
     "nrrd, uint8": (lambda folder: good_itk(folder, "a_0000.nrrd", volume(dtype="uint8")), SimpleITKIO, 1),
     "nrrd, gzip": (lambda folder: good_itk(folder, "a_0000.nrrd", compress=True), SimpleITKIO, 1),
-    "nrrd, 4D": (lambda folder: good_itk(folder, "a_0000.nrrd", volume(2, 4, 5, 6)), SimpleITKIO, 2),
     "nrrd, text": (good_nrrd_as_text, SimpleITKIO, 1),
     "nrrd, mirrored": (good_mirrored_nrrd, SimpleITKIO, 1),
     "gipl": (lambda folder: good_itk(folder, "a_0000.gipl"), SimpleITKIO, 1),
@@ -1196,9 +1209,7 @@ def test_good_input_gives_no_finding_and_the_stock_reader_reads_it(
     assert len(data) == channels
 
 
-@pytest.mark.parametrize(
-    "name", ["tif, grey", "tif, colour", "tif, stack", "tiff, stack", "nii", "nii.gz, 4D", "mha"]
-)
+@pytest.mark.parametrize("name", ["tif, grey", "tif, colour", "tif, stack", "tiff, stack", "nii", "mha"])
 def test_without_the_name_of_a_reader_the_one_that_nnunet_takes_for_the_ending_is_meant(
     name: str, tmp_path: Path
 ) -> None:
