@@ -13,13 +13,14 @@ from typing import Any
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from tqdm import tqdm
 
+from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.error_text import in_words
 from nnunet_ext.input_checks import Finding, check_case
 from nnunet_ext.input_checks.text import finding_lines
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import CheckOptions
-from nnunet_ext.prediction_folder.cases import Case, find_cases, not_taken_lines
+from nnunet_ext.prediction_folder.cases import Case, find_cases
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def check_folder(options: CheckOptions) -> CheckOutcome:
     findings = {
         case.name: findings_of(case, expected) for case in tqdm(cases, unit="case", disable=not options.allow_tqdm)
     }
-    remarks = not_taken_lines(options.images, expected.file_ending)
+    remarks = image_remarks(options.images, cases, expected.file_ending, expected.reader)
     return CheckOutcome(findings, [*finding_lines(findings, options.images), *remarks])
 
 

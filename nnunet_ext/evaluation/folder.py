@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,14 +21,12 @@ from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
 from nnunet_ext.evaluation.label_map_reader import reader_of
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
 from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
+from nnunet_ext.evaluation.remarks import warn_of_truths_not_taken, warn_of_unknown_spacing
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.files.listing import visible_files
 from nnunet_ext.labels import Region, regions_of
 from nnunet_ext.options import JudgeOptions, MetricOptions
-from nnunet_ext.prediction_folder.cases import images_not_taken
 from nnunet_ext.prediction_folder.map_files import map_file_ending
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_PLANS = {"label_manager": "LabelManager"}  # nnU-Net's own default, which it would print
 
@@ -145,6 +142,7 @@ def evaluate_folds(
         not_predicted = tuple(sorted(truths.keys() - fold_of.keys()))
         problems = {case: problem for case, problem in problems.items() if case not in not_predicted}
     common = [files_of(case, truths[case], folders[fold_of[case]], dataset) for case in truths if case in fold_of]
+    warn_of_unknown_spacing([(files.truth, files.prediction) for files in common], type(dataset.reader).__name__)
     if len(folders) > 1:
         common = [replace(files, fold=fold_of[files.case]) for files in common]
     results = parallel(common, dataset, options.metrics, options.processes or 1)
@@ -173,16 +171,6 @@ def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
             f"{'contains none' if folder.is_dir() else 'does not exist'}. Correct the path."
         )
     return files
-
-
-def warn_of_truths_not_taken(folder: Path, file_ending: str) -> None:
-    """Warns of files that look like label maps, but have another ending than the dataset."""
-    others = [path.name for path in images_not_taken(folder, file_ending, label_maps=True)]
-    if others:
-        logger.warning(
-            "%s: %d not evaluated, because label maps are named CASE%s: %s",
-            folder, len(others), file_ending, ", ".join(others),
-        )  # fmt: skip
 
 
 def unpaired(truths: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, str]:

@@ -117,6 +117,18 @@ def voxels_not_finite(image: StoredImage) -> Iterator[Finding]:
         yield Finding(image.path, found, "finite numbers within the range of a 32-bit float", remedy)
 
 
+def labels_not_whole(image: StoredImage) -> Iterator[Finding]:
+    """A previous stage whose labels are not whole numbers, which nnU-Net would cut off: 0.9999 becomes 0."""
+    if not image.is_segmentation or image.values is None or image.components > 1:
+        return
+    labels = np.unique(image.values) * image.slope + image.intercept
+    broken = labels[np.isfinite(labels) & (labels != np.rint(labels))]
+    if broken.size:
+        slope = f" (scl_slope {image.slope:g})" if image.slope != 1 else ""
+        found = f"the label {broken[0]:.8g}{slope}"
+        yield Finding(image.path, found, "whole numbers", "Save the labels as integers, without a slope.")
+
+
 def _count_not_finite(image: StoredImage) -> tuple[int, int]:
     """NaN and infinite voxels after the scaling and the conversion to 32 bits, as the network would see them."""
     scaled = (image.slope, image.intercept) != (1.0, 0.0)

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from nnunet_ext.cli import main
 from nnunet_ext.input_checks import Finding
@@ -84,6 +85,19 @@ def test_files_that_became_no_case_are_named_after_the_result(images, tmp_path, 
         f"2 good, 0 bad of 2 cases: {images}",
         "1 not taken, because images are named CASE_0000.nii.gz: c.nii.gz",
         "1 skipped as side files of macOS, such as ._a_0000.nii.gz",
+    ]
+
+
+def test_a_stack_without_its_spacing_is_said_to_count_as_1_mm(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for case in "ab":
+        tifffile.imwrite(folder / f"{case}_0000.tif", np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6))
+    (folder / "b.json").write_text(json.dumps({"spacing": [3, 0.5, 0.5]}))
+    assert check(folder, "-m", model(tmp_path / "model", reader="Tiff3DIO", file_ending=".tif")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2 good, 0 bad of 2 cases: {folder}",
+        "1 of 2 cases without a known spacing, which counts as 1 mm: there is no a.json beside a_0000.tif",
     ]
 
 

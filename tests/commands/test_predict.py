@@ -44,6 +44,6 @@ def test_a_calibration_on_enough_of_both_kinds_is_applied_without(tmp_path, capl
 def test_images_that_are_not_predicted_because_of_their_names_are_warned_of(tmp_path, caplog):
     for name in ("a_0000.nii.gz", "b.nii.gz"):
         (tmp_path / name).touch()
-    warn_of_images(tmp_path, ".nii.gz")
+    warn_of_images(tmp_path, ".nii.gz", "SimpleITKIO")
     (warning,) = caplog.records
     assert warning.getMessage() == f"{tmp_path}: 1 not taken, because images are named CASE_0000.nii.gz: b.nii.gz"
