@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from tqdm import tqdm
 
 from nnunet_ext.commands.image_remarks import image_remarks
+from nnunet_ext.descriptions import read_description, require_keys
 from nnunet_ext.error_text import in_words
 from nnunet_ext.input_checks import Finding, check_case
 from nnunet_ext.input_checks.text import finding_lines
@@ -23,6 +23,8 @@ from nnunet_ext.options import CheckOptions
 from nnunet_ext.prediction_folder.cases import Case, find_cases
 
 logger = logging.getLogger(__name__)
+
+NEEDED = ("channel_names", "file_ending")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def expected_files(options: CheckOptions) -> ExpectedFiles:
     """
     if options.model is None:
         file = dataset_file(maybe_convert_to_dataset_name(options.dataset))
-        dataset_json = json.loads(file.read_text(encoding="utf-8"))
+        dataset_json = read_description(file, NEEDED)
         return expected_by_dataset(dataset_json, reader=dataset_json.get("overwrite_image_reader_writer"))
     folders = chosen_model_folders(options.model)
     expected = [expected_by_model(folder) for folder in folders]
@@ -114,8 +116,10 @@ def expected_by_model(folder: Path) -> ExpectedFiles:
 
     Raises:
         FileNotFoundError: if the folder is not a model folder.
+        ValueError: if its dataset.json lacks the channels or the file ending.
     """
     plans, dataset_json = model_description(folder, advice="If no model is trained yet, give -d alone.")
+    require_keys(dataset_json, folder / "dataset.json", NEEDED)
     return expected_by_dataset(dataset_json, reader=plans.get("image_reader_writer"))
 
 
@@ -123,14 +127,11 @@ def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> Exp
     """What a dataset.json says about the files.
 
     Raises:
-        ValueError: if it lacks the file ending or the channels.
+        ValueError: if it has no channel.
     """
     channels: Sequence[Any] | dict = dataset_json.get("channel_names", dataset_json.get("modality", ()))
-    if not channels or "file_ending" not in dataset_json:
-        raise ValueError(
-            f"dataset.json must have file_ending and channel_names; found {', '.join(dataset_json) or 'nothing'}. "
-            f"Add what is missing."
-        )
+    if not channels:
+        raise ValueError("channel_names of dataset.json must have at least one channel; found none. Add it.")
     return ExpectedFiles(dataset_json["file_ending"], len(channels), reader)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from nnunetv2.utilities.utils import (
 )
 
 from nnunet_ext import splits
+from nnunet_ext.descriptions import read_description, require_keys
 
 
 def variable_folder(name: str) -> Path:
@@ -87,11 +87,10 @@ def case_names(dataset: str) -> list[str]:
         raise FileNotFoundError(
             f"A raw dataset must hold dataset.json; {description} does not exist. Write it as nnU-Net describes."
         )
-    content = json.loads(description.read_text(encoding="utf-8"))
+    content = read_description(description)
     if "dataset" in content:  # names and files are listed
         return sorted(content["dataset"])
-    if "file_ending" not in content:
-        raise ValueError(f"dataset.json must have file_ending; {description} has none. Add it.")
+    require_keys(content, description, ["file_ending"])
     images, ending = folder / "imagesTr", content["file_ending"]
     names = get_identifiers_from_splitted_dataset_folder(str(images), ending) if images.is_dir() else []
     if not len(names):

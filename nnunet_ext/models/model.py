@@ -25,6 +25,7 @@ from torch import nn
 from nnunet_ext.architectures.channels_last import with_channels_last
 from nnunet_ext.architectures.dropout_draws import drawn_layers, with_drawn_dropout
 from nnunet_ext.architectures.over_volumes import OverVolumes, over_volumes
+from nnunet_ext.descriptions import OF_DATASET, OF_PLANS, require_keys
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.members import Member, MemberError, MemberRule, find_members
 from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
@@ -129,9 +130,12 @@ def load_model(
 
     Raises:
         FileNotFoundError: if the folder is not a model folder.
+        ValueError: if `dataset.json` or `plans.json` lack something.
         MemberError, CheckpointError: see `find_members`; also if a member does not fit the network of the plans.
     """
     stored_plans, dataset_json = model_description(folder)
+    require_keys(dataset_json, folder / "dataset.json", OF_DATASET)
+    require_keys(stored_plans, folder / "plans.json", OF_PLANS)
     plans = PlansManager(stored_plans)
     members = find_members(folder, folds, rule, trust=trust)
     facts = training_facts(plans.plans, dataset_json, members[0].configuration)
