@@ -32,6 +32,7 @@ from nnunet_ext.cli import (
 from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
 from nnunet_ext.error_text import in_words
+from nnunet_ext.nnunet_versions import installed_version, remark_on
 
 COMMANDS = tuple(
     module.COMMAND
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "verbose", False):
         logging.getLogger("nnunet_ext").setLevel(logging.INFO)
+    if remark := remark_on(installed_version()):
+        logging.getLogger(__name__).warning("nnU-Net %s: %s", installed_version(), remark)
     try:
         return parsed.run(parsed)
     except KeyboardInterrupt:
