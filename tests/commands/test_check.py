@@ -195,9 +195,17 @@ def test_models_that_take_other_files_are_refused(images, tmp_path, capsys):
 
 
 def test_a_description_without_channels_is_refused(images, tmp_path, capsys):
-    assert "must have file_ending and channel_names" in refusal(
+    assert "must have at least one channel" in refusal(
         capsys, images, "-m", model(tmp_path / "model", channel_names={})
     )
+
+
+def test_a_description_of_nnunet_v1_is_called_that(images, tmp_path, capsys):
+    folder = model(tmp_path / "model")
+    (folder / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}, "labels": {"0": "background"}}))
+    message = refusal(capsys, images, "-m", folder)
+    assert "dataset.json must have file_ending" in message
+    assert "looks like a file of nnU-Net v1" in message
 
 
 # --- the table, and what stands behind the command ---
