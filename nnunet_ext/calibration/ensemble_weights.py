@@ -106,7 +106,8 @@ class EnsembleWeights:
             if fitted != found:
                 raise EnsembleWeightsError(
                     f"Weights belong to the ensemble that they were fitted for; its {name} is {fitted!r}, this "
-                    f"ensemble's is {found!r}. Predict with the same value, or run nnunet_ext weights with these flags."
+                    f"ensemble's is {found!r}. Predict with the same value, or run nnunet_ext weights with these "
+                    f"flags."
                 )
 
     def require_members(self, members: Iterable[tuple[str, str, str]]) -> None:

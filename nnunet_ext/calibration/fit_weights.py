@@ -1,4 +1,4 @@
-"""Fits a weight for each model and class or region to held-out cases, and measures it on cases left out of the fit."""
+"""Fits a weight for each model and class or region to held-out cases, and measures the gain on cases left out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fit_ensemble_weights(
 ) -> EnsembleWeights:
     """Fits weights to all cases, and keeps them if, fitted to other cases, they are better than equal weights.
 
-    Better means that the interval of the mean difference in Dice, by patient, is above 0 on cases left out of the fit.
+    Better means that the interval of the mean difference in Dice, by patient, is above 0 on cases left out.
 
     Args:
         cases: predicted by members that were not trained on them.

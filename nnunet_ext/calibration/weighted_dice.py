@@ -23,9 +23,8 @@ def soft_dice(case: EnsembleCase, weights: torch.Tensor, *, regions: bool) -> to
     if not regions:
         mixed = mixed / mixed.sum(0)
     mixed = mixed * torch.from_numpy(case.stands_for)
-    overlap = (mixed * torch.from_numpy(case.truth)).sum(1) + (weights * torch.from_numpy(case.settled_overlap)).sum(
-        0
-    )
+    overlap = (mixed * torch.from_numpy(case.truth)).sum(1)
+    overlap = overlap + (weights * torch.from_numpy(case.settled_overlap)).sum(0)
     size = mixed.sum(1) + (weights * torch.from_numpy(case.settled_sum)).sum(0)
     return 2 * overlap / (size + torch.from_numpy(case.truth_voxels))
 

@@ -42,8 +42,8 @@ class WeightsOptions:
         names = [folder.name for folder in self.folders]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"Weights belong to model folders with different names; found {', '.join(names) or 'none'}. Give each "
-                f"model once; rename the folder of one if two have the same name."
+                f"Weights belong to model folders with different names; found {', '.join(names) or 'none'}. Give "
+                f"each model once; rename the folder of one if two have the same name."
             )
         if not 0 <= self.pull < math.inf:
             raise ValueError(f"The pull to equal weights must be 0 or more; found {self.pull}. 0.01 is the default.")

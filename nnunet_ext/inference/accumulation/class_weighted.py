@@ -90,7 +90,8 @@ class RegionWeightedMoments(Moments):
         weights, totals = torch.as_tensor(self._member_weight), torch.as_tensor(self._weight)
         expected_entropy = self.expected_entropy()[where]
         if self.members == 1:
-            self.mean()[(slice(None), *where)] = values
+            all_channels = (slice(None), *where)
+            self.mean()[all_channels] = values
             expected_entropy.zero_()
         for channel, value in enumerate(values):
             weight, total = float(weights[channel]), float(totals[channel])

@@ -91,7 +91,8 @@ class Moments:
         """Takes values (C, *size of where) of a member; `total` is the sum of the weights so far, with its own."""
         mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
         if self.members == 1:
-            mean[(slice(None), *where)] = values
+            all_channels = (slice(None), *where)
+            mean[all_channels] = values
             expected_entropy[where] = entropy(values, regions=self.regions)
             return
         share = weight / total
