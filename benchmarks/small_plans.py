@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,24 @@ def main() -> None:
     parser.add_argument("plans", type=Path, help="file that nnU-Net planned")
     parser.add_argument("configuration")
     parser.add_argument("name", help="of the new plans")
+    parser.add_argument("--features", type=int, nargs="+", help="channels of each stage (default: see the script)")
     options = parser.parse_args()
     plans = json.loads(options.plans.read_text(encoding="utf-8"))
-    shrink(plans["configurations"][options.configuration])
+    shrink(plans["configurations"][options.configuration], options.features)
     file = options.plans.with_name(f"{options.name}.json")
     file.write_text(json.dumps(plans | {"plans_name": options.name}), encoding="utf-8")
 
 
-def shrink(planned: dict[str, Any]) -> None:
+def shrink(planned: dict[str, Any], features: Sequence[int] | None = None) -> None:
     """Replaces patch, batch and network of a configuration; its data are preprocessed as before."""
     axes = len(planned["patch_size"])
     small = SMALL[axes]
-    stages = len(small["features"])
+    features = features or small["features"]
+    stages = len(features)
     planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
     planned["architecture"]["arch_kwargs"] |= {
         "n_stages": stages,
-        "features_per_stage": small["features"],
+        "features_per_stage": features,
         "kernel_sizes": [[3] * axes] * stages,
         "strides": [[1] * axes] + [[2] * axes] * (stages - 1),
         "n_conv_per_stage": [2] * stages,
