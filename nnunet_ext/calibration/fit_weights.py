@@ -112,8 +112,9 @@ def learned_weights(cases: Sequence[EnsembleCase], pull: float, *, regions: bool
         mean over classes of (1 - mean soft Dice of the cases that have the class) + pull * mean over classes of
         the sum over models of (weight - 1/K)²
 
-    The first mean leaves out the background, whose weights matter through the renormalisation. The search (L-BFGS)
-    starts at equal weights, and the same cases give the same weights.
+    over the foreground classes or regions. The background gets their mean weights: of its own, one model's could
+    outweigh every class that only another model finds. The search (L-BFGS) starts at equal weights, and the same
+    cases give the same weights.
 
     Args:
         cases: of any patients.
@@ -122,49 +123,52 @@ def learned_weights(cases: Sequence[EnsembleCase], pull: float, *, regions: bool
     """
     from scipy.optimize import minimize  # imported here, because it takes a second
 
-    models, outputs = cases[0].probabilities.shape[:2]
-    has = torch.from_numpy(np.array([case.truth_voxels > 0 for case in cases])).double()  # (N, C)
-    if not regions:
-        has[:, 0] = 0
+    first = 0 if regions else 1
+    models, outputs = cases[0].probabilities.shape[0], cases[0].probabilities.shape[1] - first
+    has = torch.from_numpy(np.array([case.truth_voxels[first:] > 0 for case in cases])).double()  # (N, S)
     classes = max(int((has.sum(0) > 0).sum()), 1)
     shares = has / has.sum(0).clamp_min(1) / classes  # of each case and class in the loss
 
+    def weights_of(parameters: torch.Tensor) -> torch.Tensor:
+        return with_background(parameters.reshape(models, outputs).softmax(0), regions=regions)
+
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        parameters = torch.from_numpy(values.reshape(models, outputs)).requires_grad_()
-        weights = parameters.softmax(0)
-        penalty = pull * ((weights - 1 / models) ** 2).sum(0).mean()
+        parameters = torch.from_numpy(values).requires_grad_()
+        penalty = pull * ((weights_of(parameters)[:, first:] - 1 / models) ** 2).sum(0).mean()
         gradient = torch.autograd.grad(penalty, parameters)[0]
-        total = float(penalty)
+        total = float(penalty.detach())
         for case, share in zip(cases, shares, strict=True):  # one at a time keeps memory small
-            missed = (share * (1 - soft_dice(case, parameters.softmax(0), regions=regions))).sum()
+            missed = (share * (1 - soft_dice(case, weights_of(parameters), regions=regions)[first:])).sum()
             gradient += torch.autograd.grad(missed, parameters)[0]
-            total += float(missed)
-        return total, gradient.numpy().reshape(-1)
+            total += float(missed.detach())
+        return total, gradient.numpy()
 
     found = minimize(loss, np.zeros(models * outputs), jac=True, method="L-BFGS-B", options=STOP)
-    return torch.from_numpy(found.x.reshape(models, outputs)).softmax(0).numpy()
+    return weights_of(torch.from_numpy(found.x)).numpy()
+
+
+def with_background(weights: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Weights (K, S) of the foreground with the background in front, (K, C): the mean; regions have none."""
+    return weights if regions else torch.cat([weights.mean(1, keepdim=True), weights], dim=1)
 
 
 def best_models(cases: Sequence[EnsembleCase], best: int, regions: bool) -> Weights:
     """Equal weights of the models with the best mean Dice for each class or region, 0 for the others.
 
-    The background, and what no case has, go by the mean over the foreground.
+    What no case has goes by the mean Dice over the foreground. The background gets the mean weights of the foreground
+    classes.
 
     Args:
         cases: of any patients.
         best: number of models.
         regions: whether the outputs are regions.
     """
-    scores = mean_over([case.model_dice for case in cases])  # (K, C)
-    foreground = scores if regions else scores[:, 1:]
-    overall = mean_over(list(foreground.T))
-    if not regions:
-        scores[:, 0] = overall
-    scores = np.where(np.isnan(scores), overall[:, None], scores)
+    dice = mean_over([case.model_dice for case in cases])[:, 0 if regions else 1 :]  # (K, S)
+    scores = np.where(np.isnan(dice), mean_over(list(dice.T))[:, None], dice)
     order = np.argsort(-scores, axis=0, kind="stable")[:best]  # the first of equals wins
     weights = np.zeros_like(scores)
     np.put_along_axis(weights, order, 1 / best, axis=0)
-    return weights
+    return with_background(torch.from_numpy(weights), regions=regions).numpy()
 
 
 def mean_over(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -212,10 +216,10 @@ def compared(values: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
         patients: (N), the patient of each case.
     """
     found = paired_comparison(values[0], values[1], groups=patients)
-    fitted, equal = mean_over(list(values.T))
+    fitted, equal = (mean_over(list(one[:, None])) if len(one) else np.full(1, np.nan) for one in values)
     return {
-        "equal": float(equal),
-        "fitted": float(fitted),
+        "equal": float(equal[0]),
+        "fitted": float(fitted[0]),
         "difference": found.mean_difference,
         "low": found.low,
         "high": found.high,
