@@ -18,7 +18,17 @@ FORMAT = 1
 # weight, the models then count there as with equal weights.
 LEAST_WEIGHT = 1e-6
 # Settings of an ensemble that change what its members say; what follows them does not matter to the weights.
-SETTINGS = ("members", "average", "tta", "tta_members", "mirroring", "step_size", "fast_resampling", "early_exit")
+SETTINGS = (
+    "members",
+    "average",
+    "tta",
+    "tta_members",
+    "mirroring",
+    "step_size",
+    "fast_resampling",
+    "early_exit",
+    "adapt",
+)
 
 Method = Literal["learned", "best", "equal"]
 

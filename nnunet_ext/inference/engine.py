@@ -185,8 +185,7 @@ class EnsembleEngine:
             members_averaged=self.passes_per_case,
             stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
             calibration=None if calibration is None else calibration.sha256,
-            class_weights=None if self.class_weights is None else self.class_weights.sha256,
-        )
+        ).with_class_weights(None if self.class_weights is None else self.class_weights.sha256)
 
     def predict_from_files(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ class Provenance:
 
     Attributes:
         members: name and SHA-256 of each checkpoint, in their order; the hash is empty where none was recorded.
-        settings: those of `SETTINGS`, with "stages", which a case goes through after its last member, "class_weights"
-            and, if there is one, "calibration", the hashes of their content. A record of an earlier version has only
-            the settings of that version.
+        settings: those of `SETTINGS`, with "stages", which a case goes through after its last member, and
+            "calibration", the hash of its content, if there is one. A record of an earlier version has only the
+            settings of that version. "class_weights" is the hash of class-wise weights, None without.
         members_averaged: number of members that a case is averaged over, counting transforms where they are members;
             None if the record does not say.
     """
@@ -41,6 +41,10 @@ class Provenance:
     members: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
     members_averaged: int | None = None
+
+    def with_class_weights(self, sha256: str | None) -> Provenance:
+        """The same with the hash of the content of class-wise weights, or None for an ensemble without them."""
+        return replace(self, settings={**self.settings, "class_weights": sha256})
 
     def record(self) -> dict[str, Any]:
         """The entry `ensemble` of `predict_args.json`; the members are recorded beside it."""
@@ -54,7 +58,6 @@ def provenance_of(
     members_averaged: int,
     stages: Sequence[str],
     calibration: str | None,
-    class_weights: str | None = None,
 ) -> Provenance:
     """The provenance of an ensemble that is about to predict.
 
@@ -64,10 +67,8 @@ def provenance_of(
         members_averaged: number of members that a case is averaged over.
         stages: names of the stages that follow the last member.
         calibration: hash of the content of the calibration; None without one.
-        class_weights: hash of the content of the class-wise weights; None without.
     """
-    settings = {name: getattr(options, name) for name in SETTINGS}
-    settings |= {"stages": list(stages), "class_weights": class_weights}
+    settings = {name: getattr(options, name) for name in SETTINGS} | {"stages": list(stages)}
     if calibration is not None:
         settings["calibration"] = calibration
     as_read_back = json.loads(json.dumps(settings))  # tuples become lists
