@@ -245,7 +245,7 @@ def test_every_flag_becomes_an_option():
             tta_members=True,
             trust_checkpoints=True,
             tile_step_size=0.75,
-            use_mirroring=False,
+            tta="none",
             precision="fp32",
             early_exit="label",
             fast_resampling=True,

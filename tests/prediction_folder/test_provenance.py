@@ -54,7 +54,7 @@ def test_a_damaged_record_is_refused_by_its_path(tmp_path: Path, text: str) -> N
         ({"average": "logits"}, "average: found probabilities, asked for logits"),
         ({"model_weights": (1, 2)}, "model_weights: found none, asked for 1, 2"),
         ({"tta_members": True}, "tta_members: found False, asked for True"),
-        ({"use_mirroring": False}, "use_mirroring: found True, asked for False"),
+        ({"tta": "none"}, "tta: found flips, asked for none"),
         ({"tile_step_size": 0.25}, "tile_step_size: found 0.5, asked for 0.25"),
         ({"early_exit": "label"}, "early_exit: found none, asked for label"),
         ({"fast_resampling": True}, "fast_resampling: found False, asked for True"),
