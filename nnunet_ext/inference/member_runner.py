@@ -101,7 +101,9 @@ class WeightedMean:
             weight: one number, or (*spatial). The first one must be positive everywhere.
         """
         weighted = [values.mul_(weight) for values in logits]
-        self._sums = [total.add_(values) for total, values in zip(self._sums, weighted, strict=True)] or weighted
+        if self._sums:
+            weighted = [total.add_(values) for total, values in zip(self._sums, weighted, strict=True)]
+        self._sums = weighted
         self._weight = self._weight + weight
 
     def values(self) -> list[torch.Tensor]:

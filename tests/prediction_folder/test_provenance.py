@@ -104,6 +104,17 @@ def test_an_earlier_version_is_compared_by_members_and_arguments() -> None:
     ]
 
 
+@pytest.mark.parametrize(("mirroring", "tta"), [(True, "flips"), (False, "none")])
+def test_an_earlier_version_says_whether_it_mirrored(mirroring: bool, tta: str) -> None:
+    earlier = {**ensemble().record(), "use_mirroring": mirroring}
+    del earlier["tta"]
+    records: list[dict[str, object]] = [{"ensemble": earlier}, {"arguments": {"use_mirroring": mirroring}}]
+    for record in records:
+        found = recorded_provenance({**record, "members": MEMBERS})
+        assert differences(found, ensemble(tta=tta)) == []
+        assert differences(found, ensemble(tta="full")) == [f"tta: found {tta}, asked for full"]
+
+
 def test_an_earlier_version_does_not_tell_which_calibration_it_applied() -> None:
     found = recorded_provenance({"arguments": {"calibrated": True}, "members": MEMBERS})
     assert differences(found, ensemble(calibration=64 * "c")) == []
