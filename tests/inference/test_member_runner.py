@@ -218,16 +218,15 @@ def test_everything_averaged_is_the_image_itself_within_interpolation(patch):
 
 
 def test_the_border_of_a_transformed_volume_leaves_no_trace_inside_the_image():
-    """The network sees a border in every copy, and that of a rotated or enlarged copy lies within the image.
+    """The network sees a border in every copy, and that of a rotated copy crosses the image.
 
-    There its vote is at most 2 voxels of the 8 over which it fades, among five, the identity's being whole: with
-    a full vote the trace would be a fifth.
+    Its vote fades over 8 voxels and is at most 1/8 there, among five: with a full vote the trace would be a fifth.
     """
     image, inside = smooth(1, 64, 64), (0, 0, slice(4, -4), slice(4, -4))
     found = logits_over(BorderDetector(), image, (64, 64), IDENTITY, *SMALL)
     assert found[inside].max() < 0.03
-    alone = logits_over(BorderDetector(), image, (64, 64), Scaling(1.05))
-    assert alone[inside].max() == 1
+    alone = logits_over(BorderDetector(), image, (64, 64), Rotation(10))
+    assert alone[inside].max() > 0.9
 
 
 def test_an_observer_gets_each_transform_alone_and_the_mean_stays():

@@ -70,9 +70,9 @@ class TransformVariance:
         if self._running is None:
             return
         position, _ = self._running
-        weighted = summed_variance(self._moments).mul_(self._member_weight)
+        weighted = summed_variance(self._moments) * self._member_weight
         earlier = self._sums[position]
-        self._sums[position] = weighted if earlier is None else earlier.add_(weighted)
+        self._sums[position] = weighted if earlier is None else earlier + weighted
         self._weights[position] += self._member_weight
         self._running, self._member_weight = None, 0.0
         self._moments = Moments(regions=self.labels.has_regions)
