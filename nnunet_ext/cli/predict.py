@@ -134,6 +134,7 @@ COMMAND = Command(
     """example:
   $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d
   on the CPU: PyTorch finds no GPU
+  INFO: nnUNetTrainer__nnUNetPlans__2d: 5 members x 4 transforms = 20 passes per case (flip-none, ...)
   case 10 of 10: heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
   10 predicted, 0 failed: results
     members: 5 per case

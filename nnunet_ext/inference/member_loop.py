@@ -80,7 +80,10 @@ class MemberLoop:
         if tiles is not None and not tiles:
             sums.add_settled()
         else:
-            sums.add(position, step, self.runners[position].logits(step, prepared[position].tiled, tiles), also)
+            variance = sums.transform_variance
+            observe = None if variance is None else variance.observer(position, step)
+            logits = self.runners[position].logits(step, prepared[position].tiled, tiles, observe)
+            sums.add(position, step, logits, also)
 
     def _tiles_needed(self, position: int, sums: CaseSums) -> list[Tile] | None:
         """The tiles to run; None means all. A network that needs the whole volume runs on all tiles or on none."""

@@ -45,6 +45,7 @@ from nnunet_ext.options.prediction import (
     MAP_TYPES,
     PRECISIONS,
     RECORDED_AS,
+    TTA_SETS,
     Average,
     EarlyExit,
     EnsembleOptions,
@@ -53,6 +54,7 @@ from nnunet_ext.options.prediction import (
     OutputOptions,
     Precision,
     PredictOptions,
+    TestTimeTransforms,
     recorded,
 )
 from nnunet_ext.options.weights import WeightsOptions
@@ -70,6 +72,7 @@ __all__ = [
     "PRECISIONS",
     "RECORDED_AS",
     "TEMPERATURES",
+    "TTA_SETS",
     "AbsentRule",
     "Average",
     "CalibrateOptions",
@@ -94,6 +97,7 @@ __all__ = [
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "TestTimeTransforms",
     "WeightsOptions",
     "recorded",
     "require_choice",

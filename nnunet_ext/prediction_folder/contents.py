@@ -68,7 +68,7 @@ FILES: tuple[FolderFile, ...] = (
 
 COLUMNS: tuple[Column, ...] = (
     Column("case", "", "name of the case"),
-    Column("members", "from 1", "members that were averaged; with `--tta-members` each flip is one"),
+    Column("members", "from 1", "members that were averaged; with `--tta-members` each test-time transform is one"),
     Column("mean_entropy", "0 to 1",
            "mean of the map `entropy` over all voxels of the image, those outside of nnU-Net's crop included"),
     Column("foreground_entropy", "0 to 1",

@@ -13,7 +13,7 @@ from nnunet_ext.options import EnsembleOptions
 RECORD_NAME = "predict_args.json"
 # Options that change what members predict or how they are put together. Device and precision change rounding only.
 SETTINGS = (
-    *("average", "model_weights", "tta_members", "use_mirroring", "use_gaussian", "tile_step_size"),
+    *("average", "model_weights", "tta_members", "tta", "use_gaussian", "tile_step_size"),
     *("early_exit", "fast_resampling"),
 )
 SHOWN_MEMBERS = 3  # in a message
@@ -101,14 +101,23 @@ def recorded_provenance(description: Mapping[str, Any]) -> Provenance:
     """
     members = named_files(description.get("members", ()))
     if "ensemble" in description:
-        settings = dict(description["ensemble"])
+        settings = with_transforms(description["ensemble"])
         return Provenance(members, settings, settings.pop("members_averaged", None))
     arguments = description.get("arguments", {})
-    settings = {name: arguments[name] for name in SETTINGS if name in arguments}
+    known = with_transforms(arguments)
+    settings = {name: known[name] for name in SETTINGS if name in known}
     if "calibrated" in arguments:
         settings["stages"] = ["describe", "calibrate"] if arguments["calibrated"] else ["describe"]
     one_each = arguments.get("tta_members") is False
     return Provenance(members, settings, len(members) if one_each else None)
+
+
+def with_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings, with the name of the test-time transforms in place of an earlier version's yes or no."""
+    known = dict(settings)
+    if "use_mirroring" in known:
+        known["tta"] = "flips" if known.pop("use_mirroring") else "none"
+    return known
 
 
 def named_files(members: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:

@@ -119,7 +119,14 @@ def test_the_same_ensemble_is_accepted_also_after_the_file(file):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("members", "best"), ("models", ["a", "b"]), ("weights", [1.0]), ("step_size", 0.25), ("members", None)],
+    [
+        ("members", "best"),
+        ("models", ["a", "b"]),
+        ("weights", [1.0]),
+        ("step_size", 0.25),
+        ("members", None),
+        ("tta", "full"),
+    ],
 )
 def test_another_ensemble_is_refused(name, value):
     with pytest.raises(CalibrationError, match=rf"its {name} is .*, this ensemble's is .*calibrate with these flags"):
