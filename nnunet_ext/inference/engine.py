@@ -28,6 +28,7 @@ from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import ChooseRuntime, runtime_for
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.inference.stages.postprocess import postprocess_stage, warn_of_other_ensemble
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
@@ -70,6 +71,7 @@ class EnsembleEngine:
             model.
         CalibrationError: if the calibration was fitted for an ensemble with other settings, a member was retrained
             since, or early exit would keep the members of several folds from running.
+        PostProcessingError: if post-processing is requested and its file is missing, damaged, or for other labels.
         ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling.
     """
 
@@ -90,6 +92,9 @@ class EnsembleEngine:
         self.device = device_of(options)
         self.calibration = calibration
         self.structures = regions_of(self.models[0].dataset_json)
+        folders = [model.folder for model in models]
+        self.postprocess = postprocess_stage(options.postprocess, folders, self.models[0].dataset_json)
+        warn_of_other_ensemble(self.postprocess, self.settings)
         arithmetic = arithmetic_for(options.precision, self.device)
         self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
         transforms = TRANSFORM_SETS["flips" if options.use_mirroring else "none"]
@@ -104,6 +109,7 @@ class EnsembleEngine:
             self.structures,
             early_exit=rule_for(options.early_exit) if options.early_exit else None,
             describe_folds=calibration is not None and len(folds) > 1,  # it was fitted on single folds
+            postprocess=self.postprocess,
         )
         if options.tta_members and self.passes_per_case == sum(len(model.members) for model in self.models):
             logger.warning(
@@ -152,7 +158,11 @@ class EnsembleEngine:
     def settings(self) -> dict[str, Any]:
         """The settings that a calibration depends on. Folds are not among them: it is fitted across folds."""
         options = self.options
-        optional = {"early_exit": options.early_exit, "fast_resampling": options.fast_resampling}
+        optional = {
+            "early_exit": options.early_exit,
+            "fast_resampling": options.fast_resampling,
+            "postprocessing": None if self.postprocess is None else self.postprocess.chosen.sha256,
+        }
         return {
             "models": [model.folder.name for model in self.models],
             "weights": None if options.model_weights is None else list(options.model_weights),
@@ -166,13 +176,14 @@ class EnsembleEngine:
     @property
     def provenance(self) -> Provenance:
         """What makes up the ensemble, for the record of a prediction folder."""
-        calibration = self.calibration
+        calibration, postprocess = self.calibration, self.postprocess
         return provenance_of(
             self.options,
             [member.record() for model in self.models for member in model.members],
             members_averaged=self.passes_per_case,
-            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
+            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration, postprocess)],
             calibration=None if calibration is None else calibration.sha256,
+            postprocessing=None if postprocess is None else postprocess.chosen.sha256,
         )
 
     def predict_from_files(
@@ -284,7 +295,7 @@ class EnsembleEngine:
         def predict_on(device: torch.device) -> CasePrediction:
             on_device = [case.to(device) for case in prepared]
             sums, fold_rows = self.loop.sum_up(on_device, sum_options(self.options, options), progress)
-            stages = stages_for(options, self.calibration)
+            stages = stages_for(options, self.calibration, self.postprocess)
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 
         return where_it_fits(predict_on, self.device, name, progress)
