@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
 from nnunet_ext.labels import LabelScheme
 from nnunet_ext.postprocessing.chain import applied
 from nnunet_ext.postprocessing.cross_validated import CrossValidatedCase
-from nnunet_ext.postprocessing.operations import OPERATIONS, operation_of, parameters_of
+from nnunet_ext.postprocessing.operations import OPERATIONS, as_json
 from nnunet_ext.postprocessing.step import SegmentedCase, Step
 from nnunet_ext.postprocessing.structures import Anatomy
 
@@ -40,8 +40,7 @@ class Trial:
     def as_json(self) -> dict[str, Any]:
         """The entry of the report."""
         return {
-            "operation": operation_of(self.step).name,
-            **parameters_of(self.step),
+            "step": as_json(self.step),
             **gain_as_json(self.gain),
             "changed": self.changed,
             "kept": self.kept,

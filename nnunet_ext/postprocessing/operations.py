@@ -61,14 +61,9 @@ def operation_of(step: Step) -> Operation:
     return next(operation for operation in OPERATIONS if isinstance(step, operation.step))
 
 
-def parameters_of(step: Step) -> dict[str, Any]:
-    """The parameters of a step by name."""
-    return asdict(step)  # type: ignore[call-overload]
-
-
 def as_json(step: Step) -> dict[str, Any]:
     """A step as the file holds it."""
-    return {"operation": operation_of(step).name, **parameters_of(step)}
+    return {"operation": operation_of(step).name, **asdict(step)}  # type: ignore[call-overload]
 
 
 def from_json(content: dict[str, Any]) -> Step:

@@ -1,8 +1,9 @@
 """nnU-Net's own `postprocessing.pkl`, read without running code from it.
 
-nnU-Net pickles two lists: functions, of which there is one, and their arguments. A pickle can call anything, so this
-reader allows the few instructions that build lists, tuples, dictionaries, numbers and text, and the name of that one
-function, which becomes plain text. Everything else is refused before it is read.
+nnU-Net pickles two lists: functions, of which there is one, and their arguments. A pickle can import and call
+anything, so this reader knows three names and imports none of them: that function, which becomes its name, and the
+two by which NumPy pickles an integer, since nnU-Net's labels are NumPy's. Instructions that are not needed for lists,
+tuples, dictionaries, numbers and text are refused before anything is read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pickle
 import pickletools
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nnunet_ext.postprocessing.largest_component import LargestComponent
 from nnunet_ext.postprocessing.step import PostProcessingError
@@ -22,11 +23,14 @@ MODULE = "nnunetv2.postprocessing.remove_connected_components"
 FUNCTION = "remove_all_but_largest_component_from_segmentation"
 LARGEST_FILE = 1 << 20  # bytes; nnU-Net's have a few hundred
 LARGEST_LABEL = 65_535  # of the integers that nnU-Net writes
-# Neither REDUCE, BUILD, INST, OBJ, NEWOBJ nor EXT, which call or import; nor LONG_BINPUT, whose number has no limit.
+INTEGER_TYPES = ("i1", "i2", "i4", "i8")
+# Neither INST, OBJ, NEWOBJ nor EXT, which construct objects, nor LONG_BINPUT, whose number has no limit. REDUCE and
+# BUILD act on what `InertUnpickler` returns, which has nothing that could be misused.
 ALLOWED = frozenset(
     {
         *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE"),
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+        *("SHORT_BINBYTES", "REDUCE", "BUILD"),
         *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
         *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "MEMOIZE", "BINPUT", "BINGET", "LONG_BINGET"),
         *("GLOBAL", "STACK_GLOBAL"),
@@ -67,8 +71,8 @@ def pickled_lists(content: bytes) -> tuple[Any, Any]:
     try:
         for instruction, _, _ in pickletools.genops(content):
             if instruction.name not in ALLOWED:
-                raise PostProcessingError(f"it contains the instruction {instruction.name}, which can run code")
-        functions, arguments = NameOnlyUnpickler(io.BytesIO(content)).load()
+                raise PostProcessingError(f"it contains the instruction {instruction.name}")
+        functions, arguments = InertUnpickler(io.BytesIO(content)).load()
     # a damaged pickle fails in any of these ways
     except (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError) as error:
         if isinstance(error, PostProcessingError):
@@ -77,14 +81,49 @@ def pickled_lists(content: bytes) -> tuple[Any, Any]:
     return functions, arguments
 
 
-class NameOnlyUnpickler(pickle.Unpickler):
-    """Imports nothing: the one function that nnU-Net writes becomes its name."""
+class IntegerType:
+    """Stands for `numpy.dtype`: an integer type such as `i8`, and its byte order."""
+
+    __slots__ = ("order",)
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if code not in INTEGER_TYPES:
+            raise PostProcessingError(f"it contains numbers of the type {reprlib.repr(code)}")
+        self.order: Literal["little", "big"] = "little"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = "big" if state[1] == ">" else "little"
+
+
+class Integer:
+    """Stands for what NumPy calls to make a number; gives a plain integer."""
+
+    __slots__ = ()
+
+    def __new__(cls, kind: IntegerType, content: bytes) -> int:  # type: ignore[misc]
+        """The integer of a type and its bytes."""
+        return int.from_bytes(content, kind.order, signed=True)
+
+    def __setstate__(self, state: object) -> None:
+        raise PostProcessingError("it changes a number")
+
+
+INERT = {
+    (MODULE, FUNCTION): FUNCTION,
+    ("numpy", "dtype"): IntegerType,
+    ("numpy._core.multiarray", "scalar"): Integer,  # NumPy 2
+    ("numpy.core.multiarray", "scalar"): Integer,  # NumPy 1
+}
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Imports nothing: the known names become text, or classes that only make integers."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The name of the function; any other is refused."""
-        if (module, name) != (MODULE, FUNCTION):
+        """What stands for a name; an unknown one is refused."""
+        if (module, name) not in INERT:
             raise PostProcessingError(f"it names {module}.{name}")
-        return name
+        return INERT[module, name]
 
 
 def json_lists(content: bytes) -> tuple[Any, Any]:

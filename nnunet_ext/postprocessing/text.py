@@ -10,7 +10,6 @@ from nnunet_ext.postprocessing.chain import PostProcessing
 
 FEW_PATIENTS = 20  # below, percentile intervals are too narrow
 NOT_SHOWN = {"operation", "structure", "labels", "beneath", "paint", "output", "regions", "into"}
-FIGURES = {"gain", "low", "high", "level", "changed", "kept"}
 
 
 def choice_lines(chosen: PostProcessing) -> list[str]:
@@ -45,14 +44,15 @@ def choice_lines(chosen: PostProcessing) -> list[str]:
 
 
 def _row(trial: Mapping[str, Any]) -> list[str]:
+    step = trial["step"]
     parameters = [
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in trial.items()
-        if name not in NOT_SHOWN | FIGURES and value is not None
+        for name, value in step.items()
+        if name not in NOT_SHOWN and value is not None
     ]
     return [
-        trial["operation"],
-        trial["structure"],
+        step["operation"],
+        step["structure"],
         ", ".join(parameters),
         _signed(trial["gain"]),
         _interval(trial),
@@ -67,4 +67,4 @@ def _interval(gain: Mapping[str, Any]) -> str:
 
 def _signed(value: float | None) -> str:
     """A dash where it is not defined."""
-    return "-" if value is None or math.isnan(value) else f"{value:+.4f}"
+    return "-" if value is None or math.isnan(value) else f"{value:+.5f}"
