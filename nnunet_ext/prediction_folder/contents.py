@@ -43,7 +43,8 @@ class FolderFile:
 
 # fmt: off
 FILES: tuple[FolderFile, ...] = (
-    FolderFile("CASE<ending>", "always", "segmentation, in the dataset's format, as stock writes it; with `--postprocess` after it"),
+    FolderFile("CASE<ending>", "always",
+               "segmentation, in the dataset's format, as stock writes it; with `--postprocess` the processed one"),
     FolderFile("maps/NAME/CASE<ending>", "`--maps NAME`; `entropy` by default",
                "one map, float32 (or what `--map-dtype` says), in the geometry of the image; PNG and BMP hold no "
                "floats: those datasets get `.tif`; 3D TIFF datasets get `CASE.json` with the spacing beside it, as "
