@@ -19,7 +19,6 @@ from nnunet_ext.evaluation.label_maps import read_label_map, read_pair
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.inference.stages.postprocess import postprocessing_file
-from nnunet_ext.labels import LabelScheme
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.named_folders import chosen_model_folders
@@ -71,7 +70,7 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
             source: Source = validated(folders[0], cases_of_fold, collector)
         else:
             source = predicted(folders, cases_of_fold, collector, options)
-        choice = Choice(collector.cases, collector.scheme)
+        choice = Choice(collector.cases, data.scheme())
         patients = {case.patient for case in collector.cases}
         if len(patients) < 2:
             raise ValueError(
@@ -139,12 +138,6 @@ class Collector:
     fold: str = ""
     cases: list[CrossValidatedCase] = field(default_factory=list)
 
-    @property
-    def scheme(self) -> LabelScheme:
-        """How labels and outputs of the dataset are interpreted."""
-        dataset = self.data.description
-        return LabelScheme(dataset.structures, dataset.regions, dataset.ignore_label)
-
     def truth_file(self, case: str) -> Path:
         """The label map of a case."""
         return Path(self.data.files[case]["label"])
@@ -158,7 +151,7 @@ class Collector:
     def take(self, case: str, segmented: SegmentedCase, truth: np.ndarray) -> None:
         """Takes a segmented case with its truth (*spatial)."""
         names = {"case": case, "patient": patient_of(case, self.patients), "fold": self.fold}
-        self.cases.append(cropped_case(segmented, truth, self.scheme, self.folder, names=names))
+        self.cases.append(cropped_case(segmented, truth, self.data.scheme(), self.folder, names=names))
 
 
 def predicted(

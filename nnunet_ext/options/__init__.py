@@ -60,6 +60,7 @@ from nnunet_ext.options.prediction import (
     PredictOptions,
     recorded,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -101,6 +102,7 @@ __all__ = [
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",
