@@ -49,6 +49,8 @@ class EnsembleOptions:
         precision: "fp32", "bf16", or "auto", which takes bf16 on a CPU that computes faster in it; None is stock's.
         early_exit: "label" skips members where they can no longer change the label; "information" where the mutual
             information has converged; None runs all members everywhere.
+        postprocess: file written by `postprocess`, or nnU-Net's `postprocessing.pkl`; True takes `postprocess.json`
+            in the model folder; None applies no post-processing.
         fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
             stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
         allow_tqdm: whether to show a progress bar.
@@ -72,6 +74,7 @@ class EnsembleOptions:
     precision: Precision | None = None
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
+    postprocess: Path | Literal[True] | None = None
     allow_tqdm: bool = True
 
     @property
