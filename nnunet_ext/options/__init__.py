@@ -37,6 +37,11 @@ from nnunet_ext.options.models import (
     ModelChoice,
     PlainCopyOptions,
 )
+from nnunet_ext.options.postprocessing import (
+    OPERATION_NAMES,
+    OperationName,
+    PostprocessOptions,
+)
 from nnunet_ext.options.prediction import (
     AVERAGES,
     DEVICES,
@@ -45,6 +50,7 @@ from nnunet_ext.options.prediction import (
     MAP_TYPES,
     PRECISIONS,
     RECORDED_AS,
+    TTA_SETS,
     Average,
     EarlyExit,
     EnsembleOptions,
@@ -53,8 +59,10 @@ from nnunet_ext.options.prediction import (
     OutputOptions,
     Precision,
     PredictOptions,
+    TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -66,9 +74,11 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "OPERATION_NAMES",
     "PRECISIONS",
     "RECORDED_AS",
     "TEMPERATURES",
+    "TTA_SETS",
     "AbsentRule",
     "Average",
     "CalibrateOptions",
@@ -86,13 +96,17 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "OperationName",
     "OutputOptions",
     "PlainCopyOptions",
+    "PostprocessOptions",
     "Precision",
     "PredictOptions",
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "TestTimeTransforms",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",
