@@ -57,6 +57,7 @@ from nnunet_ext.options.prediction import (
     TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -97,6 +98,7 @@ __all__ = [
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",

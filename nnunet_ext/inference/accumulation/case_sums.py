@@ -12,10 +12,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame
+from nnunet_ext.inference.accumulation.class_weighted import moments_for
 from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_map, label_type
 from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
-from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
 from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, SlicedVolume, assembled, for_each_slab
 from nnunet_ext.inference.accumulation.transform_variance import TransformVariance
@@ -36,6 +36,8 @@ class SumOptions:
         keep_members: keep every member's own segmentation.
         fast_resampling: resample probabilities instead of logits, see `EnsembleOptions`.
         with_transform_variance: also track the variance between the transforms of each member.
+        class_totals: sum of the members' weights for each class or region, by which they are divided; None if a
+            member has one weight.
     """
 
     average: Average = "probabilities"
@@ -43,6 +45,7 @@ class SumOptions:
     keep_members: bool = False
     fast_resampling: bool = False
     with_transform_variance: bool = False
+    class_totals: tuple[float, ...] | None = None
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
@@ -75,7 +78,11 @@ class CaseSums:
         self.labels = labels
         self.options = options
         self.early_exit = early_exit
-        self.moments = Moments(regions=labels.has_regions, with_variance=options.with_variance)
+        self.moments = moments_for(
+            regions=labels.has_regions,
+            with_variance=options.with_variance,
+            class_weights=options.class_totals is not None,
+        )
         self.members: list[CroppedLabels] = []
         self.only_labels: np.ndarray | None = None
         self.member_segmentations: dict[str, np.ndarray] = {}
@@ -98,12 +105,13 @@ class CaseSums:
         """
         shape = (self.labels.num_segmentation_heads, *self.frame.box_shape)
         seen = self._seen_in_box(position, step, logits)
-        weight_of_vote = step.weight if seen is None else step.weight * seen
-        weight = weight_of_vote if self.open_voxels is None else weight_of_vote * self.open_voxels
+        weight = self._weight_of(step, seen)
+        if self.open_voxels is not None:
+            weight = weight * self.open_voxels
         segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
         self.moments.begin_member(shape, weight, device=logits.device)
         for sums in also:
-            sums.moments.begin_member(shape, weight_of_vote, device=logits.device)
+            sums.moments.begin_member(shape, sums._weight_of(step, seen), device=logits.device)
 
         def accumulate(slab: Slab) -> None:
             segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
@@ -116,6 +124,16 @@ class CaseSums:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         for sums in (self, *also):
             sums._take(position, step, as_array(sums._completed(segmentation, seen)), logits)
+
+    def _weight_of(self, step: Pass, seen: torch.Tensor | None) -> float | torch.Tensor:
+        """The weight of a pass: one number, or one per voxel (*box) if it does not see all of them.
+
+        With class weights it is (C), its share of the members' weights for each class or region; such a pass sees all
+        voxels, see `EnsembleOptions`.
+        """
+        if step.class_weights is None or self.options.class_totals is None:
+            return step.weight if seen is None else step.weight * seen
+        return torch.tensor(step.class_weights) / torch.tensor(self.options.class_totals)
 
     def _take(self, position: int, step: Pass, member_labels: np.ndarray, logits: torch.Tensor) -> None:
         """Keeps what the moments do not: a member's segmentation (*box) and, if logits are averaged, its logits."""
