@@ -30,6 +30,7 @@ from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import ChooseRuntime, runtime_for
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.inference.stages.postprocess import postprocess_stage, warn_of_other_ensemble
 from nnunet_ext.inference.transform_cost import log_cost, require_several_transforms, warn_of_single_transforms
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.input_checks import require_good_case
@@ -73,6 +74,7 @@ class EnsembleEngine:
             model.
         CalibrationError: if the calibration was fitted for an ensemble with other settings, a member was retrained
             since, or early exit would keep the members of several folds from running.
+        PostProcessingError: if post-processing is requested and its file is missing, damaged, or for other labels.
         EnsembleWeightsError: if class weights were fitted for another ensemble, or a member was retrained since.
         ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling, or the
             test-time transforms are not allowed for a model.
@@ -94,10 +96,13 @@ class EnsembleEngine:
         self.options = options
         self.device = device_of(options)
         self.calibration = calibration
+        self.structures = regions_of(self.models[0].dataset_json)
+        folders = [model.folder for model in models]
+        self.postprocess = postprocess_stage(options.postprocess, folders, self.models[0].dataset_json)
         self.class_weights = None if options.class_weights is None else EnsembleWeights.load(options.class_weights)
         if self.class_weights is not None:
             require_fitted_for(self.class_weights, self.models, self.settings)
-        self.structures = regions_of(self.models[0].dataset_json)
+        warn_of_other_ensemble(self.postprocess, self.settings)
         arithmetic = arithmetic_for(options.precision, self.device)
         self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
         transforms = TRANSFORM_SETS[options.tta]
@@ -114,6 +119,7 @@ class EnsembleEngine:
             self.structures,
             early_exit=rule_for(options.early_exit) if options.early_exit else None,
             describe_folds=calibration is not None and len(folds) > 1,  # it was fitted on single folds
+            postprocess=self.postprocess,
         )
         if options.tta_members:
             warn_of_single_transforms(self.passes)
@@ -164,8 +170,9 @@ class EnsembleEngine:
         optional = {
             "early_exit": options.early_exit,
             "fast_resampling": options.fast_resampling,
-            "tta": options.tta if options.tta not in ("flips", "none") else None,  # "mirroring" tells these two apart
+            "postprocessing": None if self.postprocess is None else self.postprocess.chosen.sha256,
             "class_weights": None if self.class_weights is None else self.class_weights.sha256,
+            "tta": options.tta if options.tta not in ("flips", "none") else None,  # "mirroring" tells these two apart
         }
         return {
             "models": [model.folder.name for model in self.models],
@@ -180,13 +187,14 @@ class EnsembleEngine:
     @property
     def provenance(self) -> Provenance:
         """What makes up the ensemble, for the record of a prediction folder."""
-        calibration = self.calibration
+        calibration, postprocess = self.calibration, self.postprocess
         return provenance_of(
             self.options,
             [member.record() for model in self.models for member in model.members],
             members_averaged=self.passes_per_case,
-            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
+            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration, postprocess)],
             calibration=None if calibration is None else calibration.sha256,
+            postprocessing=None if postprocess is None else postprocess.chosen.sha256,
         ).with_class_weights(None if self.class_weights is None else self.class_weights.sha256)
 
     def predict_from_files(
@@ -305,7 +313,7 @@ class EnsembleEngine:
         def predict_on(device: torch.device) -> CasePrediction:
             on_device = [case.to(device) for case in prepared]
             sums, fold_rows = self.loop.sum_up(on_device, sum_options(self.options, options), progress)
-            stages = stages_for(options, self.calibration)
+            stages = stages_for(options, self.calibration, self.postprocess)
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 
         return where_it_fits(predict_on, self.device, name, progress)

@@ -37,6 +37,11 @@ from nnunet_ext.options.models import (
     ModelChoice,
     PlainCopyOptions,
 )
+from nnunet_ext.options.postprocessing import (
+    OPERATION_NAMES,
+    OperationName,
+    PostprocessOptions,
+)
 from nnunet_ext.options.prediction import (
     AVERAGES,
     DEVICES,
@@ -69,6 +74,7 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "OPERATION_NAMES",
     "PRECISIONS",
     "RECORDED_AS",
     "TEMPERATURES",
@@ -90,8 +96,10 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "OperationName",
     "OutputOptions",
     "PlainCopyOptions",
+    "PostprocessOptions",
     "Precision",
     "PredictOptions",
     "ReportOptions",

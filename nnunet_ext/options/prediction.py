@@ -49,6 +49,8 @@ class EnsembleOptions:
         precision: "fp32", "bf16", or "auto", which takes bf16 on a CPU that computes faster in it; None is stock's.
         early_exit: "label" skips members where they can no longer change the label; "information" where the mutual
             information has converged; None runs all members everywhere.
+        postprocess: file written by `postprocess`, or nnU-Net's `postprocessing.pkl`; True takes `postprocess.json`
+            in the model folder; None applies no post-processing.
         fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
             stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
         allow_tqdm: whether to show a progress bar.
@@ -72,6 +74,7 @@ class EnsembleOptions:
     precision: Precision | None = None
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
+    postprocess: Path | Literal[True] | None = None
     allow_tqdm: bool = True
 
     @property
@@ -80,11 +83,6 @@ class EnsembleOptions:
         if self.folds is None:
             return None
         return [self.folds] if isinstance(self.folds, (int, str)) else list(self.folds)
-
-    @property
-    def votes_per_voxel(self) -> bool:
-        """Whether some members do not see all voxels: transforms of the whole volume, each a member of its own."""
-        return self.tta_members and self.tta == "full"
 
     def __post_init__(self) -> None:
         require_choice("average", self.average, AVERAGES)
@@ -113,14 +111,17 @@ def require_alone(options: EnsembleOptions) -> None:
     """Refuses class weights together with what needs one weight per member.
 
     Raises:
-        ValueError: if logits are averaged, there is early exit or a weight per model, or transforms that do not see
-            all voxels are members.
+        ValueError: if logits are averaged, there is early exit or a weight per model, or a member does not see every
+            voxel.
     """
     for flag, found in (
         ("--average logits", options.average == "logits"),
         ("--early-exit", options.early_exit),
         ("model_weights", options.model_weights is not None),
-        ("--tta full --tta-members, whose weights differ from voxel to voxel,", options.votes_per_voxel),
+        (
+            "--tta full --tta-members, some of which do not see every voxel",
+            options.tta == "full" and options.tta_members,
+        ),
     ):
         if found:
             raise ValueError(

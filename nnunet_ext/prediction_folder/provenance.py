@@ -32,8 +32,9 @@ class Provenance:
     Attributes:
         members: name and SHA-256 of each checkpoint, in their order; the hash is empty where none was recorded.
         settings: those of `SETTINGS`, with "stages", which a case goes through after its last member, and
-            "calibration", the hash of its content, if there is one. A record of an earlier version has only the
-            settings of that version. "class_weights" is the hash of class-wise weights, None without.
+            "calibration" and "postprocessing", the hashes of their content, if there are any. A record of an earlier
+            version has only the settings of that version. "class_weights" is the hash of class-wise weights, None
+            without.
         members_averaged: number of members that a case is averaged over, counting transforms where they are members;
             None if the record does not say.
     """
@@ -58,6 +59,7 @@ def provenance_of(
     members_averaged: int,
     stages: Sequence[str],
     calibration: str | None,
+    postprocessing: str | None = None,
 ) -> Provenance:
     """The provenance of an ensemble that is about to predict.
 
@@ -67,10 +69,13 @@ def provenance_of(
         members_averaged: number of members that a case is averaged over.
         stages: names of the stages that follow the last member.
         calibration: hash of the content of the calibration; None without one.
+        postprocessing: hash of the steps of the post-processing; None without any.
     """
     settings = {name: getattr(options, name) for name in SETTINGS} | {"stages": list(stages)}
     if calibration is not None:
         settings["calibration"] = calibration
+    if postprocessing is not None:
+        settings["postprocessing"] = postprocessing
     as_read_back = json.loads(json.dumps(settings))  # tuples become lists
     return Provenance(named_files(members), as_read_back, members_averaged)
 

@@ -117,6 +117,13 @@ def test_the_same_ensemble_is_accepted_also_after_the_file(file):
     Calibration.load(file).require_settings({**SETTINGS, "of a later version": None})
 
 
+@pytest.mark.parametrize(("fitted", "found"), [({}, {"postprocessing": "a"}), ({"postprocessing": "a"}, {})])
+def test_a_setting_that_only_one_of_the_two_has_is_another_ensemble(fitted, found):
+    calibration = replace(CALIBRATION, settings={**SETTINGS, **fitted})
+    with pytest.raises(CalibrationError, match=r"its postprocessing is .*, this ensemble's is "):
+        calibration.require_settings({**SETTINGS, **found})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -35,17 +35,17 @@ class SumOptions:
         with_variance: also track the variance of the probabilities.
         keep_members: keep every member's own segmentation.
         fast_resampling: resample probabilities instead of logits, see `EnsembleOptions`.
-        with_transform_variance: also track the variance between the transforms of each member.
         class_totals: sum of the members' weights for each class or region, by which they are divided; None if a
             member has one weight.
+        with_transform_variance: also track the variance between the transforms of each member.
     """
 
     average: Average = "probabilities"
     with_variance: bool = False
     keep_members: bool = False
     fast_resampling: bool = False
-    with_transform_variance: bool = False
     class_totals: tuple[float, ...] | None = None
+    with_transform_variance: bool = False
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
@@ -126,10 +126,9 @@ class CaseSums:
             sums._take(position, step, as_array(sums._completed(segmentation, seen)), logits)
 
     def _weight_of(self, step: Pass, seen: torch.Tensor | None) -> float | torch.Tensor:
-        """The weight of a pass: one number, or one per voxel (*box) if it does not see all of them.
+        """The weight of a pass: one number, or one per voxel if it sees (*box) less than everything.
 
-        With class weights it is (C), its share of the members' weights for each class or region; such a pass sees all
-        voxels, see `EnsembleOptions`.
+        With weights of classes or regions, (C), its share of the members' weights for each of them.
         """
         if step.class_weights is None or self.options.class_totals is None:
             return step.weight if seen is None else step.weight * seen
