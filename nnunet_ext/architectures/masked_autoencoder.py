@@ -62,8 +62,8 @@ class DenseLevel(nn.Module):
 class SparseMaskedAutoencoder(nn.Module):
     """A plain U-Net whose encoder sees the visible blocks of an image only, and whose decoder fills in the others.
 
-    Its state dict is that of the plain network. What makes the features dense is used in training only; its state dict
-    is `densification.state_dict()`.
+    Its state dict is that of the plain network. What makes the features dense is used in training only; its state
+    dict is `densification.state_dict()`.
 
     Args:
         plain: nnU-Net's PlainConvUNet or ResidualEncoderUNet, with an output per channel of the image.

@@ -104,5 +104,5 @@ def visible_voxels(visible_blocks: Tensor, shape: Sequence[int]) -> Tensor:
 
 def blocks_of(visible: Tensor, block_size: Sequence[int]) -> Tensor:
     """The grid of a mask at full resolution, the reverse of `visible_voxels`: (B, 1, *patch) to (B, 1, *grid)."""
-    every = tuple(slice(None, None, step) for step in block_size)
-    return visible[(slice(None), slice(None), *every)]
+    index = (slice(None), slice(None), *(slice(None, None, step) for step in block_size))
+    return visible[index]
