@@ -55,6 +55,12 @@ from nnunet_ext.options.prediction import (
     PredictOptions,
     recorded,
 )
+from nnunet_ext.options.pretraining import (
+    PRESETS,
+    FixedPlans,
+    PretrainOptions,
+    ScanFilter,
+)
 
 __all__ = [
     "ABSENT_RULES",
@@ -67,6 +73,7 @@ __all__ = [
     "MAP_NAMES",
     "MAP_TYPES",
     "PRECISIONS",
+    "PRESETS",
     "RECORDED_AS",
     "TEMPERATURES",
     "AbsentRule",
@@ -81,6 +88,7 @@ __all__ = [
     "EnsembleOptions",
     "EvaluationOptions",
     "FitOptions",
+    "FixedPlans",
     "JudgeOptions",
     "MapName",
     "MapType",
@@ -90,7 +98,9 @@ __all__ = [
     "PlainCopyOptions",
     "Precision",
     "PredictOptions",
+    "PretrainOptions",
     "ReportOptions",
+    "ScanFilter",
     "SplitOptions",
     "TemperatureKind",
     "recorded",
