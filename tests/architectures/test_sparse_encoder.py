@@ -214,3 +214,13 @@ def test_it_compiles_to_one_graph():
     image, blocks = image_and_blocks(ANISOTROPIC)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(with_mask(image, blocks)), network(with_mask(image, blocks)))
+
+
+def test_mixed_precision_reconstructs_the_same():
+    network = autoencoder(ISOTROPIC)
+    image, blocks = image_and_blocks(ISOTROPIC)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = network(with_mask(image, blocks))
+    mixed.float().square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.encoder.parameters())
+    torch.testing.assert_close(mixed.float(), network(with_mask(image, blocks)), rtol=0, atol=0.1)
