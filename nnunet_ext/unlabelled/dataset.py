@@ -87,7 +87,7 @@ def write_splits(folder: Path, splits: Sequence[Split], *, continuing: bool) -> 
     if continuing and file.is_file() and json.loads(file.read_text(encoding="utf-8")) != splits:
         raise ValueError(
             f"A continued training must keep its held-out scans; the scans have changed since {file} was written. "
-            f"Continue it with `nnunet_ext train --c`, which keeps them, or leave --c out and begin anew."
+            f"Continue it with `nnunet_ext train --c`, which keeps them, or leave --c out and train again."
         )
     write_json(splits, file)
 
