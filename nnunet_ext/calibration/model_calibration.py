@@ -99,7 +99,8 @@ class Calibration:
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name, fitted in self.settings.items():
+        for name in dict.fromkeys([*self.settings, *settings]):  # what one of them leaves out is None
+            fitted = self.settings.get(name)
             if settings.get(name) != fitted:
                 raise CalibrationError(
                     f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "

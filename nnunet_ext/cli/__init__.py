@@ -29,6 +29,7 @@ from nnunet_ext.cli import (
     splits,
     train,
     trainers,
+    weights,
 )
 from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
@@ -45,6 +46,7 @@ COMMANDS = tuple(
         pretrain,
         models,
         calibrate,
+        weights,
         predict,
         evaluate,
         compare,

@@ -61,6 +61,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -103,6 +104,7 @@ __all__ = [
     "ScanFilter",
     "SplitOptions",
     "TemperatureKind",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",
