@@ -62,6 +62,12 @@ from nnunet_ext.options.prediction import (
     TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.pretraining import (
+    PRESETS,
+    FixedPlans,
+    PretrainOptions,
+    ScanFilter,
+)
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -76,6 +82,7 @@ __all__ = [
     "MAP_TYPES",
     "OPERATION_NAMES",
     "PRECISIONS",
+    "PRESETS",
     "RECORDED_AS",
     "TEMPERATURES",
     "TTA_SETS",
@@ -91,6 +98,7 @@ __all__ = [
     "EnsembleOptions",
     "EvaluationOptions",
     "FitOptions",
+    "FixedPlans",
     "JudgeOptions",
     "MapName",
     "MapType",
@@ -102,7 +110,9 @@ __all__ = [
     "PostprocessOptions",
     "Precision",
     "PredictOptions",
+    "PretrainOptions",
     "ReportOptions",
+    "ScanFilter",
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",

@@ -11,6 +11,7 @@ from nnunet_ext.trainers.part import PLANNED, Claim, Kind, Part, Requirement
 CHECKPOINT_PAPER = "arXiv 2212.06278"
 DISTILLATION_PAPER = "arXiv 2306.03271"
 STREAMING_PAPER = "arXiv 2502.09269"
+MASKING_PAPER = "arXiv 2410.23132"
 
 CYCLICAL = "nnunet_ext.trainers.schedules.cyclical.Cyclical"
 SELF_DISTILLATION = "nnunet_ext.trainers.supervision.self_distillation.DSD"
@@ -23,9 +24,11 @@ NETWORK = frozenset({Claim.NETWORK, Claim.PLANNED_NETWORK})  # a network part do
 UNET = frozenset({Requirement.UNET})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
 LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
+PRE_TRAINING = frozenset({Claim.LOSS, Claim.TRAINING_OUTPUT, Claim.AUGMENTATION})
 
 DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
+MASKED = ("MAE", "S3D")
 MIXTURES = (
     *("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>"),
     *("StreamingUNetD3P", "StreamingFixedUNetD3P"),
@@ -105,6 +108,28 @@ PARTS: tuple[Part, ...] = (
     Part("AdvChain", Kind.AUGMENTATION, "nnunet_ext.trainers.augmentation.adv_chain.AdvChain",
          "adds the consistency under adversarial image changes, about three times the cost", "Chen et al. 2022",
          "nnUNetTrainerAdvChain", claims=TRAINING_OUTPUT, requires=SEGMENTATION),
+    Part("MAE", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.MAE",
+         "pre-training without labels: reconstructs hidden blocks of the image", MASKING_PAPER, "nnUNetTrainerMAE",
+         claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("S3D", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.S3D",
+         "MAE with an encoder that sees visible voxels only, a mask token and densification", MASKING_PAPER,
+         "nnUNetTrainerS3D", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("PresetL", Kind.PRE_TRAINING, "",
+         "modifies MAE or S3D: 4000 epochs from rate 0.03, for batches of 48",
+         MASKING_PAPER, "nnUNetTrainerS3D_PresetL",
+         changes=MASKED, values={"peak_rate": 3e-2, "pretraining_epochs": 4000}),
+    Part("MaskRatio<n>", Kind.PRE_TRAINING, "",
+         "modifies MAE or S3D: hides n % of the blocks instead of 60 to 90 %", MASKING_PAPER,
+         "nnUNetTrainerS3D_MaskRatio75", changes=MASKED, attribute="mask_percent"),
+    Part("MaskBlock<n>", Kind.PRE_TRAINING, "",
+         "modifies MAE or S3D: blocks of n voxels per axis (released code: 16)",
+         MASKING_PAPER, "nnUNetTrainerS3D_MaskBlock16", changes=MASKED, attribute="mask_block"),
+    Part("NoMaskToken", Kind.PRE_TRAINING, "",
+         "modifies S3D (ablation): zeros instead of the mask token", MASKING_PAPER, "nnUNetTrainerS3D_NoMaskToken",
+         changes=("S3D",), values={"uses_mask_token": False}),
+    Part("NoDensifyConv", Kind.PRE_TRAINING, "",
+         "modifies S3D (ablation): no norm and convolution before the decoder", MASKING_PAPER,
+         "nnUNetTrainerS3D_NoDensifyConv", changes=("S3D",), values={"uses_densify_conv": False}),
     Part("posterior<M>", Kind.NETWORK, "nnunet_ext.trainers.networks.posterior.Posterior",
          "M networks in one: the ensemble in checkpoint_posterior.pth, for the stock predictor", CHECKPOINT_PAPER,
          "nnUNetTrainer_posterior30", attribute="posterior_size", internal=True),
