@@ -50,6 +50,7 @@ class Claim(Enum):
     MIRRORING = "mirroring and rotation"
     SWA_CHECKPOINT = "checkpoint_swa.pth"
     EMA_CHECKPOINT = "checkpoint_ema.pth"
+    TRAINED_ENCODER = "which weights of the encoder train"
 
 
 class Requirement(Enum):

@@ -11,21 +11,30 @@ from nnunet_ext.trainers.part import PLANNED, Claim, Kind, Part, Requirement
 CHECKPOINT_PAPER = "arXiv 2212.06278"
 DISTILLATION_PAPER = "arXiv 2306.03271"
 STREAMING_PAPER = "arXiv 2502.09269"
+PRE_TRAINING_PAPER = "arXiv 2410.23132"
+ADAPTER_PAPER = "arXiv 2106.09685"
 
 CYCLICAL = "nnunet_ext.trainers.schedules.cyclical.Cyclical"
 SELF_DISTILLATION = "nnunet_ext.trainers.supervision.self_distillation.DSD"
+FINETUNE = "nnunet_ext.trainers.fine_tuning.finetune.Finetune"
+LORA = "nnunet_ext.trainers.fine_tuning.lora.LoRA"
 STREAMING = "nnunet_ext.trainers.networks.streaming.Streaming"
 DEEPLAB = "nnunet_ext.trainers.networks.deeplab.DeepLab"
 
 SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
 TRAINING_OUTPUT = frozenset({Claim.TRAINING_OUTPUT})
 NETWORK = frozenset({Claim.NETWORK, Claim.PLANNED_NETWORK})  # a network part does not build the planned network
+LEARNING_RATE = frozenset({Claim.LEARNING_RATE})
+TRAINED_ENCODER = frozenset({Claim.TRAINED_ENCODER})
+ADAPTING = LEARNING_RATE | TRAINED_ENCODER | {Claim.EMA_CHECKPOINT}  # a mean of B·A is not that of B times that of A
 UNET = frozenset({Requirement.UNET})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
+LABELLED_UNET = UNET | SEGMENTATION
 LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
 
 DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
+FINE_TUNING = ("Finetune", "Finetune<n>", "LoRA", "LoRA<r>")  # parts that start from pre-trained weights
 MIXTURES = (
     *("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>"),
     *("StreamingUNetD3P", "StreamingFixedUNetD3P"),
@@ -44,6 +53,43 @@ PARTS: tuple[Part, ...] = (
          "seeds the training with k; trainings with different k form a deep ensemble", "arXiv 1612.01474",
          "nnUNetTrainer_member2",
          claims=frozenset({Claim.SEED}), attribute="member", smallest=0),
+    Part("LoRA", Kind.FINE_TUNING, LORA,
+         "Finetune that trains low-rank changes of the transferred convolutions, of rank 8", ADAPTER_PAPER,
+         "nnUNetTrainerLoRA", claims=ADAPTING, requires=LABELLED_UNET),
+    Part("LoRA<r>", Kind.FINE_TUNING, LORA,
+         "LoRA with rank r instead of 8", ADAPTER_PAPER, "nnUNetTrainerLoRA4_WithDecoder",
+         claims=ADAPTING, requires=LABELLED_UNET, attribute="rank"),
+    Part("Finetune", Kind.FINE_TUNING, FINETUNE,
+         "starts from the encoder of -pretrained_weights: decoder warm-up, network warm-up, decay; default 50 + 50 + "
+         "1000 epochs", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune", claims=LEARNING_RATE, requires=LABELLED_UNET),
+    Part("Finetune<n>", Kind.FINE_TUNING, FINETUNE,
+         "Finetune with warm-ups of n epochs each instead of 50", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune15_150epochs",
+         claims=LEARNING_RATE, requires=LABELLED_UNET, attribute="warm_up"),
+    Part("DecoderWarmUp<n>", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: n epochs of decoder warm-up", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_DecoderWarmUp0_WithDecoder",
+         changes=FINE_TUNING, attribute="decoder_warm_up", smallest=0),
+    Part("NetworkWarmUp<n>", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: n epochs of network warm-up", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_NetworkWarmUp10",
+         changes=FINE_TUNING, attribute="network_warm_up", smallest=0),
+    Part("WithDecoder", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: transfers the decoder as well", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_WithDecoder", changes=FINE_TUNING, values={"with_decoder": True}),
+    Part("FrozenEncoder", Kind.FINE_TUNING, "",
+         "modifies Finetune: the encoder is frozen in all epochs; one warm-up", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_FrozenEncoder",
+         claims=TRAINED_ENCODER, changes=("Finetune", "Finetune<n>"), values={"frozen_encoder": True}),
+    Part("ShallowEncoder<n>", Kind.FINE_TUNING, "",
+         "modifies Finetune: of the encoder only the stem and the first n stages train", "",
+         "nnUNetTrainerFinetune_ShallowEncoder2",
+         claims=TRAINED_ENCODER, changes=("Finetune", "Finetune<n>"), attribute="shallow_stages"),
+    Part("TrainedStem", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: the block that reads the image trains in the decoder warm-up as well",
+         PRE_TRAINING_PAPER, "nnUNetTrainerFinetune_TrainedStem",
+         changes=FINE_TUNING, values={"trained_stem": True}),
     Part("Cyclical", Kind.SCHEDULE, CYCLICAL,
          "three learning-rate cycles, posterior samples from each plateau; default 1200 epochs", CHECKPOINT_PAPER,
          "nnUNetTrainerCyclical", claims=SAMPLING),
