@@ -20,7 +20,7 @@ class LowRankConv(nn.Module):
     merged weights. Loading one sets W and empties the adapter; `adapter_state` keeps W, A and B apart.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     down: nn.Parameter
     up: nn.Parameter
 

@@ -42,7 +42,7 @@ class TransferReport:
         return self.arrived(prefix) + sum(name.startswith(prefix) for name in self.left)
 
 
-def input_block(encoder: nn.Module) -> nn.Module:
+def input_block(encoder: nn.Module) -> ConvDropoutNormReLU:
     """The block of nnU-Net's encoder that reads the image: of the stem, or of the first stage.
 
     Raises:

@@ -35,6 +35,7 @@ class Finetune(ExtTrainer):
     """
 
     num_epochs: int
+    network: Any
     warm_up: int = 50  # epochs of each warm-up
     decoder_warm_up: int | None = None  # epochs of this one, if another number
     network_warm_up: int | None = None
@@ -111,7 +112,7 @@ class Finetune(ExtTrainer):
         plan = self.plan
         self.print_to_log_file(
             f"Fine-tuning: decoder warm-up until epoch {plan.network_start}, network warm-up until epoch "
-            f"{plan.decay_start}, {plan.total_epochs} epochs in all, peak rate {plan.peak_lr:g}. {self.trained_text()}"
+            f"{plan.decay_start}, {plan.total_epochs} epochs in all, peak rate {plan.peak_lr:g}."
         )
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
@@ -155,9 +156,14 @@ class Finetune(ExtTrainer):
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
         return optimizer, EpochSchedule(optimizer, self.plan.learning_rate_at)
 
+    @property
+    def encoder(self) -> Any:
+        """The encoder of the plain network."""
+        return self.plain_network.encoder
+
     def trained_modules(self) -> list[nn.Module]:
         """The modules of the encoder that train in the current stage."""
-        encoder = self.plain_network.encoder
+        encoder = self.encoder
         if self.frozen_encoder:
             return []
         if self.stage == "decoder warm-up":
@@ -169,7 +175,7 @@ class Finetune(ExtTrainer):
     def frozen_parameters(self) -> set[int]:
         """Hook: the ids of the parameters that do not train in the current stage. Extend the set of `super()`."""
         trained = {id(parameter) for module in self.trained_modules() for parameter in module.parameters()}
-        return {id(parameter) for parameter in self.plain_network.encoder.parameters()} - trained
+        return {id(parameter) for parameter in self.encoder.parameters()} - trained
 
     def keep_frozen_statistics(self) -> None:
         """Sets frozen BatchNorm layers to evaluation, because their running statistics would change otherwise."""

@@ -57,16 +57,16 @@ def stop_receiving(network: nn.Module) -> None:
 def missing_weights_message(trainer: str) -> str:
     """What to do if a fine-tuning begins without weights."""
     return (
-        f"{trainer} starts from pre-trained weights; found none, neither in -pretrained_weights nor in a checkpoint to "
-        f"continue from. Add -pretrained_weights FILE, a checkpoint of nnU-Net, of nnssl or of `nnunet_ext pretrain -i "
-        f"FOLDER -d ID`, which learns from images without labels; leave --c out for a new training."
+        f"{trainer} starts from pre-trained weights; found none. Add -pretrained_weights FILE, a checkpoint of "
+        f"nnU-Net, of nnssl or of `nnunet_ext pretrain -i FOLDER -d ID`, which learns from images without labels. If "
+        f"--c found no checkpoint, leave it out."
     )
 
 
 def transfer_lines(report: TransferReport) -> list[str]:
     """What was transferred, adapted and left, for the log."""
     lines = [
-        f"Pre-trained weights: {report.arrived(part)} of {report.wanted(part)} tensors of the {part[:-1]} transferred."
+        f"Pre-trained weights: {report.arrived(part)} of {report.wanted(part)} tensors of the {part[:-1]}."
         for part in (ENCODER, DECODER)
         if report.wanted(part)
     ]

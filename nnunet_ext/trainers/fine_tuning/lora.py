@@ -23,11 +23,12 @@ class LoRA(PartWithState, Finetune):
 
     def training_network(self, network: nn.Module) -> nn.Module:
         """The network with adapters in the encoder, and in the decoder if that is transferred as well."""
+        wrapped = super().training_network(network)
         unet: Any = network
         add_adapters(unet.encoder, self.rank)
         if self.with_decoder:
             add_adapters(unet.decoder.stages, self.rank)
-        return super().training_network(network)
+        return wrapped
 
     def frozen_parameters(self) -> set[int]:
         """See `Finetune`; weights and biases of adapted convolutions as well, in every stage."""
