@@ -93,7 +93,9 @@ def with_subsets(splits: Sequence[Split], options: SplitOptions) -> tuple[list[S
         )
     complete = complete_folds(splits)
     if not complete:
-        raise ValueError("No fold has all cases of the splits, so none can be reduced; replace them with --overwrite.")
+        raise ValueError(
+            "No fold has all cases of the splits, so none can be reduced; replace them with --overwrite."
+        )
     patients = {case: patient_of(case, options.patients) for split in splits for case in split["train"]}
     extended, lines = [*splits], []
     for fold in complete:
