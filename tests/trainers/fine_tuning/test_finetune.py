@@ -1,5 +1,7 @@
 """The stages of a fine-tuning: what trains, at which rate, and that an interrupted training goes on as it was."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import distributed
@@ -179,20 +181,23 @@ def test_a_compiled_network_notices_when_the_encoder_is_released(fine_tuned, run
         torch.testing.assert_close(parameter, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture
+@contextmanager
 def one_process(tmp_path):
-    """A process group of this process alone."""
+    """A process group of this process alone, as long as it lasts."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
 
-def test_ddp_trains_the_same_through_the_border_of_stages(one_process, fine_tuned, run_epochs, resumed):
+def test_ddp_trains_the_same_through_the_border_of_stages(tmp_path, fine_tuned, run_epochs, resumed):
     plain, parallel = fine_tuned(NAME), fine_tuned(NAME, save_every=3)
-    parallel.is_ddp, parallel.network = True, DistributedDataParallel(parallel.network)
+    parallel.is_ddp = True
+    plain.loss = parallel.loss = parallel._build_loss()  # with DDP, nnU-Net's uses every output
     run_epochs(plain, 4)
-    run_epochs(parallel, 4)
+    with one_process(tmp_path):
+        parallel.network = DistributedDataParallel(parallel.network)
+        run_epochs(parallel, 4)
+        assert isinstance(parallel.network, DistributedDataParallel)
     for parameter, expected in zip(parallel.network.parameters(), plain.network.parameters(), strict=True):
         assert torch.equal(parameter, expected)
-    assert isinstance(parallel.network, DistributedDataParallel)
     assert resumed(parallel).current_epoch == 3
