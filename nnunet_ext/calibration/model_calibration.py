@@ -99,7 +99,8 @@ class Calibration:
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name, fitted in self.settings.items():
+        for name in dict.fromkeys([*self.settings, *settings]):  # what one of them leaves out is None
+            fitted = self.settings.get(name)
             if settings.get(name) != fitted:
                 raise CalibrationError(
                     f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "
@@ -140,6 +141,13 @@ class Calibration:
                 f"A calibration judges every fold by its own members, some of which --early-exit does not run; found "
                 f"both, and {folds} folds. Leave out --early-exit, or predict with one fold: -f 0."
             )
+
+    @property
+    def temperature_kind(self) -> str | None:
+        """The kind of temperature that is applied, "global" or "per-class"; None if the file does not tell."""
+        kinds = self.fitted_on.get("temperatures", {})
+        applied = list(self.temperature.values)
+        return next((kind for kind, fitted in kinds.items() if list(fitted["values"]) == applied), None)
 
     @property
     def sha256(self) -> str:

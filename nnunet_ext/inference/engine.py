@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from nnunet_ext.calibration.ensemble_weights import EnsembleWeights
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
+from nnunet_ext.inference.class_weights import require_fitted_for, with_class_weights
 from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
@@ -70,6 +72,7 @@ class EnsembleEngine:
             model.
         CalibrationError: if the calibration was fitted for an ensemble with other settings, a member was retrained
             since, or early exit would keep the members of several folds from running.
+        EnsembleWeightsError: if class weights were fitted for another ensemble, or a member was retrained since.
         ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling.
     """
 
@@ -89,6 +92,9 @@ class EnsembleEngine:
         self.options = options
         self.device = device_of(options)
         self.calibration = calibration
+        self.class_weights = None if options.class_weights is None else EnsembleWeights.load(options.class_weights)
+        if self.class_weights is not None:
+            require_fitted_for(self.class_weights, self.models, self.settings)
         self.structures = regions_of(self.models[0].dataset_json)
         arithmetic = arithmetic_for(options.precision, self.device)
         self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
@@ -96,6 +102,8 @@ class EnsembleEngine:
         self.passes = passes_of(
             self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
         )
+        if self.class_weights is not None:
+            self.passes = with_class_weights(self.passes, self.class_weights)
         folds = passes_by_fold(self.passes)
         self.loop = MemberLoop(
             self.models,
@@ -152,7 +160,11 @@ class EnsembleEngine:
     def settings(self) -> dict[str, Any]:
         """The settings that a calibration depends on. Folds are not among them: it is fitted across folds."""
         options = self.options
-        optional = {"early_exit": options.early_exit, "fast_resampling": options.fast_resampling}
+        optional = {
+            "early_exit": options.early_exit,
+            "fast_resampling": options.fast_resampling,
+            "class_weights": None if self.class_weights is None else self.class_weights.sha256,
+        }
         return {
             "models": [model.folder.name for model in self.models],
             "weights": None if options.model_weights is None else list(options.model_weights),
@@ -173,7 +185,7 @@ class EnsembleEngine:
             members_averaged=self.passes_per_case,
             stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
             calibration=None if calibration is None else calibration.sha256,
-        )
+        ).with_class_weights(None if self.class_weights is None else self.class_weights.sha256)
 
     def predict_from_files(
         self,

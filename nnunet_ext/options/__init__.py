@@ -55,6 +55,7 @@ from nnunet_ext.options.prediction import (
     PredictOptions,
     recorded,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -93,6 +94,7 @@ __all__ = [
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",

@@ -37,6 +37,7 @@ class EnsembleOptions:
             folds. It affects segmentation and probabilities; maps always describe the members' probabilities.
         model_weights: one positive number per model folder, divided evenly among its members; None gives every member
             the same weight.
+        class_weights: file that `nnunet_ext weights` wrote, with a weight for each model and class or region.
         tta_members: whether every test-time transform counts as a member of its own.
         trust_checkpoints: whether checkpoints may contain more than plain data, which can run code.
         tile_step_size: step between tiles as a share of the patch size.
@@ -50,8 +51,8 @@ class EnsembleOptions:
         allow_tqdm: whether to show a progress bar.
 
     Raises:
-        ValueError: if a choice is unknown, the step is not in (0, 1], or early exit or fast resampling is asked for
-            with averaged logits.
+        ValueError: if a choice is unknown, the step is not in (0, 1], early exit or fast resampling is asked for
+            with averaged logits, or class weights with averaged logits, early exit or model weights.
     """
 
     folds: Sequence[int | str] | int | str | None = None
@@ -59,6 +60,7 @@ class EnsembleOptions:
     device: Any = None
     average: Average = "probabilities"
     model_weights: Sequence[float] | None = None
+    class_weights: Path | None = None
     tta_members: bool = False
     trust_checkpoints: bool = False
     tile_step_size: float = 0.5
@@ -93,6 +95,26 @@ class EnsembleOptions:
             raise ValueError(
                 "Fast resampling needs averaged probabilities; found averaged logits. Leave out "
                 "--fast-resampling or --average logits."
+            )
+        if self.class_weights is not None:
+            require_alone(self)
+
+
+def require_alone(options: EnsembleOptions) -> None:
+    """Refuses class weights together with what needs one weight per member.
+
+    Raises:
+        ValueError: if logits are averaged, or there is early exit or a weight per model.
+    """
+    for flag, found in (
+        ("--average logits", options.average == "logits"),
+        ("--early-exit", options.early_exit),
+        ("model_weights", options.model_weights is not None),
+    ):
+        if found:
+            raise ValueError(
+                f"Class-wise weights are weights of averaged probabilities, from every member; found {flag} with "
+                f"{options.class_weights}. Leave out one of them."
             )
 
 
