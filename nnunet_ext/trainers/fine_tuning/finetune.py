@@ -31,7 +31,7 @@ class Finetune(ExtTrainer):
     """Starts from the encoder of `-pretrained_weights`: decoder warm-up, network warm-up, decay.
 
     In the decoder warm-up the encoder is frozen: its parameters are not in the optimizer and have no gradient. What
-    trains, and at which rate, depends on the epoch only. The optimizer begins anew when the encoder is released.
+    trains, and at which rate, depends on the epoch only. The encoder is released with a new optimizer.
     """
 
     num_epochs: int
