@@ -37,6 +37,11 @@ from nnunet_ext.options.models import (
     ModelChoice,
     PlainCopyOptions,
 )
+from nnunet_ext.options.postprocessing import (
+    OPERATION_NAMES,
+    OperationName,
+    PostprocessOptions,
+)
 from nnunet_ext.options.prediction import (
     AVERAGES,
     DEVICES,
@@ -45,6 +50,7 @@ from nnunet_ext.options.prediction import (
     MAP_TYPES,
     PRECISIONS,
     RECORDED_AS,
+    TTA_SETS,
     Average,
     EarlyExit,
     EnsembleOptions,
@@ -53,6 +59,7 @@ from nnunet_ext.options.prediction import (
     OutputOptions,
     Precision,
     PredictOptions,
+    TestTimeTransforms,
     recorded,
 )
 from nnunet_ext.options.weights import WeightsOptions
@@ -67,9 +74,11 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "OPERATION_NAMES",
     "PRECISIONS",
     "RECORDED_AS",
     "TEMPERATURES",
+    "TTA_SETS",
     "AbsentRule",
     "Average",
     "CalibrateOptions",
@@ -87,13 +96,16 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "OperationName",
     "OutputOptions",
     "PlainCopyOptions",
+    "PostprocessOptions",
     "Precision",
     "PredictOptions",
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "TestTimeTransforms",
     "WeightsOptions",
     "recorded",
     "require_choice",

@@ -51,7 +51,7 @@ def predicted(make_image: Callable[..., Path], tmp_path: Path) -> Callable[..., 
 
 def opened(folders: Sequence[Path], **fields: Any) -> EnsembleEngine:
     return EnsembleEngine.from_model_folders(
-        folders, EnsembleOptions(device="cpu", allow_tqdm=False, use_mirroring=False), **fields
+        folders, EnsembleOptions(device="cpu", allow_tqdm=False, tta="none"), **fields
     )
 
 
