@@ -144,6 +144,6 @@ COMMAND = Command(
   ...
   Epoch 0
   ...
-  Start a training from it: -tr nnUNetTrainerFinetune -pretrained_weights nnUNet_results/Dataset900_Pretraining/.../checkpoint_best.pth""",
+  Start a training from it: -tr nnUNetTrainerFinetune -pretrained_weights nnUNet_results/.../checkpoint_best.pth""",
     how_to_go_on=lambda _: "Run it again to continue the preprocessing, and with --c the training.",
 )
