@@ -19,6 +19,8 @@ from nnunet_ext.files.atomic import without_nan, write_json
 
 FILE_NAME = "calibration.json"
 FORMAT = 1
+# Settings that are recorded only where they are used: without an entry they were not.
+RECORDED_WHERE_USED = ("early_exit", "fast_resampling", "adapt")
 
 
 class CalibrationError(ValueError):
@@ -99,7 +101,8 @@ class Calibration:
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name, fitted in self.settings.items():
+        for name in dict.fromkeys([*self.settings, *RECORDED_WHERE_USED]):
+            fitted = self.settings.get(name)
             if settings.get(name) != fitted:
                 raise CalibrationError(
                     f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "

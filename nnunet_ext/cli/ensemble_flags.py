@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds
-from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, EnsembleOptions
+from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, AdaptOptions, EnsembleOptions
 
 
 def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,14 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="apply the softmax before resampling to the image, not after it as stock does; changes the entropy at "
         "boundaries. Needs nnU-Net's default resampling; not with --average logits",
+    )
+    ensemble.add_argument(
+        "--adapt",
+        action="store_true",
+        help="test-time adaptation: fit scale and shift of each member's norm layers to each case by lowering the "
+        "entropy near the foreground, afresh for every case; a member whose foreground volume or confidence jumps "
+        "keeps its unadapted prediction. Can lower the Dice: compare both on cases with ground truth first. Not with "
+        "--early-exit, --precision bf16 or auto, or Streaming trainers",
     )
     ensemble.add_argument("--tta-members", action="store_true", help="count each mirrored copy as a member")
     ensemble.add_argument("--disable_tta", action="store_true", help="no mirroring")
@@ -104,6 +112,7 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         precision=arguments.precision,
         early_exit=arguments.early_exit,
         fast_resampling=arguments.fast_resampling,
+        adapt=AdaptOptions() if arguments.adapt else None,
         allow_tqdm=not arguments.disable_progress_bar,
     )
 

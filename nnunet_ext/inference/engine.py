@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
+from nnunet_ext.inference.adaptation.adapting_runner import adaptable_runtime
+from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
 from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
@@ -63,7 +65,7 @@ class EnsembleEngine:
         models: loaded model folders; several form an ensemble in image space.
         options: how the members are combined and where they run.
         calibration: adds calibrated probabilities, predicted Dice, verdict and covering mask.
-        choose_runtime: returns the runtime of each model.
+        choose_runtime: returns the runtime of each model; adaptation always takes the plain torch runtime.
 
     Raises:
         MemberError: if the models do not segment the same labels, or `model_weights` is not one positive number per
@@ -91,7 +93,8 @@ class EnsembleEngine:
         self.calibration = calibration
         self.structures = regions_of(self.models[0].dataset_json)
         arithmetic = arithmetic_for(options.precision, self.device)
-        self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
+        choose = choose_runtime if options.adapt is None else adaptable_runtime
+        self.runners = [MemberRunner(model, choose(model, self.device, arithmetic)) for model in self.models]
         transforms = TRANSFORM_SETS["flips" if options.use_mirroring else "none"]
         self.passes = passes_of(
             self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
@@ -152,7 +155,11 @@ class EnsembleEngine:
     def settings(self) -> dict[str, Any]:
         """The settings that a calibration depends on. Folds are not among them: it is fitted across folds."""
         options = self.options
-        optional = {"early_exit": options.early_exit, "fast_resampling": options.fast_resampling}
+        optional = {
+            "early_exit": options.early_exit,
+            "fast_resampling": options.fast_resampling,
+            "adapt": None if options.adapt is None else asdict(options.adapt),
+        }
         return {
             "models": [model.folder.name for model in self.models],
             "weights": None if options.model_weights is None else list(options.model_weights),
@@ -283,8 +290,10 @@ class EnsembleEngine:
 
         def predict_on(device: torch.device) -> CasePrediction:
             on_device = [case.to(device) for case in prepared]
-            sums, fold_rows = self.loop.sum_up(on_device, sum_options(self.options, options), progress)
-            stages = stages_for(options, self.calibration)
+            adaptation = CaseAdaptation(name, self.options.adapt)
+            loop = replace(self.loop, runners=adaptation.runners(self.runners))
+            sums, fold_rows = loop.sum_up(on_device, sum_options(self.options, options), progress)
+            stages = [*stages_for(options, self.calibration), adaptation.describe]
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 
         return where_it_fits(predict_on, self.device, name, progress)

@@ -40,6 +40,10 @@ class MemberRunner:
             (C, *spatial) fp32, on the image's device.
         """
         self.runtime.load(step.member)
+        return self.logits_as_loaded(step, tiled, tiles)
+
+    def logits_as_loaded(self, step: Pass, tiled: TiledImage, tiles: Sequence[Tile] | None = None) -> torch.Tensor:
+        """`logits` with the weights that the network has, which are those of the member or adapted from them."""
         first = (slice(None), *tiled.tiles[0])
         batch_size = self.runtime.fitting_batch_size(tiled.image[first])
         over_classifiers = [

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nnunet_ext.options.adaptation import AdaptOptions
 from nnunet_ext.options.choices import require_choice
 from nnunet_ext.options.models import ModelChoice
 
@@ -47,11 +48,12 @@ class EnsembleOptions:
             information has converged; None runs all members everywhere.
         fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
             stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
+        adapt: test-time adaptation of every member to every case; None predicts with the members as they are.
         allow_tqdm: whether to show a progress bar.
 
     Raises:
-        ValueError: if a choice is unknown, the step is not in (0, 1], or early exit or fast resampling is asked for
-            with averaged logits.
+        ValueError: if a choice is unknown, the step is not in (0, 1], early exit or fast resampling is asked for
+            with averaged logits, or adaptation with early exit or reduced precision.
     """
 
     folds: Sequence[int | str] | int | str | None = None
@@ -67,6 +69,7 @@ class EnsembleOptions:
     precision: Precision | None = None
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
+    adapt: AdaptOptions | None = None
     allow_tqdm: bool = True
 
     @property
@@ -93,6 +96,16 @@ class EnsembleOptions:
             raise ValueError(
                 "Fast resampling needs averaged probabilities; found averaged logits. Leave out "
                 "--fast-resampling or --average logits."
+            )
+        if self.adapt and self.early_exit:
+            raise ValueError(
+                "Adaptation needs every member's whole prediction, which early exit avoids; found both. Leave out "
+                "--adapt or --early-exit."
+            )
+        if self.adapt and self.precision not in (None, "fp32"):
+            raise ValueError(
+                f"Adaptation needs weights in single precision; found precision {self.precision!r}. Leave out "
+                f"--adapt or --precision."
             )
 
 

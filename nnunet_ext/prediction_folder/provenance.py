@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ RECORD_NAME = "predict_args.json"
 # Options that change what members predict or how they are put together. Device and precision change rounding only.
 SETTINGS = (
     *("average", "model_weights", "tta_members", "use_mirroring", "use_gaussian", "tile_step_size"),
-    *("early_exit", "fast_resampling"),
+    *("early_exit", "fast_resampling", "adapt"),
 )
 SHOWN_MEMBERS = 3  # in a message
 SHA256_DIGITS = 64
@@ -67,7 +67,7 @@ def provenance_of(
     settings = {name: getattr(options, name) for name in SETTINGS} | {"stages": list(stages)}
     if calibration is not None:
         settings["calibration"] = calibration
-    as_read_back = json.loads(json.dumps(settings))  # tuples become lists
+    as_read_back = json.loads(json.dumps(settings, default=asdict))  # tuples become lists
     return Provenance(named_files(members), as_read_back, members_averaged)
 
 
