@@ -21,7 +21,7 @@ from nnunet_ext.cli.predict import predict_options, requested_maps
 from nnunet_ext.doctor import Diagnosis
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.models.named_folders import chosen_model_folders
-from nnunet_ext.options import EnsembleOptions, ModelChoice, OutputOptions, PredictOptions, recorded
+from nnunet_ext.options import AdaptOptions, EnsembleOptions, ModelChoice, OutputOptions, PredictOptions, recorded
 
 SUBCOMMANDS = [command.name for command in COMMANDS]
 
@@ -266,6 +266,7 @@ def test_every_flag_becomes_an_option():
         calibration=Path("fit.json"),
     )
     assert options_of("-m", "a", "--average", "logits").ensemble.average == "logits"
+    assert options_of("-m", "a", "--adapt").ensemble.adapt == AdaptOptions()
     assert options_of("-m", "a", "--calibrated").calibration is True
 
 
