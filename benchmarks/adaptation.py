@@ -1,4 +1,4 @@
-"""Test-time adaptation on held-out cases, as they are and shifted: Dice, calibration error and time, off and on.
+"""Test-time adaptation on held-out cases, as they are and shifted: Dice, calibration error and CPU time, off and on.
 
     python benchmarks/adaptation.py MODEL_FOLDER IMAGES LABELS WORK -f 1 --cases 15
 
@@ -58,13 +58,13 @@ def main() -> None:
     for shift in options.shifts:
         shifted = shifted_copies(images, SHIFTS[shift], options.work / shift / "images")
         for way, engine in engines.items():
-            start = time.perf_counter()
+            start = time.process_time()
             outcome = engine.predict_from_files(shifted, None, save_probabilities=True, maps=())
-            seconds = (time.perf_counter() - start) / len(images)
+            seconds = (time.process_time() - start) / len(images)
             dice, ece = figures(outcome.predictions, options.labels)
             adapted = sum(bool(row.get("adapted_members")) for row in outcome.rows.values())
             print(
-                f"{shift:6} {way:3} Dice {np.mean(dice):.4f} ECE {np.mean(ece):.4f} {seconds:.1f} s per case, "
+                f"{shift:6} {way:3} Dice {np.mean(dice):.4f} ECE {np.mean(ece):.4f} {seconds:.1f} CPU s per case, "
                 f"{adapted} of {len(images)} cases with adapted members",
                 flush=True,
             )

@@ -145,7 +145,7 @@ def test_the_models_weights_are_the_same_afterwards(folder, images):
     "kind",
     [
         {"configuration": "3d_fullres", "mirror_axes": (0, 1, 2)},
-        {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2], "seeds": (32,)},
+        {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2], "seeds": (22,)},
     ],
     ids=["3D", "regions"],
 )
