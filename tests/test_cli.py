@@ -15,9 +15,10 @@ import pytest
 import nnunet_ext
 from nnunet_ext import discovery
 from nnunet_ext.cli import COMMANDS, build_parser, main
-from nnunet_ext.cli.ensemble_flags import member_rule, model_weights
+from nnunet_ext.cli.ensemble_flags import member_rule
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.predict import predict_options, requested_maps
+from nnunet_ext.cli.weights_flag import model_weights
 from nnunet_ext.doctor import Diagnosis
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.models.named_folders import chosen_model_folders

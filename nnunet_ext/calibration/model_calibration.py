@@ -19,8 +19,6 @@ from nnunet_ext.files.atomic import without_nan, write_json
 
 FILE_NAME = "calibration.json"
 FORMAT = 1
-# Settings that are recorded only where they are used: without an entry they were not.
-RECORDED_WHERE_USED = ("early_exit", "fast_resampling", "adapt")
 
 
 class CalibrationError(ValueError):
@@ -101,7 +99,7 @@ class Calibration:
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name in dict.fromkeys([*self.settings, *RECORDED_WHERE_USED]):
+        for name in dict.fromkeys([*self.settings, *settings]):  # what one of them leaves out is None
             fitted = self.settings.get(name)
             if settings.get(name) != fitted:
                 raise CalibrationError(
@@ -143,6 +141,13 @@ class Calibration:
                 f"A calibration judges every fold by its own members, some of which --early-exit does not run; found "
                 f"both, and {folds} folds. Leave out --early-exit, or predict with one fold: -f 0."
             )
+
+    @property
+    def temperature_kind(self) -> str | None:
+        """The kind of temperature that is applied, "global" or "per-class"; None if the file does not tell."""
+        kinds = self.fitted_on.get("temperatures", {})
+        applied = list(self.temperature.values)
+        return next((kind for kind, fitted in kinds.items() if list(fitted["values"]) == applied), None)
 
     @property
     def sha256(self) -> str:

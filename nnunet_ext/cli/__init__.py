@@ -28,6 +28,7 @@ from nnunet_ext.cli import (
     splits,
     train,
     trainers,
+    weights,
 )
 from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
@@ -43,6 +44,7 @@ COMMANDS = tuple(
         train,
         models,
         calibrate,
+        weights,
         predict,
         evaluate,
         compare,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 
 from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds
+from nnunet_ext.cli.weights_flag import class_weights, model_weights
 from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, AdaptOptions, EnsembleOptions
 
 
@@ -18,6 +16,14 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all folds with members)")
 
     ensemble = parser.add_argument_group("ensemble")
+    add_member_flags(ensemble)
+    add_average_flags(ensemble)
+    add_pass_flags(ensemble)
+    add_machine_flags(parser)
+
+
+def add_member_flags(ensemble: argparse._ActionsContainer) -> None:
+    """Adds the flags that choose the checkpoints."""
     ensemble.add_argument(
         "--members",
         default=None,
@@ -28,6 +34,10 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "trainers. A pattern never takes checkpoint_posterior.pth, which is an ensemble in itself",
     )
     ensemble.add_argument("-chk", metavar="FILE", help="the same as --members FILE, as in stock nnU-Net")
+
+
+def add_average_flags(ensemble: argparse._ActionsContainer) -> None:
+    """Adds the flags of how members are put together."""
     ensemble.add_argument(
         "--average",
         choices=AVERAGES,
@@ -38,7 +48,8 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "--weights",
         nargs="+",
         metavar="W",
-        help="one number per model folder, or a JSON file with a list of numbers or an object from folder to number",
+        help="one number per model folder, a JSON file with a list of numbers or an object from folder to number, or "
+        "the file that nnunet_ext weights wrote, with a weight for each class or region",
     )
     ensemble.add_argument(
         "--early-exit",
@@ -49,6 +60,10 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "converged (information); without a value: label. Saves time where images are much larger than patches; not "
         "with --average logits or --save_members",
     )
+
+
+def add_pass_flags(ensemble: argparse._ActionsContainer) -> None:
+    """Adds the flags of how a member runs over a case."""
     ensemble.add_argument(
         "--fast-resampling",
         action="store_true",
@@ -77,6 +92,9 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage"
     )
 
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of where and how fast networks run."""
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "-device",
@@ -105,6 +123,7 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         device=arguments.device,
         average=arguments.average,
         model_weights=model_weights(arguments.weights, arguments.m or ()),
+        class_weights=class_weights(arguments.weights),
         tta_members=arguments.tta_members,
         trust_checkpoints=arguments.trust_checkpoints,
         tile_step_size=arguments.step_size,
@@ -124,30 +143,6 @@ def member_rule(members: str | None, checkpoint: str | None) -> str:
             f"Members are chosen by --members or by -chk; found {members!r} and {checkpoint!r}. Give one of the two."
         )
     return members or checkpoint or "final"
-
-
-def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[float] | None:
-    """`--weights` as numbers, given directly or as one JSON file with a list or an object from folder to number.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    if texts is None:
-        return None
-    if len(texts) == 1 and Path(texts[0]).is_file():
-        content = json.loads(Path(texts[0]).read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            missing = [folder for folder in map(str, folders) if folder not in content]
-            if missing:
-                raise ValueError(
-                    f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}. Add it."
-                )
-            content = [content[folder] for folder in map(str, folders)]
-        texts = content
-    try:
-        return [float(text) for text in texts]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
 
 
 def say_where(options: EnsembleOptions) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from nnunet_ext.calibration.ensemble_weights import EnsembleWeights
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
@@ -20,6 +21,7 @@ from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
 from nnunet_ext.inference.adaptation.adapting_runner import adaptable_runtime
 from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
+from nnunet_ext.inference.class_weights import require_fitted_for, with_class_weights
 from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
@@ -72,6 +74,7 @@ class EnsembleEngine:
             model.
         CalibrationError: if the calibration was fitted for an ensemble with other settings, a member was retrained
             since, or early exit would keep the members of several folds from running.
+        EnsembleWeightsError: if class weights were fitted for another ensemble, or a member was retrained since.
         ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling.
     """
 
@@ -91,6 +94,9 @@ class EnsembleEngine:
         self.options = options
         self.device = device_of(options)
         self.calibration = calibration
+        self.class_weights = None if options.class_weights is None else EnsembleWeights.load(options.class_weights)
+        if self.class_weights is not None:
+            require_fitted_for(self.class_weights, self.models, self.settings)
         self.structures = regions_of(self.models[0].dataset_json)
         arithmetic = arithmetic_for(options.precision, self.device)
         choose = choose_runtime if options.adapt is None else adaptable_runtime
@@ -99,6 +105,8 @@ class EnsembleEngine:
         self.passes = passes_of(
             self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
         )
+        if self.class_weights is not None:
+            self.passes = with_class_weights(self.passes, self.class_weights)
         folds = passes_by_fold(self.passes)
         self.loop = MemberLoop(
             self.models,
@@ -159,6 +167,7 @@ class EnsembleEngine:
             "early_exit": options.early_exit,
             "fast_resampling": options.fast_resampling,
             "adapt": None if options.adapt is None else asdict(options.adapt),
+            "class_weights": None if self.class_weights is None else self.class_weights.sha256,
         }
         return {
             "models": [model.folder.name for model in self.models],
@@ -180,7 +189,7 @@ class EnsembleEngine:
             members_averaged=self.passes_per_case,
             stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
             calibration=None if calibration is None else calibration.sha256,
-        )
+        ).with_class_weights(None if self.class_weights is None else self.class_weights.sha256)
 
     def predict_from_files(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
 from nnunet_ext.inference.accumulation.early_exit import SettledRule
+from nnunet_ext.inference.class_weights import class_totals
 from nnunet_ext.inference.finish import described
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.passes import Pass
@@ -52,12 +53,13 @@ class MemberLoop:
             The sums over all members, and the row of each fold's own members if the folds are described.
         """
         frame, labels = CaseFrame(self.models, prepared), self.models[0].labels
-        sums = CaseSums(frame, labels, options, self.early_exit)
+        sums = CaseSums(frame, labels, replace(options, class_totals=class_totals(self._steps())), self.early_exit)
         rows = []
         weight_left = sum(step.weight for _, step in self._steps())
         passes_left = len(list(self._steps()))
         for fold in self.folds:
-            own = [CaseSums(frame, labels, options.of_fold())] if self.describe_folds else []
+            of_fold = replace(options.of_fold(), class_totals=class_totals(fold))
+            own = [CaseSums(frame, labels, of_fold)] if self.describe_folds else []
             for position, step in fold:
                 self._run(position, step, prepared, sums, own)
                 passes_left, weight_left = passes_left - 1, weight_left - step.weight

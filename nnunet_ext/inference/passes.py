@@ -13,12 +13,16 @@ from nnunet_ext.models.model import Model
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a network over a case: a member, the transforms that it averages over, and its weight."""
+    """One run of a network over a case: a member, the transforms that it averages over, and its weight.
+
+    With `class_weights` it has one weight per class or region instead.
+    """
 
     name: str
     member: Member
     transforms: tuple[Transform, ...]
     weight: float
+    class_weights: tuple[float, ...] | None = None
 
 
 def passes_of(

@@ -56,6 +56,7 @@ from nnunet_ext.options.prediction import (
     PredictOptions,
     recorded,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -95,6 +96,7 @@ __all__ = [
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",

@@ -38,6 +38,7 @@ class EnsembleOptions:
             folds. It affects segmentation and probabilities; maps always describe the members' probabilities.
         model_weights: one positive number per model folder, divided evenly among its members; None gives every member
             the same weight.
+        class_weights: file that `nnunet_ext weights` wrote, with a weight for each model and class or region.
         tta_members: whether every test-time transform counts as a member of its own.
         trust_checkpoints: whether checkpoints may contain more than plain data, which can run code.
         tile_step_size: step between tiles as a share of the patch size.
@@ -53,7 +54,8 @@ class EnsembleOptions:
 
     Raises:
         ValueError: if a choice is unknown, the step is not in (0, 1], early exit or fast resampling is asked for
-            with averaged logits, or adaptation with early exit or reduced precision.
+            with averaged logits, class weights with averaged logits, early exit or model weights, or adaptation
+            with early exit or reduced precision.
     """
 
     folds: Sequence[int | str] | int | str | None = None
@@ -61,6 +63,7 @@ class EnsembleOptions:
     device: Any = None
     average: Average = "probabilities"
     model_weights: Sequence[float] | None = None
+    class_weights: Path | None = None
     tta_members: bool = False
     trust_checkpoints: bool = False
     tile_step_size: float = 0.5
@@ -97,16 +100,46 @@ class EnsembleOptions:
                 "Fast resampling needs averaged probabilities; found averaged logits. Leave out "
                 "--fast-resampling or --average logits."
             )
-        if self.adapt and self.early_exit:
+        if self.adapt is not None:
+            require_adaptable_with(self)
+        if self.class_weights is not None:
+            require_alone(self)
+
+
+def require_alone(options: EnsembleOptions) -> None:
+    """Refuses class weights together with what needs one weight per member.
+
+    Raises:
+        ValueError: if logits are averaged, or there is early exit or a weight per model.
+    """
+    for flag, found in (
+        ("--average logits", options.average == "logits"),
+        ("--early-exit", options.early_exit),
+        ("model_weights", options.model_weights is not None),
+    ):
+        if found:
             raise ValueError(
-                "Adaptation needs every member's whole prediction, which early exit avoids; found both. Leave out "
-                "--adapt or --early-exit."
+                f"Class-wise weights are weights of averaged probabilities, from every member; found {flag} with "
+                f"{options.class_weights}. Leave out one of them."
             )
-        if self.adapt and self.precision not in (None, "fp32"):
-            raise ValueError(
-                f"Adaptation needs weights in single precision; found precision {self.precision!r}. Leave out "
-                f"--adapt or --precision."
-            )
+
+
+def require_adaptable_with(options: EnsembleOptions) -> None:
+    """Refuses adaptation together with what it does not work with.
+
+    Raises:
+        ValueError: if there is early exit or reduced precision.
+    """
+    if options.early_exit:
+        raise ValueError(
+            "Adaptation needs every member's whole prediction, which early exit avoids; found both. Leave out "
+            "--adapt or --early-exit."
+        )
+    if options.precision not in (None, "fp32"):
+        raise ValueError(
+            f"Adaptation needs weights in single precision; found precision {options.precision!r}. Leave out "
+            f"--adapt or --precision."
+        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Provenance:
         members: name and SHA-256 of each checkpoint, in their order; the hash is empty where none was recorded.
         settings: those of `SETTINGS`, with "stages", which a case goes through after its last member, and
             "calibration", the hash of its content, if there is one. A record of an earlier version has only the
-            settings of that version.
+            settings of that version. "class_weights" is the hash of class-wise weights, None without.
         members_averaged: number of members that a case is averaged over, counting transforms where they are members;
             None if the record does not say.
     """
@@ -41,6 +41,10 @@ class Provenance:
     members: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
     members_averaged: int | None = None
+
+    def with_class_weights(self, sha256: str | None) -> Provenance:
+        """The same with the hash of the content of class-wise weights, or None for an ensemble without them."""
+        return replace(self, settings={**self.settings, "class_weights": sha256})
 
     def record(self) -> dict[str, Any]:
         """The entry `ensemble` of `predict_args.json`; the members are recorded beside it."""

@@ -12,10 +12,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame
+from nnunet_ext.inference.accumulation.class_weighted import moments_for
 from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_map, label_type
 from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
-from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
 from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, SlicedVolume, assembled, for_each_slab
 from nnunet_ext.inference.passes import Pass
@@ -32,12 +32,15 @@ class SumOptions:
         with_variance: also track the variance of the probabilities.
         keep_members: keep every member's own segmentation.
         fast_resampling: resample probabilities instead of logits, see `EnsembleOptions`.
+        class_totals: sum of the members' weights for each class or region, by which they are divided; None if a
+            member has one weight.
     """
 
     average: Average = "probabilities"
     with_variance: bool = False
     keep_members: bool = False
     fast_resampling: bool = False
+    class_totals: tuple[float, ...] | None = None
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
@@ -69,7 +72,11 @@ class CaseSums:
         self.labels = labels
         self.options = options
         self.early_exit = early_exit
-        self.moments = Moments(regions=labels.has_regions, with_variance=options.with_variance)
+        self.moments = moments_for(
+            regions=labels.has_regions,
+            with_variance=options.with_variance,
+            class_weights=options.class_totals is not None,
+        )
         self.members: list[CroppedLabels] = []
         self.only_labels: np.ndarray | None = None
         self.member_segmentations: dict[str, np.ndarray] = {}
@@ -89,11 +96,11 @@ class CaseSums:
                 its fold. Its probabilities are then computed once for all.
         """
         shape = (self.labels.num_segmentation_heads, *self.frame.box_shape)
-        weight = step.weight if self.open_voxels is None else step.weight * self.open_voxels
+        weight = self._weight_of(step) if self.open_voxels is None else step.weight * self.open_voxels
         segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
         self.moments.begin_member(shape, weight, device=logits.device)
         for sums in also:
-            sums.moments.begin_member(shape, step.weight, device=logits.device)
+            sums.moments.begin_member(shape, sums._weight_of(step), device=logits.device)
 
         def accumulate(slab: Slab) -> None:
             segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
@@ -106,6 +113,12 @@ class CaseSums:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         for sums in (self, *also):
             sums._take(position, step, as_array(segmentation), logits)
+
+    def _weight_of(self, step: Pass) -> float | torch.Tensor:
+        """The weight of a pass: one number, or (C), its share of the members' weights for each class or region."""
+        if step.class_weights is None or self.options.class_totals is None:
+            return step.weight
+        return torch.tensor(step.class_weights) / torch.tensor(self.options.class_totals)
 
     def _take(self, position: int, step: Pass, member_labels: np.ndarray, logits: torch.Tensor) -> None:
         """Keeps what the moments do not: a member's segmentation (*box) and, if logits are averaged, its logits."""

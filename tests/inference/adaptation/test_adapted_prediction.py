@@ -87,9 +87,7 @@ def test_a_member_that_jumps_keeps_its_plain_prediction_bit_by_bit(folder, image
 
 def test_the_whole_prediction_is_guarded_after_the_last_step(folder, images):
     """A single step is taken before any tile is seen again: only the look at the whole prediction can catch it."""
-    (plain, *_), (kept, *_) = (
-        predicted(folder, images, adapt) for adapt in (None, replace(NEVER, steps=1))
-    )
+    (plain, *_), (kept, *_) = (predicted(folder, images, adapt) for adapt in (None, replace(NEVER, steps=1)))
     assert same(plain, kept)
     assert kept.row["adapted_members"] == 0
 
