@@ -161,7 +161,9 @@ def _listed(members: Sequence[tuple[str, str]]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A setting in a message: lists as words, hashes by their beginning."""
+    """A setting in a message: lists and groups of options as words, hashes by their beginning."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     if isinstance(value, str) and len(value) == SHA256_DIGITS:

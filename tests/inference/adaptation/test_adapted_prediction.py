@@ -188,7 +188,7 @@ def test_a_folder_records_adaptation_and_is_not_continued_without_it(folder, ima
     record = json.loads((tmp_path / "out" / "predict_args.json").read_text())
     assert record["ensemble"]["adapt"] == asdict(AdaptOptions(steps=1))
     assert "adapted_members,not_adapted" in (tmp_path / "out" / "cases.csv").read_text().splitlines()[0]
-    with pytest.raises(OtherEnsembleError, match=r"adapt: found \{'steps': 1,.*, asked for none"):
+    with pytest.raises(OtherEnsembleError, match=r"adapt: found steps 1, .*, asked for none"):
         opened(folder, None).predict_from_files(images, tmp_path / "out", continue_prediction=True)
 
 
