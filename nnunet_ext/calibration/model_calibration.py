@@ -96,10 +96,12 @@ class Calibration:
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Refuses an ensemble that is put together differently from the one that was fitted.
 
+        A setting that only one of the two has counts as None in the other.
+
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name in dict.fromkeys([*self.settings, *settings]):  # what one of them leaves out is None
+        for name in dict.fromkeys([*self.settings, *settings]):
             fitted = self.settings.get(name)
             if settings.get(name) != fitted:
                 raise CalibrationError(

@@ -7,7 +7,16 @@ import logging
 
 from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds
 from nnunet_ext.cli.weights_flag import class_weights, model_weights
-from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, AdaptOptions, EnsembleOptions
+from nnunet_ext.options import (
+    AVERAGES,
+    DEVICES,
+    EARLY_EXITS,
+    PRECISIONS,
+    TTA_SETS,
+    AdaptOptions,
+    EnsembleOptions,
+    TestTimeTransforms,
+)
 
 
 def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +87,15 @@ def add_pass_flags(ensemble: argparse._ActionsContainer) -> None:
         "keeps its unadapted prediction. Can lower the Dice: compare both on cases with ground truth first. Not with "
         "--early-exit, --precision bf16 or auto, or Streaming trainers",
     )
-    ensemble.add_argument("--tta-members", action="store_true", help="count each mirrored copy as a member")
-    ensemble.add_argument("--disable_tta", action="store_true", help="no mirroring")
+    ensemble.add_argument(
+        "--tta",
+        choices=TTA_SETS,
+        help="test-time transforms: flips (default), stock's, along the axes that the training mirrored; rot90 adds "
+        "rotations by 90 degrees in the plane of two axes with equal patch size and spacing; full adds to these, "
+        "where they are allowed, rotations by 10 degrees and scales of 0.95 and 1.05 in that plane; none",
+    )
+    ensemble.add_argument("--tta-members", action="store_true", help="count each test-time transform as a member")
+    ensemble.add_argument("--disable_tta", action="store_true", help="the same as --tta none, as in stock nnU-Net")
     ensemble.add_argument(
         "-step_size", type=float, default=0.5, help="step between tiles as a share of the patch size (default: 0.5)"
     )
@@ -127,7 +143,7 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         tta_members=arguments.tta_members,
         trust_checkpoints=arguments.trust_checkpoints,
         tile_step_size=arguments.step_size,
-        use_mirroring=not arguments.disable_tta,
+        tta=transform_set(arguments.tta, none=arguments.disable_tta),
         precision=arguments.precision,
         early_exit=arguments.early_exit,
         fast_resampling=arguments.fast_resampling,
@@ -145,8 +161,19 @@ def member_rule(members: str | None, checkpoint: str | None) -> str:
     return members or checkpoint or "final"
 
 
+def transform_set(chosen: TestTimeTransforms | None, *, none: bool) -> TestTimeTransforms:
+    """The value of `--tta`, or "none" as stock's `--disable_tta` says it; "flips" without either.
+
+    Raises:
+        ValueError: if both are given and contradict each other.
+    """
+    if none and chosen not in (None, "none"):
+        raise ValueError(f"--disable_tta is --tta none; found it together with --tta {chosen}. Give one of the two.")
+    return "none" if none else chosen or "flips"
+
+
 def say_where(options: EnsembleOptions) -> None:
-    """Prints where the networks run.
+    """Prints where the networks run, and makes the engine log what a case costs.
 
     Raises:
         ValueError: if the device that the options name is not there.
@@ -155,6 +182,7 @@ def say_where(options: EnsembleOptions) -> None:
     from nnunet_ext.machine.devices import words_for
 
     print(words_for(device_of(options)))
+    logging.getLogger("nnunet_ext.cost").setLevel(logging.INFO)
 
 
 def log_progress() -> None:

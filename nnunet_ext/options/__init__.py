@@ -38,6 +38,11 @@ from nnunet_ext.options.models import (
     ModelChoice,
     PlainCopyOptions,
 )
+from nnunet_ext.options.postprocessing import (
+    OPERATION_NAMES,
+    OperationName,
+    PostprocessOptions,
+)
 from nnunet_ext.options.prediction import (
     AVERAGES,
     DEVICES,
@@ -46,6 +51,7 @@ from nnunet_ext.options.prediction import (
     MAP_TYPES,
     PRECISIONS,
     RECORDED_AS,
+    TTA_SETS,
     Average,
     EarlyExit,
     EnsembleOptions,
@@ -54,6 +60,7 @@ from nnunet_ext.options.prediction import (
     OutputOptions,
     Precision,
     PredictOptions,
+    TestTimeTransforms,
     recorded,
 )
 from nnunet_ext.options.weights import WeightsOptions
@@ -68,9 +75,11 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "OPERATION_NAMES",
     "PRECISIONS",
     "RECORDED_AS",
     "TEMPERATURES",
+    "TTA_SETS",
     "AbsentRule",
     "AdaptOptions",
     "Average",
@@ -89,13 +98,16 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "OperationName",
     "OutputOptions",
     "PlainCopyOptions",
+    "PostprocessOptions",
     "Precision",
     "PredictOptions",
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "TestTimeTransforms",
     "WeightsOptions",
     "recorded",
     "require_choice",

@@ -43,7 +43,7 @@ def dataset(
     (raw / "labelsTr").mkdir()
     for fold, split in enumerate(SPLITS):
         engine = EnsembleEngine.from_model_folders(
-            folders[0], EnsembleOptions(folds=fold, device="cpu", allow_tqdm=False, use_mirroring=False)
+            folders[0], EnsembleOptions(folds=fold, device="cpu", allow_tqdm=False, tta="none")
         )
         files = [[str(raw / "imagesTr" / f"{case}_0000.nii.gz")] for case in split["val"]]
         for case, found in zip(split["val"], engine.predict_from_files(files, None).predictions, strict=True):

@@ -51,7 +51,7 @@ def predicted(make_image: Callable[..., Path], tmp_path: Path) -> Callable[..., 
 
 def opened(folders: Sequence[Path], **fields: Any) -> EnsembleEngine:
     return EnsembleEngine.from_model_folders(
-        folders, EnsembleOptions(device="cpu", allow_tqdm=False, use_mirroring=False), **fields
+        folders, EnsembleOptions(device="cpu", allow_tqdm=False, tta="none"), **fields
     )
 
 
@@ -135,7 +135,8 @@ def test_a_single_model_has_the_weight_1(folders, predicted, tmp_path):
 
 
 def test_averaged_logits_early_exit_and_numbers_are_refused(tmp_path):
-    for fields in ({"average": "logits"}, {"early_exit": "label"}, {"model_weights": [1, 2]}):
+    for fields in ({"average": "logits"}, {"early_exit": "label"}, {"model_weights": [1, 2]},
+                   {"tta": "full", "tta_members": True}):  # fmt: skip
         with pytest.raises(ValueError, match="Class-wise weights are weights of averaged probabilities"):
             EnsembleOptions(class_weights=tmp_path / "weights.json", **fields)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -17,9 +18,12 @@ from nnunet_ext.inference.runtimes.precision import Arithmetic
 from nnunet_ext.inference.runtimes.runtime import Runtime
 from nnunet_ext.inference.runtimes.torch_runtime import TorchRuntime
 from nnunet_ext.inference.sliding_window import Tile, TiledImage
+from nnunet_ext.inference.transforms.transform import Observer
 from nnunet_ext.models.members import MemberError
 from nnunet_ext.models.model import Model
 from nnunet_ext.options import AdaptOptions
+
+Run = Callable[[Observer | None], torch.Tensor]  # the member's logits with the weights that the network has
 
 NO_FOREGROUND = "there is no foreground"
 
@@ -54,29 +58,51 @@ class AdaptingRunner(MemberRunner):
         self.options = options
         self.outcomes = outcomes
 
-    def logits(self, step: Pass, tiled: TiledImage, tiles: Sequence[Tile] | None = None) -> torch.Tensor:
+    def logits(
+        self,
+        step: Pass,
+        tiled: TiledImage,
+        tiles: Sequence[Tile] | None = None,
+        observe: Observer | None = None,
+    ) -> torch.Tensor:
         """One member's logits over the image, see `MemberRunner`; adapted, or exactly the unadapted ones."""
         with torch.inference_mode(False):  # within it autograd would not work
-            plain = super().logits(step, tiled, tiles)
-            around = near(foreground_of(plain, regions=self._regions), self.options.margin, tiled.window.ndim)
-            adapted = self._adapted_logits(step, tiled, plain, around) if around.any() else NO_FOREGROUND
-        kept_plain = adapted if isinstance(adapted, str) else None
-        self.outcomes.append(Outcome(step.name, kept_plain))
-        return plain if isinstance(adapted, str) else adapted
+            self.runtime.load(step.member)
+            plain = self.logits_as_loaded(step, tiled, tiles)
+            around = self._near_foreground(step, tiled, plain)
+            run = partial(self.logits_as_loaded, step, tiled, tiles)
+            adapted = self._adapted_logits(run, tiled, plain, around, observe) if around.any() else NO_FOREGROUND
+            kept_plain = adapted if isinstance(adapted, str) else None
+            self.outcomes.append(Outcome(step.name, kept_plain))
+            if isinstance(adapted, torch.Tensor):
+                return adapted
+            return plain if observe is None else run(observe)
+
+    def _near_foreground(self, step: Pass, tiled: TiledImage, plain: torch.Tensor) -> torch.Tensor:
+        """Bool (*spatial): the neighbourhood of the predicted foreground, where the transforms saw the image."""
+        around = near(foreground_of(plain, regions=self._regions), self.options.margin, tiled.window.ndim)
+        view = step.field_of_view(plain.shape[1:], plain.device)
+        return around if view is None else around & (view > 0)
 
     def _adapted_logits(
-        self, step: Pass, tiled: TiledImage, plain: torch.Tensor, around: torch.Tensor
+        self, run: Run, tiled: TiledImage, plain: torch.Tensor, around: torch.Tensor, observe: Observer | None
     ) -> torch.Tensor | str:
-        """The logits after the adaptation, or what jumped."""
+        """The logits after the adaptation, or what jumped.
+
+        The observer may only see what counts in the end, so what it is for runs once more after the guard.
+        """
         network = self.model.network
         patches = patches_of(tiled, around, self.options.tiles, next(network.parameters()).device)
         with fresh_copies(network) as parameters:
             jumped = adapt(network, parameters, patches, self.options, regions=self._regions)
             if jumped is not None:
                 return jumped
-            adapted = self.logits_as_loaded(step, tiled)
-        before, after = (look_at(each, around, regions=self._regions) for each in (plain, adapted))
-        return jump(before, after, self.options) or adapted
+            adapted = run(None)
+            before, after = (look_at(each, around, regions=self._regions) for each in (plain, adapted))
+            jumped = jump(before, after, self.options)
+            if jumped is not None:
+                return jumped
+            return adapted if observe is None else run(observe)
 
     @property
     def _regions(self) -> bool:

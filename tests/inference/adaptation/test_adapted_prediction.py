@@ -130,6 +130,21 @@ def test_a_member_is_adapted_alone(folder, images):
         )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", None])
+def test_a_gpu_adapts_too_and_gives_the_same_bits_twice(folder, images, precision):
+    first, second = (
+        EnsembleEngine.from_model_folders(
+            folder, device="cuda", allow_tqdm=False, adapt=STRONG, precision=precision
+        ).predict_from_files(images, None, save_probabilities=True).predictions
+        for _ in range(2)
+    )  # fmt: skip
+    for one, other in zip(first, second, strict=True):
+        assert one.row["adapted_members"] == 2
+        assert same(one, other)
+
+
 def test_the_models_weights_are_the_same_afterwards(folder, images):
     engine = opened(folder)
     (model,) = engine.models
@@ -158,6 +173,19 @@ def test_transforms_as_members_are_adapted_each(folder, images):
     """Two folds, four flips."""
     (prediction, *_) = predicted(folder, images, tta_members=True)
     assert prediction.row["adapted_members"] == 8
+
+
+@pytest.mark.parametrize(("adapt", "changes"), [(STRONG, True), (NEVER, False)], ids=["adapted", "kept"])
+@pytest.mark.parametrize("tta", ["flips", "full"])
+def test_the_variance_between_transforms_is_that_of_the_prediction_that_counts(folder, images, tta, adapt, changes):
+    """Also with transforms that interpolate, which see a part of the image only."""
+    options = {"tta": tta, "folds": [0]}
+    (plain, *_), (other, *_) = (
+        opened(folder, each, **options).predict_from_files(images, None, maps=["tta_variance"]).predictions
+        for each in (None, adapt)
+    )
+    assert other.row["adapted_members"] == int(changes)
+    assert np.array_equal(plain.maps["tta_variance"], other.maps["tta_variance"]) != changes
 
 
 def test_arrays_are_adapted_by_the_predictor(folder):
