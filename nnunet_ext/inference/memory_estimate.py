@@ -54,8 +54,8 @@ def network_volumes_of(passes: Sequence[Sequence[Pass]], *, transform_variance: 
     """Number of volumes of all classes that exist at a network's resolution at the same time.
 
     They are the logits of the pass; the sum over its groups of transforms, if there are several; and for the variance
-    between transforms the probabilities of one transform with their mean and their squares. With adaptation, there are
-    the unadapted logits beside those of the pass.
+    between transforms the probabilities of one transform with their mean and their squares. With adaptation the
+    unadapted logits are kept as well.
 
     Args:
         passes: the passes of each model.
