@@ -6,6 +6,7 @@ nor nnU-Net is imported, so that help texts and parsers can read the choices.
 
 from __future__ import annotations
 
+from nnunet_ext.options.adaptation import AdaptOptions
 from nnunet_ext.options.calibration import (
     AUTOMATIC,
     TEMPERATURES,
@@ -87,6 +88,7 @@ __all__ = [
     "TEMPERATURES",
     "TTA_SETS",
     "AbsentRule",
+    "AdaptOptions",
     "Average",
     "CalibrateOptions",
     "CheckOptions",
