@@ -18,6 +18,11 @@ from nnunet_ext.options.choices import (
     require_choice,
     require_share,
 )
+from nnunet_ext.options.error_map import (
+    ErrorApplyOptions,
+    ErrorDatasetOptions,
+    ErrorFitOptions,
+)
 from nnunet_ext.options.evaluation import (
     ABSENT_RULES,
     END_STACKS,
@@ -79,6 +84,9 @@ __all__ = [
     "EndStack",
     "EndVariant",
     "EnsembleOptions",
+    "ErrorApplyOptions",
+    "ErrorDatasetOptions",
+    "ErrorFitOptions",
     "EvaluationOptions",
     "FitOptions",
     "JudgeOptions",
