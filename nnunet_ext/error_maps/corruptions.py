@@ -35,19 +35,21 @@ class Grid:
 
 
 def dilation(labels: Labels, grid: Grid, generator: np.random.Generator) -> Labels:
-    """One label grows into the background by 1 to 4 of the finest voxels."""
+    """One label grows by 1 to 4 of the finest voxels, over background and other labels."""
     label = _one_label(labels, generator)
     distance_mm = ndimage.distance_transform_edt(labels != label, sampling=grid.spacing_mm)
     reach_mm = generator.integers(1, 5) * grid.finest_mm
-    return np.where((labels == 0) & (distance_mm <= reach_mm), label, labels)
+    return np.where(distance_mm <= reach_mm, np.array(label, labels.dtype), labels)
 
 
 def erosion(labels: Labels, grid: Grid, generator: np.random.Generator) -> Labels:
-    """One label loses 1 to 4 of the finest voxels along its border to the background."""
-    label = _one_label(labels, generator)
-    distance_mm = ndimage.distance_transform_edt(labels == label, sampling=grid.spacing_mm)
+    """One label loses 1 to 4 of the finest voxels along its border to whatever is nearest."""
+    own = labels == _one_label(labels, generator)
     reach_mm = generator.integers(1, 5) * grid.finest_mm
-    return np.where((labels == label) & (distance_mm <= reach_mm), 0, labels)
+    if own.all():
+        return labels
+    distance_mm, nearest = ndimage.distance_transform_edt(own, sampling=grid.spacing_mm, return_indices=True)
+    return np.where(own & (distance_mm <= reach_mm), labels[tuple(nearest)], labels)
 
 
 def shift(labels: Labels, grid: Grid, generator: np.random.Generator) -> Labels:
