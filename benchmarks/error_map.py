@@ -1,7 +1,7 @@
 """How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases, on real data.
 
     python benchmarks/held_out_coverage.py DATA/Dataset004_Hippocampus 3d_fullres WORK --fit 45 --held-out 60
-    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --members samples:2
+    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --members samples:2 --folds 2 --held-out 30
 
 The second command takes the models that the first one trained, trains an error model on what their folds held out
 (small plans, few iterations), predicts the held-out cases, judges them and evaluates all maps. What WORK has already
@@ -17,7 +17,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-from held_out_coverage import PLANS, make_small, run
+from held_out_coverage import PLANS, run
+from small_plans import shrink
 
 from nnunet_ext import discovery
 from nnunet_ext.commands.evaluate import dataset_of
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--members", default="samples:4", help="that segment the held-out cases")
     parser.add_argument("--patients", metavar="REGEX", default="(.*)")
     parser.add_argument("-tr", default="nnUNetTrainer_5epochs_50iters", help="trainer of the error model")
-    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=3, help="of the error model that are trained")
+    parser.add_argument("--held-out", type=int, default=60, metavar="N", help="take the first N held-out cases")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     variables = {
@@ -58,20 +60,45 @@ def main() -> None:
     if not plans.is_file():
         run("nnUNetv2_plan_and_preprocess", "-d", options.new_id, "-c", options.configuration, "-np", 1, "-npfp", 1,
             "--no_pbar", "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
-        make_small(plans, options.configuration)
+        make_smaller(plans, options.configuration)
     model = results / errors.name / f"{options.tr}__{PLANS}__{options.configuration}"
     for fold in range(options.folds):
         if not (model / f"fold_{fold}" / "validation" / "summary.json").is_file():
             run("nnUNetv2_train", options.new_id, options.configuration, fold, "-tr", options.tr, "-p", PLANS,
                 "-device", options.device)  # fmt: skip
     run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
-    predictions = options.work / "segmented"
-    run("nnunet_ext", "predict", "-i", source / "imagesTs", "-o", predictions, *segmentation, *machine,
+    predictions, images = options.work / "segmented", options.work / "images"
+    link_images(source, images, options.held_out)
+    run("nnunet_ext", "predict", "-i", images, "-o", predictions, *segmentation, *machine, "--disable_tta",
         "--members", options.members, "--maps", *MAPS, "--continue_prediction")  # fmt: skip
-    run("nnunet_ext", "error-map", "apply", "-m", model, "-i", source / "imagesTs", "-p", predictions, *machine)
-    run("nnunet_ext", "evaluate", source / "labelsTs", predictions, "--disable_progress_bar", "-np", 1)
+    run("nnunet_ext", "error-map", "apply", "-m", model, "-i", images, "-p", predictions, *machine)
+    run("nnunet_ext", "evaluate", source / "labelsTs", predictions, "--disable_progress_bar", "-np", 1, "--chill")
     flagged = flagged_slices(source / "labelsTs", predictions, json.loads((model / "error_map.json").read_text()))
     print(f"threshold of the cross-validation: {flagged}")
+
+
+def make_smaller(file: Path, configuration: str) -> None:
+    """The small network of the other benchmarks with half of its channels and one stage less."""
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    planned = plans["configurations"][configuration]
+    shrink(planned)
+    network = planned["architecture"]["arch_kwargs"]
+    stages = network["n_stages"] - 1
+    for name, value in network.items():
+        if isinstance(value, list) and len(value) > stages - 1:
+            network[name] = value[: stages - 1 if name == "n_conv_per_stage_decoder" else stages]
+    network |= {"n_stages": stages, "features_per_stage": [count // 2 for count in network["features_per_stage"]]}
+    file.write_text(json.dumps(plans), encoding="utf-8")
+
+
+def link_images(source: Path, images: Path, count: int) -> None:
+    """The images of the first held-out cases, in a folder of their own."""
+    images.mkdir(exist_ok=True)
+    ending = json.loads((source / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
+    for truth in sorted((source / "labelsTs").iterdir())[:count]:
+        for image in (source / "imagesTs").glob(f"{truth.name.removesuffix(ending)}_????{ending}"):
+            if not (images / image.name).exists():
+                (images / image.name).symlink_to(image)
 
 
 def flagged_slices(truths: Path, predictions: Path, fitted: dict) -> str:

@@ -93,8 +93,8 @@ def test_modules_and_functions_that_a_page_names_are_there(page):
 @pytest.mark.parametrize("page", CURRENT)
 def test_commands_on_a_page_have_their_flags(page):
     code = "\n".join(code_of(page) + code_of(page, "bash"))
-    calls = re.findall(r"^\$? ?nnunet_ext ([a-z-]+)([^\n#|]*)", code, flags=re.MULTILINE)
-    calls += re.findall(r"`nnunet_ext ([a-z-]+)([^`]*)`", PROSE[page])
+    calls = re.findall(r"^\$? ?nnunet_ext ([a-z][a-z-]*)([^\n#|]*)", code, flags=re.MULTILINE)
+    calls += re.findall(r"`nnunet_ext ([a-z][a-z-]*)([^`]*)`", PROSE[page])
     for command, rest in calls:
         assert command in PARSERS, f"{page}: nnunet_ext {command}"
         flags = set(re.findall(r"(?<!\S)(--?[a-zA-Z][\w-]*)", rest))

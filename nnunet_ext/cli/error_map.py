@@ -41,7 +41,7 @@ def dataset_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--members",
         metavar="RULE",
-        help=f"{MEMBERS}; they predict the held-out cases anew (default: take those in fold_X/validation, and "
+        help=f"{MEMBERS}; they predict the held-out cases (default: take those in fold_X/validation, and "
         "predict with the final checkpoint if one is missing)",
     )
     new = parser.add_argument_group("new dataset")
