@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,21 @@ def main() -> None:
     parser.add_argument("plans", type=Path, help="file that nnU-Net planned")
     parser.add_argument("configuration")
     parser.add_argument("name", help="of the new plans")
+    parser.add_argument("--patch-size", type=int, nargs="+")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--features", type=int, nargs="+", help="channels of each stage")
     options = parser.parse_args()
     plans = json.loads(options.plans.read_text(encoding="utf-8"))
-    shrink(plans["configurations"][options.configuration])
+    chosen = {"patch_size": options.patch_size, "batch_size": options.batch_size, "features": options.features}
+    shrink(plans["configurations"][options.configuration], {name: value for name, value in chosen.items() if value})
     file = options.plans.with_name(f"{options.name}.json")
     file.write_text(json.dumps(plans | {"plans_name": options.name}), encoding="utf-8")
 
 
-def shrink(planned: dict[str, Any]) -> None:
-    """Replaces patch, batch and network of a configuration; its data are preprocessed as before."""
+def shrink(planned: dict[str, Any], chosen: Mapping[str, Any] | None = None) -> None:
+    """Replaces patch, batch and network of a configuration by those of `SMALL`, or by what is chosen instead."""
     axes = len(planned["patch_size"])
-    small = SMALL[axes]
+    small = SMALL[axes] | dict(chosen or {})
     stages = len(small["features"])
     planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
     planned["architecture"]["arch_kwargs"] |= {

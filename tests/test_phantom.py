@@ -209,6 +209,13 @@ def test_affines_are_oblique_off_the_origin_and_differ_between_cases(tumours):
     assert not np.allclose(*affines)
 
 
+def test_tumours_on_a_common_grid_differ_in_all_but_shape_and_spacing():
+    first, second = (tumour_case(seed, common_grid=True) for seed in range(2))
+    assert first.labels.shape == second.labels.shape == (36, 36, 36)
+    assert first.spacing_mm == second.spacing_mm == (1.1, 1.1, 1.1)
+    assert (first.labels != second.labels).any()
+
+
 def test_plain_labels_without_regions_or_ignore(tmp_path):
     folder = write_regions_dataset(tmp_path, training_cases=1, test_cases=0, regions=False, ignore=False)
     content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))

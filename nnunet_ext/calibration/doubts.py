@@ -1,7 +1,6 @@
 """Reasons to doubt a calibration, as sentences: its cases are too few or too different to support it.
 
-These are warnings; nothing is refused. Temperatures and covering masks remain valid, and a weak confidence shows in
-a wide interval.
+These are warnings; nothing is refused. Covering masks remain valid, and a weak confidence shows in a wide interval.
 """
 
 from __future__ import annotations
@@ -15,12 +14,30 @@ FEWEST_OF_A_KIND = 5  # failures, and good cases: with 5 failures, a new one is 
 def doubts(calibration: Calibration) -> list[str]:
     """One or two sentences per doubt; none for a file of an earlier version that lacks the figures.
 
+    - On cases left out of the fit, probabilities have a larger negative log-likelihood with the temperature.
     - On cases left out of the fit, the predicted Dice has a larger error than the mean Dice of all cases would have.
     - The folds' mean Dice vary more than the cases within a fold: the networks differ, and what was fitted to one
       need not hold for another, nor for their ensemble.
     - There are fewer failures or good cases than `FEWEST_OF_A_KIND`.
     """
-    return [*_of_estimate(calibration), *_of_folds(calibration), *_of_numbers(calibration)]
+    return [
+        *_of_temperature(calibration),
+        *_of_estimate(calibration),
+        *_of_folds(calibration),
+        *_of_numbers(calibration),
+    ]
+
+
+def _of_temperature(calibration: Calibration) -> list[str]:
+    figures = calibration.figures.get("temperature", {})
+    plain, applied = (figures.get(kind, {}) for kind in ("none", calibration.temperature_kind))
+    if not number(applied, "nll") > number(plain, "nll"):
+        return []
+    return [
+        f"On cases left out of the fit, the temperature makes probabilities worse: NLL {applied['nll']:.4f} instead "
+        f"of {plain['nll']:.4f}, ECE {applied['ece']:.4f} instead of {plain['ece']:.4f}. Use those of a prediction "
+        f"without --calibrated."
+    ]
 
 
 def _of_estimate(calibration: Calibration) -> list[str]:

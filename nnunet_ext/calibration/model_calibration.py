@@ -142,6 +142,13 @@ class Calibration:
             )
 
     @property
+    def temperature_kind(self) -> str | None:
+        """The kind of temperature that is applied, "global" or "per-class"; None if the file does not tell."""
+        kinds = self.fitted_on.get("temperatures", {})
+        applied = list(self.temperature.values)
+        return next((kind for kind, fitted in kinds.items() if list(fitted["values"]) == applied), None)
+
+    @property
     def sha256(self) -> str:
         """Hash of the content, the same for a calibration in memory and for every copy of its file."""
         text = json.dumps(without_nan(self.as_json()), sort_keys=True)

@@ -23,7 +23,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         f"{'probabilities':18}{'ECE':>8}{'NLL':>8}    on cases left out of the fit",
     ]
     for kind, figures in calibration.figures["temperature"].items():
-        mark = "  <- applied" if kind != "none" and applied(calibration, kind) else ""
+        mark = "  <- applied" if kind == calibration.temperature_kind else ""
         lines.append(f"{NAMES[kind]:18}{figures['ece']:8.4f}{figures['nll']:8.4f}{mark}")
     values = ", ".join(f"{value:.3f}" for value in dict.fromkeys(calibration.temperature.values))
     lines += [f"temperature {values}", "", f"{'confidence':20}{'AURC':>8}{'AUROC':>8}{'Spearman':>10}"]
@@ -56,12 +56,6 @@ def one_member_lines(cases: Sequence[Mapping[str, Any]]) -> list[str]:
         "One member per fold: disagreement between members is not defined. To get more members: --tta-members, "
         "--members samples for a Cyclical training, or --members mc-dropout for a network with dropout.",
     ]
-
-
-def applied(calibration: Calibration, kind: str) -> bool:
-    """Whether a kind of temperature is the one that is applied to predictions."""
-    values = calibration.fitted_on["temperatures"][kind]["values"]
-    return list(values) == list(calibration.temperature.values)
 
 
 def verdict_lines(calibration: Calibration) -> list[str]:

@@ -64,6 +64,7 @@ def write_regions_dataset(
     seed: int = 0,
     regions: bool = True,
     ignore: bool = True,
+    common_grid: bool = False,
 ) -> Path:
     """Writes a two-channel 3D dataset with nested regions, an ignore label and oblique affines.
 
@@ -77,6 +78,7 @@ def write_regions_dataset(
         regions: whether to declare the regions whole = {1, 2} and core = {2} instead of the labels edge = 1 and
             core = 2.
         ignore: whether to declare the ignore label 3 and paint it over part of the training labels.
+        common_grid: whether all cases have the same shape and spacing, as images registered to an atlas.
 
     Returns:
         The dataset's folder.
@@ -84,7 +86,7 @@ def write_regions_dataset(
     folder = Path(raw_folder) / f"Dataset{dataset_id:03d}_{name}"
     for number in range(training_cases + test_cases):
         part = "Tr" if number < training_cases else "Ts"
-        case = tumour_case(_case_seed(seed, number), ignore=ignore and part == "Tr")
+        case = tumour_case(_case_seed(seed, number), ignore=ignore and part == "Tr", common_grid=common_grid)
         _write_case(folder, part, f"tumour_{number:03d}", case, _oblique_affine(case.spacing_mm, number))
     labels: dict[str, Any] = {"background": 0}
     labels |= {"whole": [1, 2], "core": [2]} if regions else {"edge": 1, "core": 2}

@@ -8,13 +8,16 @@ from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from nnunet_ext.phantom.case import PhantomCase, smooth_noise
 
+COMMON_SHAPE, COMMON_SPACING_MM = (36, 36, 36), (1.1, 1.1, 1.1)
 
-def tumour_case(seed: int, *, ignore: bool = False) -> PhantomCase:
+
+def tumour_case(seed: int, *, ignore: bool = False, common_grid: bool = False) -> PhantomCase:
     """Draws one tumour with a core in textured tissue, in two channels.
 
     Args:
         seed: the same seed gives the same image, with and without `ignore`.
         ignore: whether to paint a few strokes of the ignore label 3, as if annotators had left parts undecided.
+        common_grid: whether all seeds have the same shape and spacing, as images registered to an atlas.
 
     Returns:
         The image (2, z, y, x) float32, the labels (z, y, x) uint8 with 1 = tumour around the core, 2 = core and
@@ -23,6 +26,8 @@ def tumour_case(seed: int, *, ignore: bool = False) -> PhantomCase:
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(32, 41, size=3))
     spacing_mm = tuple(round(float(s), 2) for s in rng.uniform(0.9, 1.3, size=3))
+    if common_grid:
+        shape, spacing_mm = COMMON_SHAPE, COMMON_SPACING_MM
     grid = np.meshgrid(*(np.arange(n) * s for n, s in zip(shape, spacing_mm, strict=True)), indexing="ij")
     extent_mm = np.array(shape) * np.array(spacing_mm)
     centre = rng.uniform(0.38, 0.62, size=3) * extent_mm

@@ -51,6 +51,20 @@ def test_an_estimate_that_is_worse_than_the_mean_is_doubted(own, of_mean, told):
         assert doubt_lines(with_figures(quality=figures))[1].startswith("Warning: ")
 
 
+@pytest.mark.parametrize(("nll", "told"), [(0.41, True), (0.40, False), (0.39, False)])
+def test_a_temperature_that_makes_left_out_cases_worse_is_doubted(nll, told):
+    kinds = {"global": {"values": [1.0, 1.0]}, "per-class": {"values": [1.2, 0.9]}}
+    figures = {
+        "none": {"ece": 0.10, "nll": 0.40},
+        "global": {"ece": 0.11, "nll": nll},
+        "per-class": {"ece": 0.5, "nll": 0.9},  # not the one that is applied
+    }
+    found = doubts(replace(with_figures(temperature=figures), fitted_on={"temperatures": kinds}))
+    assert len(found) == told
+    if told:
+        assert "NLL 0.4100 instead of 0.4000, ECE 0.1100 instead of 0.1000" in found[0]
+
+
 def test_folds_whose_means_scatter_more_than_their_cases_are_doubted():
     """Means 0.70 and 0.27: 0.43/√2 = 0.304. Each case is 0.02 off its mean: √(4 · 0.0004/(4 - 2)) = 0.0283."""
     spread = fold_spread({"0": [0.68, 0.72], "1": [0.25, 0.29]})

@@ -240,7 +240,10 @@ def test_two_folds_of_very_different_quality_are_doubted():
     assert figures["quality"]["mean_absolute_error_of_mean"] == pytest.approx(0.2)
     assert figures["folds"]["between"] == pytest.approx(0.4 / math.sqrt(2))
     assert figures["folds"]["within"] == pytest.approx(math.sqrt(0.004 / 6))
-    assert len(doubts(fitted(cases))) == 3  # and no case of eight is good
+    told = " ".join(doubts(fitted(cases)))
+    assert "off by 0.400" in told
+    assert "The folds disagree" in told
+    assert "0 of 8 cases are good" in told
 
 
 def test_masks_miss_no_more_than_agreed():

@@ -12,6 +12,6 @@ from nnunet_ext.phantom import write_regions_dataset
 
 @pytest.fixture(scope="session")
 def region_dataset(variables: dict[str, str], plan_here: Callable[..., Dataset]) -> Dataset:
-    """Nested regions and an ignore label, for 2d, 3d_fullres, 3d_lowres and the cascade."""
-    raw = write_regions_dataset(variables["nnUNet_raw"], dataset_id=991, training_cases=6)
+    """Nested regions and an ignore label, on one grid as CarveMix needs, for 2d, 3d and the cascade."""
+    raw = write_regions_dataset(variables["nnUNet_raw"], dataset_id=991, training_cases=6, common_grid=True)
     return plan_here(raw, "2d", "3d_fullres", "3d_lowres")

@@ -12,7 +12,7 @@ import pytest
         "nnUNetTrainerDSD_1epochs_1iters",
         "nnUNetTrainerStreamingUNetD3P_1epochs_1iters",
         "nnUNetTrainerBoundary_HausdorffDT_HausdorffErosion_HausdorffConv_SkeletonRecall_Euler_ACE_2epochs_1iters",
-        "nnUNetTrainerAdvChain_ClDice_RegionFocal_2epochs_1iters",
+        "nnUNetTrainerCarveMix_AdvChain_ClDice_RegionFocal_2epochs_1iters",
     ],
 )
 def test_3d_with_regions_and_an_ignore_label_trains_and_validates(trainer, region_dataset, train_here):
