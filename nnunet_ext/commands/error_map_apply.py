@@ -79,7 +79,7 @@ def judge_predictions(options: ErrorApplyOptions) -> ErrorMapOutcome:
             outcome = engine.predict_cases(cases, judge, OutputOptions(maps=(), save_probabilities=True))
         write_table([judgement.table_row() for judgement in judge.judgements], output / TABLE_NAME)
         write_json(without_nan({"model": str(options.model.absolute()), **asdict(limits)}), output / FILE_NAME)
-        updated = update_cases(output, judge.judgements) if options.output is None else 0
+        updated = update_cases(output, judge.judgements) if output.samefile(options.predictions) else 0
     finally:
         lock.release()
     return ErrorMapOutcome(output, judge.judgements, dict(sorted((problems | outcome.failed).items())), updated)

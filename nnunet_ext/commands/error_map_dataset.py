@@ -70,12 +70,17 @@ def write_error_dataset(options: ErrorDatasetOptions) -> ErrorDataset:
         FileExistsError: if there is a dataset of the new number.
         CalibrationFailedError: if a case could not be predicted.
         NotComparableError: if a prediction does not belong to its truth.
-        ValueError: if a case is held out by several folds, or there are several models.
+        ValueError: if there are fewer than two folds, a case is held out by several, or there are several models.
     """
     model = one_model(options.model)
     plans, dataset_json = model_description(model)
     data = TrainingData.open(model, options.splits)
     folds = options.folds or trained_folds(model, options.members or "final")
+    if len(folds) < 2:
+        raise ValueError(
+            f"An error model is trained on what some folds held out and validated on another; found {len(folds)} of "
+            f"{model}. Train at least 2."
+        )
     held_out = [held_out_cases(fold, data.splits, [model / f"fold_{fold}"], options.patients) for fold in folds]
     if options.patients is None:
         warn_of_unknown_patients(data.splits)

@@ -36,7 +36,7 @@ class CaseEvaluation:
     reliability: ReliabilityBins | None = None
     counts: Mapping[str, OverlapCounts] = field(default_factory=dict)
     fold: str = ""
-    slices: SliceFigures | None = None
+    slices: SliceFigures | None = field(default=None, compare=False)  # arrays
 
 
 @dataclass(frozen=True)
