@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--segmentation", default="nnUNetTrainerCyclical2_10epochs_60iters", metavar="TRAINER")
     parser.add_argument("--members", default="samples:4", help="that segment the held-out cases")
     parser.add_argument("--patients", metavar="REGEX", default="(.*)")
-    parser.add_argument("-tr", default="nnUNetTrainer_5epochs_50iters", help="trainer of the error model")
+    parser.add_argument("-tr", default="nnUNetTrainer_NoDA_5epochs_50iters", help="trainer of the error model")
     parser.add_argument("--folds", type=int, default=3, help="of the error model that are trained")
     parser.add_argument("--held-out", type=int, default=60, metavar="N", help="take the first N held-out cases")
     parser.add_argument("-device", default="cpu")

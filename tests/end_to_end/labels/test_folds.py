@@ -241,6 +241,11 @@ def test_a_second_dataset_of_that_number_is_refused(error_dataset, stock_model, 
     assert error_dataset.raw.name in capsys.readouterr().err
 
 
+def test_one_fold_is_too_few_to_train_and_validate_an_error_model(stock_model, run_here, capsys):
+    assert run_here("error-map", "dataset", "-m", stock_model, "-f", 0, "--new-id", 893, "-device", "cpu") == 1
+    assert "at least 2" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def judged(calibrated, error_model, plain_dataset, run_here, tmp_path_factory):
     """A copy of the calibrated predictions with the error map applied, twice."""
