@@ -23,6 +23,12 @@ class LabelScheme:
     regions: bool = False
     ignore_label: int | None = None
 
+    def outputs(self) -> dict[str, Region]:
+        """Name to labels of every output: the classes by label, background first, or the regions."""
+        if self.regions:
+            return dict(self.structures)
+        return {"background": (0,)} | dict(sorted(self.structures.items(), key=lambda entry: entry[1]))
+
 
 def regions_of(dataset_json: Mapping[str, Any]) -> dict[str, Region]:
     """Name to labels of every foreground class or region, in the order of the network's outputs.

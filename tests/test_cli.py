@@ -15,9 +15,10 @@ import pytest
 import nnunet_ext
 from nnunet_ext import discovery
 from nnunet_ext.cli import COMMANDS, build_parser, main
-from nnunet_ext.cli.ensemble_flags import member_rule, model_weights
+from nnunet_ext.cli.ensemble_flags import member_rule
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.predict import predict_options, requested_maps
+from nnunet_ext.cli.weights_flag import model_weights
 from nnunet_ext.doctor import Diagnosis
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.models.named_folders import chosen_model_folders
@@ -228,6 +229,20 @@ def test_without_flags_the_options_have_their_defaults():
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "tta"),
+    [("", "flips"), ("--tta full", "full"), ("--tta none", "none"), ("--disable_tta", "none"),
+     ("--tta none --disable_tta", "none")],
+)  # fmt: skip
+def test_stocks_flag_is_the_set_without_transforms(flags, tta):
+    assert options_of("-m", "a", *flags.split()).ensemble.tta == tta
+
+
+def test_stocks_flag_contradicts_another_set():
+    with pytest.raises(ValueError, match="--disable_tta is --tta none; found it together with --tta rot90"):
+        options_of("-m", "a", "--tta", "rot90", "--disable_tta")
+
+
 def test_every_flag_becomes_an_option():
     more = "-f 0 all --members samples:3 --weights 2 1 --tta-members --disable_tta -step_size 0.75 --precision fp32"
     more += " --trust-checkpoints --maps variance --save_probabilities --save_members -npp 0 -nps 0"
@@ -245,7 +260,7 @@ def test_every_flag_becomes_an_option():
             tta_members=True,
             trust_checkpoints=True,
             tile_step_size=0.75,
-            use_mirroring=False,
+            tta="none",
             precision="fp32",
             early_exit="label",
             fast_resampling=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
 from nnunet_ext.calibration.folds import fold_spread
+from nnunet_ext.calibration.held_out_parts import held_out_parts
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
@@ -26,7 +27,6 @@ from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
 # columns that an ensemble writes: predicted Dice comes from a calibration and cannot be the basis of one
 CONFIDENCES = tuple(column for column in DIRECTIONS if column not in ADDED_LATER)
 DEFAULT_MISS_RATE = 0.1
-HELD_OUT_GROUPS = 5  # of patients, where there is only one fold
 
 
 def require_confidence(column: str) -> None:
@@ -156,23 +156,6 @@ def mask_of(cases: Sequence[CalibrationCase], miss_rate: float | None) -> MaskTh
 
 
 # --- measured on cases left out of the fit ---
-
-
-def held_out_parts(
-    cases: Sequence[CalibrationCase],
-) -> Iterator[tuple[list[CalibrationCase], list[CalibrationCase]]]:
-    """Cases to fit to and to measure on: one fold at a time, or a fifth of the patients if there is one fold."""
-    folds = sorted({case.fold for case in cases})
-    patients = sorted({case.patient for case in cases})
-    if len(folds) > 1:
-        group = {case.case: case.fold for case in cases}
-    else:
-        number = {patient: str(index % HELD_OUT_GROUPS) for index, patient in enumerate(patients)}
-        group = {case.case: number[case.patient] for case in cases}
-    for name in sorted(set(group.values())):
-        kept = [case for case in cases if group[case.case] == name]
-        held = {case.patient for case in kept}
-        yield [case for case in cases if case.patient not in held], kept
 
 
 def held_out_temperature(cases: Sequence[CalibrationCase], *, regions: bool) -> dict[str, dict[str, float]]:

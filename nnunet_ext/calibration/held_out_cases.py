@@ -32,7 +32,7 @@ def held_out_cases(
     if fold == "all":
         raise TrainedOnError(
             "Members must be tested on cases that they were not trained on; fold_all was trained on every case. "
-            "Calibrate with numbered folds: -f 0 1 2 3 4."
+            "Take numbered folds: -f 0 1 2 3 4."
         )
     number = int(fold)
     if number >= len(splits):

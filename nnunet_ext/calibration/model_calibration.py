@@ -96,10 +96,13 @@ class Calibration:
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Refuses an ensemble that is put together differently from the one that was fitted.
 
+        A setting that only one of the two has counts as None in the other.
+
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name, fitted in self.settings.items():
+        for name in dict.fromkeys([*self.settings, *settings]):
+            fitted = self.settings.get(name)
             if settings.get(name) != fitted:
                 raise CalibrationError(
                     f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "

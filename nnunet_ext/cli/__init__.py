@@ -24,11 +24,13 @@ from nnunet_ext.cli import (
     evaluate,
     export,
     models,
+    postprocess,
     predict,
     report,
     splits,
     train,
     trainers,
+    weights,
 )
 from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
@@ -43,7 +45,9 @@ COMMANDS = tuple(
         splits,
         train,
         models,
+        postprocess,
         calibrate,
+        weights,
         predict,
         evaluate,
         compare,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
 
 
 def calibrate_flags(parser: argparse.ArgumentParser) -> None:
     add_ensemble_flags(parser)
+    add_postprocess_flag(parser)
     data = parser.add_argument_group("cases")
     data.add_argument(
         "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
@@ -87,7 +90,7 @@ def calibrate_options(arguments: argparse.Namespace) -> CalibrateOptions:
     """
     return CalibrateOptions(
         model=model_choice(arguments),
-        ensemble=ensemble_options(arguments),
+        ensemble=replace(ensemble_options(arguments), postprocess=chosen_postprocessing(arguments)),
         fit=FitOptions(
             temperature=arguments.temperature,
             confidence=arguments.confidence,

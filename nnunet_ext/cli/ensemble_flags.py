@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 
 from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds
-from nnunet_ext.options import AVERAGES, DEVICES, EARLY_EXITS, PRECISIONS, EnsembleOptions
+from nnunet_ext.cli.weights_flag import class_weights, model_weights
+from nnunet_ext.options import (
+    AVERAGES,
+    DEVICES,
+    EARLY_EXITS,
+    PRECISIONS,
+    TTA_SETS,
+    EnsembleOptions,
+    TestTimeTransforms,
+)
 
 
 def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +24,14 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all folds with members)")
 
     ensemble = parser.add_argument_group("ensemble")
+    add_member_flags(ensemble)
+    add_average_flags(ensemble)
+    add_pass_flags(ensemble)
+    add_machine_flags(parser)
+
+
+def add_member_flags(ensemble: argparse._ActionsContainer) -> None:
+    """Adds the flags that choose the checkpoints."""
     ensemble.add_argument(
         "--members",
         default=None,
@@ -28,6 +42,10 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "trainers. A pattern never takes checkpoint_posterior.pth, which is an ensemble in itself",
     )
     ensemble.add_argument("-chk", metavar="FILE", help="the same as --members FILE, as in stock nnU-Net")
+
+
+def add_average_flags(ensemble: argparse._ActionsContainer) -> None:
+    """Adds the flags of how members are put together."""
     ensemble.add_argument(
         "--average",
         choices=AVERAGES,
@@ -38,7 +56,8 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "--weights",
         nargs="+",
         metavar="W",
-        help="one number per model folder, or a JSON file with a list of numbers or an object from folder to number",
+        help="one number per model folder, a JSON file with a list of numbers or an object from folder to number, or "
+        "the file that nnunet_ext weights wrote, with a weight for each class or region",
     )
     ensemble.add_argument(
         "--early-exit",
@@ -49,14 +68,25 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "converged (information); without a value: label. Saves time where images are much larger than patches; not "
         "with --average logits or --save_members",
     )
+
+
+def add_pass_flags(ensemble: argparse._ActionsContainer) -> None:
+    """Adds the flags of how a member runs over a case."""
     ensemble.add_argument(
         "--fast-resampling",
         action="store_true",
         help="apply the softmax before resampling to the image, not after it as stock does; changes the entropy at "
         "boundaries. Needs nnU-Net's default resampling; not with --average logits",
     )
-    ensemble.add_argument("--tta-members", action="store_true", help="count each mirrored copy as a member")
-    ensemble.add_argument("--disable_tta", action="store_true", help="no mirroring")
+    ensemble.add_argument(
+        "--tta",
+        choices=TTA_SETS,
+        help="test-time transforms: flips (default), stock's, along the axes that the training mirrored; rot90 adds "
+        "rotations by 90 degrees in the plane of two axes with equal patch size and spacing; full adds to these, "
+        "where they are allowed, rotations by 10 degrees and scales of 0.95 and 1.05 in that plane; none",
+    )
+    ensemble.add_argument("--tta-members", action="store_true", help="count each test-time transform as a member")
+    ensemble.add_argument("--disable_tta", action="store_true", help="the same as --tta none, as in stock nnU-Net")
     ensemble.add_argument(
         "-step_size", type=float, default=0.5, help="step between tiles as a share of the patch size (default: 0.5)"
     )
@@ -69,6 +99,9 @@ def add_ensemble_flags(parser: argparse.ArgumentParser) -> None:
         "-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage"
     )
 
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of where and how fast networks run."""
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "-device",
@@ -97,10 +130,11 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         device=arguments.device,
         average=arguments.average,
         model_weights=model_weights(arguments.weights, arguments.m or ()),
+        class_weights=class_weights(arguments.weights),
         tta_members=arguments.tta_members,
         trust_checkpoints=arguments.trust_checkpoints,
         tile_step_size=arguments.step_size,
-        use_mirroring=not arguments.disable_tta,
+        tta=transform_set(arguments.tta, none=arguments.disable_tta),
         precision=arguments.precision,
         early_exit=arguments.early_exit,
         fast_resampling=arguments.fast_resampling,
@@ -117,32 +151,19 @@ def member_rule(members: str | None, checkpoint: str | None) -> str:
     return members or checkpoint or "final"
 
 
-def model_weights(texts: Sequence[str] | None, folders: Sequence[str]) -> list[float] | None:
-    """`--weights` as numbers, given directly or as one JSON file with a list or an object from folder to number.
+def transform_set(chosen: TestTimeTransforms | None, *, none: bool) -> TestTimeTransforms:
+    """The value of `--tta`, or "none" as stock's `--disable_tta` says it; "flips" without either.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if both are given and contradict each other.
     """
-    if texts is None:
-        return None
-    if len(texts) == 1 and Path(texts[0]).is_file():
-        content = json.loads(Path(texts[0]).read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            missing = [folder for folder in map(str, folders) if folder not in content]
-            if missing:
-                raise ValueError(
-                    f"{texts[0]} must have a weight for every -m folder; it lacks {', '.join(missing)}. Add it."
-                )
-            content = [content[folder] for folder in map(str, folders)]
-        texts = content
-    try:
-        return [float(text) for text in texts]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"--weights must be numbers or a JSON file with numbers; found {texts}.") from error
+    if none and chosen not in (None, "none"):
+        raise ValueError(f"--disable_tta is --tta none; found it together with --tta {chosen}. Give one of the two.")
+    return "none" if none else chosen or "flips"
 
 
 def say_where(options: EnsembleOptions) -> None:
-    """Prints where the networks run.
+    """Prints where the networks run, and makes the engine log what a case costs.
 
     Raises:
         ValueError: if the device that the options name is not there.
@@ -151,6 +172,7 @@ def say_where(options: EnsembleOptions) -> None:
     from nnunet_ext.machine.devices import words_for
 
     print(words_for(device_of(options)))
+    logging.getLogger("nnunet_ext.cost").setLevel(logging.INFO)
 
 
 def log_progress() -> None:

@@ -154,7 +154,7 @@ def fit(arguments: argparse.Namespace) -> int:
                 folds=chosen_folds(arguments.f),
                 members=arguments.members,
                 device=arguments.device,
-                use_mirroring=not arguments.disable_tta,
+                tta="none" if arguments.disable_tta else "flips",
                 allow_tqdm=not arguments.disable_progress_bar,
             ),
             failure_dice=arguments.failure_dice,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
+from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
 from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
 
 
@@ -24,6 +26,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-part_id", type=int, default=0, metavar="K", help="which of the N runs this is, from 0")
 
     add_ensemble_flags(parser)
+    add_postprocess_flag(parser)
     parser.add_argument(
         "--calibrated",
         nargs="?",
@@ -96,7 +99,7 @@ def predict_options(arguments: argparse.Namespace) -> PredictOptions:
         images=Path(arguments.i),
         results=Path(arguments.o),
         model=model_choice(arguments),
-        ensemble=ensemble_options(arguments),
+        ensemble=replace(ensemble_options(arguments), postprocess=chosen_postprocessing(arguments)),
         output=OutputOptions(
             maps=requested_maps(arguments.maps),
             map_type=arguments.map_dtype,
@@ -134,6 +137,7 @@ COMMAND = Command(
     """example:
   $ nnunet_ext predict -i images -o results -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d
   on the CPU: PyTorch finds no GPU
+  INFO: nnUNetTrainer__nnUNetPlans__2d: 5 members x 4 transforms = 20 passes per case (flip-none, ...)
   case 10 of 10: heart_010: 100%|##########| 50/50 [00:41<00:00,  1.21member/s]
   10 predicted, 0 failed: results
     members: 5 per case

@@ -151,6 +151,11 @@ class TrainingData:
         example = Path(next(iter(files.values()))["label"])
         return cls(open_dataset(dataset_json, plans, example), files, splits, dataset_json["file_ending"])
 
+    def scheme(self) -> LabelScheme:
+        """How label maps and the network's outputs are interpreted."""
+        dataset = self.description
+        return LabelScheme(dataset.structures, dataset.regions, dataset.ignore_label)
+
     def case(self, name: str, previous_stage_folder: Path | None) -> Case:
         """The case of a name in the splits.
 
@@ -178,6 +183,5 @@ class CaseCollector:
         """Compares one case with its ground truth."""
         dataset = self.data.description
         truth, _ = read_label_map(Path(self.data.files[prediction.case]["label"]), dataset.reader)
-        scheme = LabelScheme(dataset.structures, dataset.regions, dataset.ignore_label)
         patient = patient_of(prediction.case, self.patients)
-        self.cases.append(calibration_case(prediction, truth, scheme, patient=patient, fold=self.fold))
+        self.cases.append(calibration_case(prediction, truth, self.data.scheme(), patient=patient, fold=self.fold))

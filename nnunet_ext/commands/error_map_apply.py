@@ -94,7 +94,7 @@ def engine_of(options: ErrorApplyOptions, limits: ErrorModel) -> EnsembleEngine:
     ensemble = EnsembleOptions(
         folds=options.folds or limits.folds,
         members=limits.rule,
-        use_mirroring=limits.mirroring,
+        tta=limits.tta,
         device=options.device,
         allow_tqdm=options.allow_tqdm,
     )

@@ -63,7 +63,7 @@ def fit_error_model(options: ErrorFitOptions) -> tuple[ErrorModel, Path]:
     found = replace(
         fitted(cases, failure_dice=options.failure_dice, false_alarms=options.false_alarms),
         rule=options.ensemble.members,
-        mirroring=options.ensemble.use_mirroring,
+        tta=options.ensemble.tta,
         members=members,
     )
     found.save(model / FILE_NAME)

@@ -14,6 +14,7 @@ import numpy as np
 from nnunet_ext.evaluation.wrong_slices import SliceDetection, expected_dice, measured, slice_detection, slice_dice
 from nnunet_ext.evaluation.wrong_slices import slice_scores as scores_of
 from nnunet_ext.files.atomic import without_nan, write_json
+from nnunet_ext.options import TestTimeTransforms
 
 FILE_NAME = "error_map.json"
 
@@ -75,7 +76,7 @@ class ErrorModel:
         failure_dice: a case with a lower expected Dice, or a slice with a lower Dice, is a failure.
         false_alarms: share of the right slices that may be flagged.
         rule: which checkpoints of each fold are members, as `--members` has it.
-        mirroring: whether predictions are averaged over mirrored copies.
+        tta: the test-time transforms that each member is averaged over.
         members: name and SHA-256 of each.
         figures: of the cross-validation, see `fitted`.
     """
@@ -84,7 +85,7 @@ class ErrorModel:
     failure_dice: float
     false_alarms: float
     rule: str = "final"
-    mirroring: bool = True
+    tta: TestTimeTransforms = "flips"
     members: Sequence[Sequence[str]] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from nnunet_ext.calibration.ensemble_weights import EnsembleWeights
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
+from nnunet_ext.inference.class_weights import require_fitted_for, with_class_weights
 from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
-from nnunet_ext.inference.memory_estimate import require_memory_for
+from nnunet_ext.inference.memory_estimate import network_volumes_of, require_memory_for
 from nnunet_ext.inference.memory_fallback import where_it_fits
 from nnunet_ext.inference.passes import passes_by_fold, passes_of
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import ChooseRuntime, runtime_for
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
 from nnunet_ext.inference.sliding_window import tile_image
+from nnunet_ext.inference.stages.postprocess import postprocess_stage, warn_of_other_ensemble
+from nnunet_ext.inference.transform_cost import log_cost, require_several_transforms, warn_of_single_transforms
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
@@ -70,7 +74,10 @@ class EnsembleEngine:
             model.
         CalibrationError: if the calibration was fitted for an ensemble with other settings, a member was retrained
             since, or early exit would keep the members of several folds from running.
-        ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling.
+        PostProcessingError: if post-processing is requested and its file is missing, damaged, or for other labels.
+        EnsembleWeightsError: if class weights were fitted for another ensemble, or a member was retrained since.
+        ValueError: if fast resampling is requested and the plans do not use nnU-Net's default resampling, or the
+            test-time transforms are not allowed for a model.
     """
 
     def __init__(
@@ -90,12 +97,20 @@ class EnsembleEngine:
         self.device = device_of(options)
         self.calibration = calibration
         self.structures = regions_of(self.models[0].dataset_json)
+        folders = [model.folder for model in models]
+        self.postprocess = postprocess_stage(options.postprocess, folders, self.models[0].dataset_json)
+        self.class_weights = None if options.class_weights is None else EnsembleWeights.load(options.class_weights)
+        if self.class_weights is not None:
+            require_fitted_for(self.class_weights, self.models, self.settings)
+        warn_of_other_ensemble(self.postprocess, self.settings)
         arithmetic = arithmetic_for(options.precision, self.device)
         self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
-        transforms = TRANSFORM_SETS["flips" if options.use_mirroring else "none"]
+        transforms = TRANSFORM_SETS[options.tta]
         self.passes = passes_of(
             self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
         )
+        if self.class_weights is not None:
+            self.passes = with_class_weights(self.passes, self.class_weights)
         folds = passes_by_fold(self.passes)
         self.loop = MemberLoop(
             self.models,
@@ -104,12 +119,10 @@ class EnsembleEngine:
             self.structures,
             early_exit=rule_for(options.early_exit) if options.early_exit else None,
             describe_folds=calibration is not None and len(folds) > 1,  # it was fitted on single folds
+            postprocess=self.postprocess,
         )
-        if options.tta_members and self.passes_per_case == sum(len(model.members) for model in self.models):
-            logger.warning(
-                "--tta-members adds nothing: the members were trained without mirroring, so test-time augmentation "
-                "has no flips to add. For more members use more folds, --members samples or --members mc-dropout."
-            )
+        if options.tta_members:
+            warn_of_single_transforms(self.passes)
         if calibration is not None:
             calibration.require_settings(self.settings)
             calibration.require_members(
@@ -146,34 +159,43 @@ class EnsembleEngine:
         models = open_models(paths, options)
         for model in models:
             logger.info("%s: %s", model.folder, ", ".join(member.name for member in model.members))
-        return cls(models, options, calibration=calibration)
+        engine = cls(models, options, calibration=calibration)
+        log_cost(models, engine.passes)
+        return engine
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that a calibration depends on. Folds are not among them: it is fitted across folds."""
         options = self.options
-        optional = {"early_exit": options.early_exit, "fast_resampling": options.fast_resampling}
+        optional = {
+            "early_exit": options.early_exit,
+            "fast_resampling": options.fast_resampling,
+            "postprocessing": None if self.postprocess is None else self.postprocess.chosen.sha256,
+            "class_weights": None if self.class_weights is None else self.class_weights.sha256,
+            "tta": options.tta if options.tta not in ("flips", "none") else None,  # "mirroring" tells these two apart
+        }
         return {
             "models": [model.folder.name for model in self.models],
             "weights": None if options.model_weights is None else list(options.model_weights),
             "members": options.members,
             "average": options.average,
             "tta_members": options.tta_members,
-            "mirroring": options.use_mirroring,
+            "mirroring": options.tta != "none",
             "step_size": options.tile_step_size,
         } | {name: value for name, value in optional.items() if value}  # left out, calibrations of older versions fit
 
     @property
     def provenance(self) -> Provenance:
         """What makes up the ensemble, for the record of a prediction folder."""
-        calibration = self.calibration
+        calibration, postprocess = self.calibration, self.postprocess
         return provenance_of(
             self.options,
             [member.record() for model in self.models for member in model.members],
             members_averaged=self.passes_per_case,
-            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration)],
+            stages=[type(stage).__name__.lower() for stage in stages_for(OutputOptions(), calibration, postprocess)],
             calibration=None if calibration is None else calibration.sha256,
-        )
+            postprocessing=None if postprocess is None else postprocess.chosen.sha256,
+        ).with_class_weights(None if self.class_weights is None else self.class_weights.sha256)
 
     def predict_from_files(
         self,
@@ -203,6 +225,8 @@ class EnsembleEngine:
         """
         options = replace(options or OutputOptions(), **fields)
         sum_options(self.options, options)  # refuses contradictory options before the first case
+        if "tta_variance" in options.maps:
+            require_several_transforms(self.models, self.passes)
         require_previous_stage(options.previous_stage, self.models)
         ending = self.models[0].dataset_json["file_ending"]
         folder, cases = output_of(output, cases_from(source, ending, options.previous_stage))
@@ -278,20 +302,25 @@ class EnsembleEngine:
         """
         options = options or OutputOptions()
         require_memory_for(
-            name, self.models, prepared, variance="variance" in options.maps, by_fold=self.loop.describe_folds
+            name,
+            self.models,
+            prepared,
+            variance="variance" in options.maps,
+            by_fold=self.loop.describe_folds,
+            network_volumes=network_volumes_of(self.passes, transform_variance="tta_variance" in options.maps),
         )
 
         def predict_on(device: torch.device) -> CasePrediction:
             on_device = [case.to(device) for case in prepared]
             sums, fold_rows = self.loop.sum_up(on_device, sum_options(self.options, options), progress)
-            stages = stages_for(options, self.calibration)
+            stages = stages_for(options, self.calibration, self.postprocess)
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 
         return where_it_fits(predict_on, self.device, name, progress)
 
     @property
     def passes_per_case(self) -> int:
-        """The number of members that predict a case; each flip counts as one with `tta_members`."""
+        """The number of members that predict a case; each transform counts as one with `tta_members`."""
         return sum(len(passes) for passes in self.passes)
 
     def _writer(self, folder: Path, options: OutputOptions, arguments: dict[str, Any]) -> CaseWriter:
@@ -334,16 +363,20 @@ def sum_options(ensemble: EnsembleOptions, output: OutputOptions) -> SumOptions:
     """What is accumulated over the members of a case.
 
     Raises:
-        ValueError: if the members' own segmentations are requested together with early exit.
+        ValueError: if the members' own segmentations or the variance between their transforms are requested together
+            with early exit.
     """
-    if output.save_members and ensemble.early_exit:
-        raise ValueError(
-            "--save_members needs every member to run over the whole image, which --early-exit avoids; found both. "
-            "Leave out one of them."
-        )
+    whole = [("--save_members", output.save_members), ("--maps tta_variance", "tta_variance" in output.maps)]
+    for flag, asked_for in whole:
+        if asked_for and ensemble.early_exit:
+            raise ValueError(
+                f"{flag} needs every member to run over the whole image, which --early-exit avoids; found both. "
+                f"Leave out one of them."
+            )
     return SumOptions(
         average=ensemble.average,
         with_variance="variance" in output.maps,
         keep_members=output.save_members,
         fast_resampling=ensemble.fast_resampling,
+        with_transform_variance="tta_variance" in output.maps,
     )

@@ -12,14 +12,18 @@ from nnunet_ext.inference.stages.calibrate import Calibrate
 from nnunet_ext.inference.stages.decide import decide
 from nnunet_ext.inference.stages.describe import Describe
 from nnunet_ext.inference.stages.embed import embed
+from nnunet_ext.inference.stages.postprocess import Postprocess
 from nnunet_ext.labels import Region
 from nnunet_ext.options import OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 
-def stages_for(options: OutputOptions, calibration: Calibration | None) -> list[Stage]:
+def stages_for(
+    options: OutputOptions, calibration: Calibration | None, postprocess: Postprocess | None = None
+) -> list[Stage]:
     """The stages between `decide` and `embed`, in order."""
     stages: list[Stage | None] = [
+        postprocess,
         Describe(options.maps),
         Calibrate(calibration, options.maps) if calibration is not None else None,
     ]
@@ -54,6 +58,9 @@ def finish(
     return embed(result, case, options)
 
 
-def described(sums: CaseSums, structures: Mapping[str, Region]) -> Mapping[str, object]:
+def described(
+    sums: CaseSums, structures: Mapping[str, Region], postprocess: Postprocess | None = None
+) -> Mapping[str, object]:
     """The row that a case would have if these members were the whole ensemble."""
-    return Describe(maps=())(decide(sums, structures)).row
+    result = decide(sums, structures)
+    return Describe(maps=())(result if postprocess is None else postprocess(result)).row

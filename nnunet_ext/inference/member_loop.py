@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame, PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import CaseSums, SumOptions
 from nnunet_ext.inference.accumulation.early_exit import SettledRule
+from nnunet_ext.inference.class_weights import class_totals
 from nnunet_ext.inference.finish import described
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import Tile
+from nnunet_ext.inference.stages.postprocess import Postprocess
 from nnunet_ext.labels import Region
 from nnunet_ext.models.model import Model
 
@@ -29,6 +31,7 @@ class MemberLoop:
         structures: name of every foreground class or region to its labels.
         early_exit: decides where no further member is needed; None runs all members everywhere.
         describe_folds: whether each fold is also described on its own.
+        postprocess: changes a fold's segmentation before it is described; None leaves it.
     """
 
     models: Sequence[Model]
@@ -37,6 +40,7 @@ class MemberLoop:
     structures: Mapping[str, Region]
     early_exit: SettledRule | None = None
     describe_folds: bool = False
+    postprocess: Postprocess | None = None
 
     def sum_up(
         self, prepared: Sequence[PreparedCase], options: SumOptions, progress: tqdm | None = None
@@ -52,12 +56,13 @@ class MemberLoop:
             The sums over all members, and the row of each fold's own members if the folds are described.
         """
         frame, labels = CaseFrame(self.models, prepared), self.models[0].labels
-        sums = CaseSums(frame, labels, options, self.early_exit)
+        sums = CaseSums(frame, labels, replace(options, class_totals=class_totals(self._steps())), self.early_exit)
         rows = []
         weight_left = sum(step.weight for _, step in self._steps())
         passes_left = len(list(self._steps()))
         for fold in self.folds:
-            own = [CaseSums(frame, labels, options.of_fold())] if self.describe_folds else []
+            of_fold = replace(options.of_fold(), class_totals=class_totals(fold))
+            own = [CaseSums(frame, labels, of_fold)] if self.describe_folds else []
             for position, step in fold:
                 self._run(position, step, prepared, sums, own)
                 passes_left, weight_left = passes_left - 1, weight_left - step.weight
@@ -65,7 +70,7 @@ class MemberLoop:
                     sums.settle(weight_left)
                 if progress is not None:
                     progress.update()
-            rows += [described(of_members, self.structures) for of_members in own]
+            rows += [described(of_members, self.structures, self.postprocess) for of_members in own]
         return sums, rows
 
     def _steps(self) -> Iterable[tuple[int, Pass]]:
@@ -78,7 +83,10 @@ class MemberLoop:
         if tiles is not None and not tiles:
             sums.add_settled()
         else:
-            sums.add(position, step, self.runners[position].logits(step, prepared[position].tiled, tiles), also)
+            variance = sums.transform_variance
+            observe = None if variance is None else variance.observer(position, step)
+            logits = self.runners[position].logits(step, prepared[position].tiled, tiles, observe)
+            sums.add(position, step, logits, also)
 
     def _tiles_needed(self, position: int, sums: CaseSums) -> list[Tile] | None:
         """The tiles to run; None means all. A network that needs the whole volume runs on all tiles or on none."""

@@ -11,6 +11,7 @@ from nnunet_ext.machine.available_memory import available_memory_bytes
 
 if TYPE_CHECKING:
     from nnunet_ext.inference.accumulation.case_frame import PreparedCase
+    from nnunet_ext.inference.passes import Pass
     from nnunet_ext.models.model import Model
 
 BYTES_PER_VALUE = 4  # fp32
@@ -28,6 +29,7 @@ def prediction_bytes(
     *,
     with_variance: bool = False,
     by_fold: bool = False,
+    network_volumes: int = 1,
 ) -> int:
     """A lower bound of the memory in bytes that predicting a case takes, for any number of members.
 
@@ -42,9 +44,25 @@ def prediction_bytes(
         network_shape: shape of the padded image at the network's resolution.
         with_variance: whether the variance is tracked as well.
         by_fold: whether the mean of a fold is kept as well.
+        network_volumes: volumes of all classes at the network's resolution, see `network_volumes_of`.
     """
     at_image = (1 + with_variance + by_fold) * math.prod(box_shape)
-    return BYTES_PER_VALUE * classes * (at_image + math.prod(network_shape))
+    return BYTES_PER_VALUE * classes * (at_image + network_volumes * math.prod(network_shape))
+
+
+def network_volumes_of(passes: Sequence[Sequence[Pass]], *, transform_variance: bool) -> int:
+    """Number of volumes of all classes that exist at a network's resolution at the same time.
+
+    They are the logits of the pass; the sum over its groups of transforms, if there are several; and for the variance
+    between transforms the probabilities of one transform with their mean and their squares.
+
+    Args:
+        passes: the passes of each model.
+        transform_variance: whether the variance between transforms is tracked.
+    """
+    steps = [step for of_model in passes for step in of_model]
+    several_groups = any(len(step.groups(apart=transform_variance)) > 1 for step in steps)
+    return 1 + several_groups + 3 * transform_variance
 
 
 def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str) -> None:
@@ -62,13 +80,19 @@ def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str)
         raise CaseTooLargeError(
             f"A case must fit into memory; {case} needs at least {needed_bytes / GIBIBYTE:.1f} GiB for the "
             f"probabilities of its classes, and {available_bytes / GIBIBYTE:.1f} GiB are available. Use a machine or "
-            f"a job with more memory, leave out --maps variance, or crop the image. -num_parts and fewer members do "
-            f"not help: only one case and one member are in memory at a time."
+            f"a job with more memory, leave out --maps variance and tta_variance, or crop the image. -num_parts and "
+            f"fewer members do not help: only one case and one member are in memory at a time."
         )
 
 
 def require_memory_for(
-    case: str, models: Sequence[Model], prepared: Sequence[PreparedCase], *, variance: bool, by_fold: bool
+    case: str,
+    models: Sequence[Model],
+    prepared: Sequence[PreparedCase],
+    *,
+    variance: bool,
+    by_fold: bool,
+    network_volumes: int = 1,
 ) -> None:
     """Refuses a preprocessed case that needs more memory than this machine has available.
 
@@ -78,6 +102,7 @@ def require_memory_for(
         prepared: the case after each model's preprocessing, in the models' order.
         variance: whether the variance is tracked as well.
         by_fold: whether the mean of a fold is kept as well.
+        network_volumes: see `network_volumes_of`.
 
     Raises:
         CaseTooLargeError: if the case does not fit.
@@ -89,5 +114,6 @@ def require_memory_for(
         max((tuple(each.tiled.image.shape[1:]) for each in prepared), key=math.prod),
         with_variance=variance,
         by_fold=by_fold,
+        network_volumes=network_volumes,
     )
     require_memory(needed, available_memory_bytes(), case=case)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from nnunet_ext.inference.transforms.sets import TransformSet
 from nnunet_ext.inference.transforms.transform import Transform
 from nnunet_ext.models.members import Member
@@ -13,12 +15,35 @@ from nnunet_ext.models.model import Model
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a network over a case: a member, the transforms that it averages over, and its weight."""
+    """One run of a network over a case: a member, the transforms that it averages over, and its weight.
+
+    With `class_weights` it has one weight per class or region instead.
+    """
 
     name: str
     member: Member
     transforms: tuple[Transform, ...]
     weight: float
+    class_weights: tuple[float, ...] | None = None
+
+    def groups(self, *, apart: bool = False) -> list[tuple[Transform, ...]]:
+        """The transforms in groups that run together: the exact ones share their batches, all others run alone.
+
+        Args:
+            apart: whether the exact ones are to run alone as well.
+        """
+        exact = tuple(transform for transform in self.transforms if transform.exact)
+        alone: list[tuple[Transform, ...]] = [
+            (transform,) for transform in self.transforms if apart or not transform.exact
+        ]
+        return alone if apart or not exact else [exact, *alone]
+
+    def field_of_view(self, shape: Sequence[int], device: torch.device) -> torch.Tensor | None:
+        """How much the vote of the pass counts at each voxel, see `Transform.field_of_view`.
+
+        Among several transforms is the identity, so that only a pass with one transform may not see all voxels.
+        """
+        return self.transforms[0].field_of_view(shape, device) if len(self.transforms) == 1 else None
 
 
 def passes_of(

@@ -15,6 +15,7 @@ from nnunet_ext.architectures.posterior import to_logits
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.engine import EnsembleEngine, open_models
+from nnunet_ext.inference.member_runner import WeightedMean
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.models.members import MemberError
 from nnunet_ext.options import EnsembleOptions, OutputOptions
@@ -55,7 +56,7 @@ class EnsemblePredictor(nnUNetPredictor):
         predictor = cls(
             tile_step_size=chosen.tile_step_size,
             use_gaussian=chosen.use_gaussian,
-            use_mirroring=chosen.use_mirroring,
+            use_mirroring=chosen.tta != "none",
             device=engine.device,
             allow_tqdm=chosen.allow_tqdm,
         )
@@ -83,7 +84,7 @@ class EnsemblePredictor(nnUNetPredictor):
             device=self.device,
             tile_step_size=self.tile_step_size,
             use_gaussian=self.use_gaussian,
-            use_mirroring=self.use_mirroring,
+            tta="flips" if self.use_mirroring else "none",
             allow_tqdm=self.allow_tqdm,
         )
         self.use(EnsembleEngine(open_models([Path(model_training_output_dir)], options), options))
@@ -160,13 +161,15 @@ class EnsemblePredictor(nnUNetPredictor):
                 f"{len(engine.models)} are loaded. Use predict_from_files."
             )
         regions = self.label_manager.has_regions
-        moments, total = Moments(regions=regions, with_variance=False), torch.zeros(())
+        moments, total = Moments(regions=regions, with_variance=False), WeightedMean()
         passes, averages_logits = engine.passes[0], engine.options.average == "logits"
         prepared = engine.prepare_image(engine.models[0], data)
         for step in passes:
             logits = engine.runners[0].logits(step, prepared.tiled)
+            view = step.field_of_view(logits.shape[1:], logits.device)
+            weight = 1.0 if view is None else view
             if averages_logits:
-                total = total + logits
+                total.add([logits], weight)
             else:
-                moments.add(self.label_manager.apply_inference_nonlin(logits))
-        return total / len(passes) if averages_logits else to_logits(moments.mean(), regions=regions)
+                moments.add(self.label_manager.apply_inference_nonlin(logits), weight)
+        return total.values()[0] if averages_logits else to_logits(moments.mean(), regions=regions)

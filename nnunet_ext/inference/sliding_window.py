@@ -37,6 +37,19 @@ class TiledImage:
     weight: torch.Tensor
     crop: tuple[slice, ...]
 
+    @property
+    def without_padding(self) -> torch.Tensor:
+        """The image as it was before the padding, (channels, *spatial)."""
+        cropped = (slice(None), *self.crop)
+        return self.image[cropped]
+
+    def showing(self, image: torch.Tensor) -> TiledImage:
+        """The same tiles over another image of the same shape, (channels, *spatial) without the padding."""
+        padded = torch.zeros_like(self.image)
+        cropped = (slice(None), *self.crop)
+        padded[cropped] = image
+        return replace(self, image=padded)
+
     def to(self, device: torch.device) -> TiledImage:
         """The same with image, window and weight on a device; the logits are then accumulated there as well."""
         return replace(

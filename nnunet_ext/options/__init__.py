@@ -42,6 +42,11 @@ from nnunet_ext.options.models import (
     ModelChoice,
     PlainCopyOptions,
 )
+from nnunet_ext.options.postprocessing import (
+    OPERATION_NAMES,
+    OperationName,
+    PostprocessOptions,
+)
 from nnunet_ext.options.prediction import (
     AVERAGES,
     DEVICES,
@@ -50,6 +55,7 @@ from nnunet_ext.options.prediction import (
     MAP_TYPES,
     PRECISIONS,
     RECORDED_AS,
+    TTA_SETS,
     Average,
     EarlyExit,
     EnsembleOptions,
@@ -58,8 +64,10 @@ from nnunet_ext.options.prediction import (
     OutputOptions,
     Precision,
     PredictOptions,
+    TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
     "ABSENT_RULES",
@@ -71,9 +79,11 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "OPERATION_NAMES",
     "PRECISIONS",
     "RECORDED_AS",
     "TEMPERATURES",
+    "TTA_SETS",
     "AbsentRule",
     "Average",
     "CalibrateOptions",
@@ -94,13 +104,17 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "OperationName",
     "OutputOptions",
     "PlainCopyOptions",
+    "PostprocessOptions",
     "Precision",
     "PredictOptions",
     "ReportOptions",
     "SplitOptions",
     "TemperatureKind",
+    "TestTimeTransforms",
+    "WeightsOptions",
     "recorded",
     "require_choice",
     "require_share",

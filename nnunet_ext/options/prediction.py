@@ -12,15 +12,17 @@ from nnunet_ext.options.models import ModelChoice
 
 Average = Literal["probabilities", "logits"]
 EarlyExit = Literal["label", "information"]
-MapName = Literal["entropy", "mutual_information", "expected_entropy", "variance", "confidence"]
+MapName = Literal["entropy", "mutual_information", "expected_entropy", "variance", "confidence", "tta_variance"]
 MapType = Literal["float32", "float16", "uint8"]
 Precision = Literal["fp32", "bf16", "auto"]
+TestTimeTransforms = Literal["flips", "rot90", "full", "none"]
 
 AVERAGES: tuple[Average, ...] = get_args(Average)
 EARLY_EXITS: tuple[EarlyExit, ...] = get_args(EarlyExit)
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 MAP_TYPES: tuple[MapType, ...] = get_args(MapType)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TTA_SETS: tuple[TestTimeTransforms, ...] = get_args(TestTimeTransforms)
 DEVICES = ("cuda", "mps", "cpu")
 
 
@@ -37,21 +39,25 @@ class EnsembleOptions:
             folds. It affects segmentation and probabilities; maps always describe the members' probabilities.
         model_weights: one positive number per model folder, divided evenly among its members; None gives every member
             the same weight.
+        class_weights: file that `nnunet_ext weights` wrote, with a weight for each model and class or region.
         tta_members: whether every test-time transform counts as a member of its own.
         trust_checkpoints: whether checkpoints may contain more than plain data, which can run code.
         tile_step_size: step between tiles as a share of the patch size.
         use_gaussian: whether the centre of a tile has a larger weight than its border.
-        use_mirroring: whether predictions are averaged over mirrored copies.
+        tta: the test-time transforms that each member is averaged over: "flips" are stock's, along the axes that
+            the training mirrored; "rot90" adds rotations by 90 degrees, "full" small rotations and scales as well.
         precision: "fp32", "bf16", or "auto", which takes bf16 on a CPU that computes faster in it; None is stock's.
         early_exit: "label" skips members where they can no longer change the label; "information" where the mutual
             information has converged; None runs all members everywhere.
+        postprocess: file written by `postprocess`, or nnU-Net's `postprocessing.pkl`; True takes `postprocess.json`
+            in the model folder; None applies no post-processing.
         fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
             stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
         allow_tqdm: whether to show a progress bar.
 
     Raises:
-        ValueError: if a choice is unknown, the step is not in (0, 1], or early exit or fast resampling is asked for
-            with averaged logits.
+        ValueError: if a choice is unknown, the step is not in (0, 1], early exit or fast resampling is asked for
+            with averaged logits, or class weights with averaged logits, early exit or model weights.
     """
 
     folds: Sequence[int | str] | int | str | None = None
@@ -59,14 +65,16 @@ class EnsembleOptions:
     device: Any = None
     average: Average = "probabilities"
     model_weights: Sequence[float] | None = None
+    class_weights: Path | None = None
     tta_members: bool = False
     trust_checkpoints: bool = False
     tile_step_size: float = 0.5
     use_gaussian: bool = True
-    use_mirroring: bool = True
+    tta: TestTimeTransforms = "flips"
     precision: Precision | None = None
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
+    postprocess: Path | Literal[True] | None = None
     allow_tqdm: bool = True
 
     @property
@@ -78,6 +86,7 @@ class EnsembleOptions:
 
     def __post_init__(self) -> None:
         require_choice("average", self.average, AVERAGES)
+        require_choice("tta", self.tta, TTA_SETS)
         require_choice("precision", self.precision, (None, *PRECISIONS))
         require_choice("early_exit", self.early_exit, (None, *EARLY_EXITS))
         if not 0 < self.tile_step_size <= 1:
@@ -93,6 +102,31 @@ class EnsembleOptions:
             raise ValueError(
                 "Fast resampling needs averaged probabilities; found averaged logits. Leave out "
                 "--fast-resampling or --average logits."
+            )
+        if self.class_weights is not None:
+            require_alone(self)
+
+
+def require_alone(options: EnsembleOptions) -> None:
+    """Refuses class weights together with what needs one weight per member.
+
+    Raises:
+        ValueError: if logits are averaged, there is early exit or a weight per model, or a member does not see every
+            voxel.
+    """
+    for flag, found in (
+        ("--average logits", options.average == "logits"),
+        ("--early-exit", options.early_exit),
+        ("model_weights", options.model_weights is not None),
+        (
+            "--tta full --tta-members, some of which do not see every voxel",
+            options.tta == "full" and options.tta_members,
+        ),
+    ):
+        if found:
+            raise ValueError(
+                f"Class-wise weights are weights of averaged probabilities, from every member; found {flag} with "
+                f"{options.class_weights}. Leave out one of them."
             )
 
 

@@ -43,7 +43,8 @@ class FolderFile:
 
 # fmt: off
 FILES: tuple[FolderFile, ...] = (
-    FolderFile("CASE<ending>", "always", "segmentation, in the dataset's format, as stock writes it"),
+    FolderFile("CASE<ending>", "always",
+               "segmentation, in the dataset's format, as stock writes it; with `--postprocess` the processed one"),
     FolderFile("maps/NAME/CASE<ending>", "`--maps NAME`; `entropy` by default",
                "one map, float32 (or what `--map-dtype` says), in the geometry of the image; PNG and BMP hold no "
                "floats: those datasets get `.tif`; 3D TIFF datasets get `CASE.json` with the spacing beside it, as "
@@ -60,7 +61,7 @@ FILES: tuple[FolderFile, ...] = (
                "rows of one part; merged into `cases.csv` when the part ends"),
     FolderFile("CASE.npz", "`--save_probabilities`",
                "stock's format: the array `probabilities` (C, z, y, x), float32, in the axes of nnU-Net's reader; C "
-               "counts the network's outputs: classes with background, or regions"),
+               "counts the network's outputs: classes with background, or regions; not changed by `--postprocess`"),
     FolderFile("CASE.pkl", "`--save_probabilities`", "what nnU-Net recorded about the image, as stock writes it"),
     FolderFile("members/NAME/CASE<ending>", "`--save_members`", "the segmentation of one member alone"),
     FolderFile("covering_masks/CASE<ending>", "`--calibrated`, if the calibration has a threshold for them",
@@ -75,7 +76,7 @@ FILES: tuple[FolderFile, ...] = (
 
 COLUMNS: tuple[Column, ...] = (
     Column("case", "", "name of the case"),
-    Column("members", "from 1", "members that were averaged; with `--tta-members` each flip is one"),
+    Column("members", "from 1", "members that were averaged; with `--tta-members` each test-time transform is one"),
     Column("mean_entropy", "0 to 1",
            "mean of the map `entropy` over all voxels of the image, those outside of nnU-Net's crop included"),
     Column("foreground_entropy", "0 to 1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from nnunet_ext.options import EnsembleOptions
 RECORD_NAME = "predict_args.json"
 # Options that change what members predict or how they are put together. Device and precision change rounding only.
 SETTINGS = (
-    *("average", "model_weights", "tta_members", "use_mirroring", "use_gaussian", "tile_step_size"),
+    *("average", "model_weights", "tta_members", "tta", "use_gaussian", "tile_step_size"),
     *("early_exit", "fast_resampling"),
 )
 SHOWN_MEMBERS = 3  # in a message
@@ -32,8 +32,9 @@ class Provenance:
     Attributes:
         members: name and SHA-256 of each checkpoint, in their order; the hash is empty where none was recorded.
         settings: those of `SETTINGS`, with "stages", which a case goes through after its last member, and
-            "calibration", the hash of its content, if there is one. A record of an earlier version has only the
-            settings of that version.
+            "calibration" and "postprocessing", the hashes of their content, if there are any. A record of an earlier
+            version has only the settings of that version. "class_weights" is the hash of class-wise weights, None
+            without.
         members_averaged: number of members that a case is averaged over, counting transforms where they are members;
             None if the record does not say.
     """
@@ -41,6 +42,10 @@ class Provenance:
     members: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
     members_averaged: int | None = None
+
+    def with_class_weights(self, sha256: str | None) -> Provenance:
+        """The same with the hash of the content of class-wise weights, or None for an ensemble without them."""
+        return replace(self, settings={**self.settings, "class_weights": sha256})
 
     def record(self) -> dict[str, Any]:
         """The entry `ensemble` of `predict_args.json`; the members are recorded beside it."""
@@ -54,6 +59,7 @@ def provenance_of(
     members_averaged: int,
     stages: Sequence[str],
     calibration: str | None,
+    postprocessing: str | None = None,
 ) -> Provenance:
     """The provenance of an ensemble that is about to predict.
 
@@ -63,10 +69,13 @@ def provenance_of(
         members_averaged: number of members that a case is averaged over.
         stages: names of the stages that follow the last member.
         calibration: hash of the content of the calibration; None without one.
+        postprocessing: hash of the steps of the post-processing; None without any.
     """
     settings = {name: getattr(options, name) for name in SETTINGS} | {"stages": list(stages)}
     if calibration is not None:
         settings["calibration"] = calibration
+    if postprocessing is not None:
+        settings["postprocessing"] = postprocessing
     as_read_back = json.loads(json.dumps(settings))  # tuples become lists
     return Provenance(named_files(members), as_read_back, members_averaged)
 
@@ -97,14 +106,23 @@ def recorded_provenance(description: Mapping[str, Any]) -> Provenance:
     """
     members = named_files(description.get("members", ()))
     if "ensemble" in description:
-        settings = dict(description["ensemble"])
+        settings = with_transforms(description["ensemble"])
         return Provenance(members, settings, settings.pop("members_averaged", None))
     arguments = description.get("arguments", {})
-    settings = {name: arguments[name] for name in SETTINGS if name in arguments}
+    known = with_transforms(arguments)
+    settings = {name: known[name] for name in SETTINGS if name in known}
     if "calibrated" in arguments:
         settings["stages"] = ["describe", "calibrate"] if arguments["calibrated"] else ["describe"]
     one_each = arguments.get("tta_members") is False
     return Provenance(members, settings, len(members) if one_each else None)
+
+
+def with_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings, with the name of the test-time transforms in place of an earlier version's yes or no."""
+    known = dict(settings)
+    if "use_mirroring" in known:
+        known["tta"] = "flips" if known.pop("use_mirroring") else "none"
+    return known
 
 
 def named_files(members: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:

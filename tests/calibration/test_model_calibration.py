@@ -114,12 +114,26 @@ def test_a_file_that_lacks_a_part_is_refused(part, file):
 
 def test_the_same_ensemble_is_accepted_also_after_the_file(file):
     CALIBRATION.require_settings(SETTINGS)
-    Calibration.load(file).require_settings({**SETTINGS, "of a later version": 1})
+    Calibration.load(file).require_settings({**SETTINGS, "of a later version": None})
+
+
+@pytest.mark.parametrize(("fitted", "found"), [({}, {"postprocessing": "a"}), ({"postprocessing": "a"}, {})])
+def test_a_setting_that_only_one_of_the_two_has_is_another_ensemble(fitted, found):
+    calibration = replace(CALIBRATION, settings={**SETTINGS, **fitted})
+    with pytest.raises(CalibrationError, match=r"its postprocessing is .*, this ensemble's is "):
+        calibration.require_settings({**SETTINGS, **found})
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("members", "best"), ("models", ["a", "b"]), ("weights", [1.0]), ("step_size", 0.25), ("members", None)],
+    [
+        ("members", "best"),
+        ("models", ["a", "b"]),
+        ("weights", [1.0]),
+        ("step_size", 0.25),
+        ("members", None),
+        ("tta", "full"),
+    ],
 )
 def test_another_ensemble_is_refused(name, value):
     with pytest.raises(CalibrationError, match=rf"its {name} is .*, this ensemble's is .*calibrate with these flags"):

@@ -196,7 +196,7 @@ def test_without_a_threshold_there_is_no_mask(two_members, calibration):
 
 
 def opened(folder: Path, **settings: Any) -> EnsembleEngine:
-    return EnsembleEngine.from_model_folders(folder, device="cpu", allow_tqdm=False, use_mirroring=False, **settings)
+    return EnsembleEngine.from_model_folders(folder, device="cpu", allow_tqdm=False, tta="none", **settings)
 
 
 @pytest.fixture

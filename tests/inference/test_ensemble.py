@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -395,3 +396,93 @@ def test_all_tiles_are_needed_of_a_model_that_cropped_in_another_way(open_model)
     assert ensemble.tiles_needed(1) is None
     ensemble.open_voxels = torch.tensor([[[False, False, False]]])
     assert ensemble.tiles_needed(1) == []
+
+
+# --- transforms that do not see all voxels ---
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A transform whose vote counts as much as this at the four voxels."""
+
+    votes: tuple[float, ...] = (1.0, 0.0, 0.5, 1.0)
+    name = "partial"
+    exact = False
+
+    def apply(self, volume: torch.Tensor) -> torch.Tensor:
+        return volume
+
+    def undo(self, logits: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+        return logits
+
+    def field_of_view(self, shape: Sequence[int], device: torch.device) -> torch.Tensor:
+        return torch.tensor(self.votes).reshape(1, 1, -1)
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_a_member_that_does_not_see_a_voxel_has_no_vote_there(open_model, average):
+    """Organ 0.2 by the identity, 0.8 by the other. Probabilities: 0.5, 0.2, (0.2 + 0.8/2)/1.5 = 0.4, 0.5.
+
+    The logits -1.386 and 1.386 average to 0, -1.386, -0.462, 0.
+    """
+    model = open_model()
+    ensemble = ensemble_of([model], [prepared(slice(0, 4))], average=average, keep=True)
+    ensemble.add(0, step(model, "plain"), logits_of(0.2, 0.2, 0.2, 0.2))
+    ensemble.add(0, replace(step(model, "other"), transforms=(Partial(),)), logits_of(0.8, 0.8, 0.8, 0.8))
+    result = finished(ensemble, maps=["variance"], save_probabilities=True)
+    expected = [0.5, 0.2, 0.4, 0.5] if average == "probabilities" else [0.5, 0.2, 1 / (1 + math.exp(0.4621)), 0.5]
+    np.testing.assert_allclose(result.probabilities[1, 0, 0], expected, atol=1e-4)
+    # 0.3² twice, for two classes; nothing varies unseen; weights 1 and 1/2: (0.2² + 0.4²/2)/1.5 = 0.08, twice
+    np.testing.assert_allclose(result.maps["variance"][0, 0], [0.18, 0, 0.16, 0.18], atol=1e-6)
+    # with half a vote the segmentation is the member's own; without, it is that of the mean
+    assert result.member_segmentations["other"].tolist() == [[[1, 0, 1, 1]]]
+
+
+def test_a_fold_is_described_by_its_own_mean_where_its_member_saw_nothing(open_model):
+    """The unseen second voxel: the fold's own mean says organ, that of all members background."""
+    model = open_model()
+    ensemble, fold = (ensemble_of([model], [prepared(slice(0, 4))]) for _ in range(2))
+    ensemble.add(0, step(model, weight=5), logits_of(0.1, 0.1, 0.1, 0.1))
+    ensemble.add(0, step(model), logits_of(0.9, 0.9, 0.9, 0.9), also=[fold])
+    unseen = replace(step(model), transforms=(Partial((1.0, 0.0, 1.0, 1.0)),))
+    ensemble.add(0, unseen, logits_of(0.9, 0.1, 0.9, 0.9), also=[fold])
+    np.testing.assert_allclose(fold.moments.mean()[1, 0, 0], [0.9, 0.9, 0.9, 0.9], atol=1e-6)
+    assert finished(fold).row["pairwise_dice"] == 1
+
+
+# --- variance between transforms ---
+
+
+def test_the_variance_between_transforms_is_within_members(open_model):
+    """Member a: 0.2 and 0.6, a variance of 0.04 in both classes. Member b: 0.9 twice, none. The mean is 0.04.
+
+    The second voxel is not seen by the second transform: there nothing varies.
+    """
+    model = open_model()
+    options = SumOptions(with_transform_variance=True)
+    sums = CaseSums(CaseFrame([model], [prepared(slice(0, 4))]), model.labels, options)
+    variance = sums.transform_variance
+    assert variance is not None
+    for name, values in (("a", (0.2, 0.6)), ("b", (0.9, 0.9))):
+        member = replace(model.members[0], name=name)
+        one = Pass(name, member, (IDENTITY, Partial((1.0, 0.0, 1.0, 1.0))), 1.0)
+        observe = variance.observer(0, one)
+        for transform, value in zip(one.transforms, values, strict=True):
+            observe(transform, logits_of(*[value] * 4))
+        sums.add(0, one, logits_of(*[values[0]] * 4))
+    result = finished(sums, maps=["tta_variance", "entropy"])
+    np.testing.assert_allclose(result.maps["tta_variance"][0, 0], [0.04, 0, 0.04, 0.04], atol=1e-6)
+    assert list(result.maps) == ["tta_variance", "entropy"]
+
+
+def test_it_is_the_same_with_transforms_as_members(open_model):
+    model = open_model()
+    sums = CaseSums(
+        CaseFrame([model], [prepared(slice(0, 4))]), model.labels, SumOptions(with_transform_variance=True)
+    )
+    variance = sums.transform_variance
+    assert variance is not None
+    for transform, value in ((IDENTITY, 0.2), (Partial((1.0,) * 4), 0.6)):
+        one = Pass("a", model.members[0], (transform,), 0.5)
+        variance.observer(0, one)(transform, logits_of(*[value] * 4))
+    np.testing.assert_allclose(variance.as_map()[0, 0], [0.08] * 4, atol=1e-6)

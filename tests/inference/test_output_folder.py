@@ -56,7 +56,7 @@ OTHERS = [
     ({"folds": [0]}, "members: found 2"),
     ({"average": "logits"}, "average: found probabilities, asked for logits"),
     ({"tta_members": True}, "tta_members: found False"),
-    ({"use_mirroring": False}, "use_mirroring: found True"),
+    ({"tta": "none"}, "tta: found flips"),
     ({"model_weights": [2]}, "model_weights: found none"),
     ({"tile_step_size": 0.25}, "tile_step_size: found 0.5"),
     ({"early_exit": "label"}, "early_exit: found none"),

@@ -214,7 +214,12 @@ def test_region_based_models_predict_as_stock_does(make_model_folder, stock_pred
         seeds=[42],  # a seed with all labels
     )
     ours = predicted(
-        folder, images, tmp_path / "ours", save_probabilities=True, maps=["entropy"], use_mirroring=mirroring
+        folder,
+        images,
+        tmp_path / "ours",
+        save_probabilities=True,
+        maps=["entropy"],
+        tta="flips" if mirroring else "none",
     )
     stock = predicted_by_stock(
         stock_predictor(folder, exact=True, use_mirroring=mirroring), images, tmp_path / "stock",
@@ -327,10 +332,10 @@ def test_flips_can_be_members(make_model_folder, images, tmp_path):
     assert {path.name for path in (output / "members").iterdir()} == {
         f"fold_{fold}__checkpoint_final+flip-{flip}" for fold in (0, 1) for flip in flips
     }
-    plain = predicted(folder, images, tmp_path / "plain", folds=[1], use_mirroring=False)
+    plain = predicted(folder, images, tmp_path / "plain", folds=[1], tta="none")
     not_flipped = voxels(output / "members" / "fold_1__checkpoint_final+flip-none" / "case.nii.gz")
     np.testing.assert_array_equal(not_flipped, segmentation(plain))
-    for arguments in ({"tta_members": False}, {"tta_members": True, "use_mirroring": False}):
+    for arguments in ({"tta_members": False}, {"tta_members": True, "tta": "none"}):
         assert opened(folder, **arguments).engine.passes_per_case == 2
 
 
@@ -667,7 +672,7 @@ def test_the_command_records_its_flags_and_passes_them_on(make_model_folder, ima
     assert f"1 predicted, 0 failed: {tmp_path / 'out'}" in capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "predict_args.json").read_text(encoding="utf-8"))
     assert [member["name"] for member in record["members"]] == ["fold_1/checkpoint_final"]
-    assert record["arguments"]["use_mirroring"] is False
+    assert record["arguments"]["tta"] == "none"
     assert record["arguments"]["maps"] == ["variance"]
     assert files_in(tmp_path / "out") == {
         *("case.nii.gz", "cases.csv", "predict_args.json", "dataset.json", "plans.json"),

@@ -54,7 +54,7 @@ def test_a_damaged_record_is_refused_by_its_path(tmp_path: Path, text: str) -> N
         ({"average": "logits"}, "average: found probabilities, asked for logits"),
         ({"model_weights": (1, 2)}, "model_weights: found none, asked for 1, 2"),
         ({"tta_members": True}, "tta_members: found False, asked for True"),
-        ({"use_mirroring": False}, "use_mirroring: found True, asked for False"),
+        ({"tta": "none"}, "tta: found flips, asked for none"),
         ({"tile_step_size": 0.25}, "tile_step_size: found 0.5, asked for 0.25"),
         ({"early_exit": "label"}, "early_exit: found none, asked for label"),
         ({"fast_resampling": True}, "fast_resampling: found False, asked for True"),
@@ -102,6 +102,17 @@ def test_an_earlier_version_is_compared_by_members_and_arguments() -> None:
     assert differences(found, ensemble(average="logits", calibration=64 * "c")) == [
         "stages: found describe, asked for describe, calibrate"
     ]
+
+
+@pytest.mark.parametrize(("mirroring", "tta"), [(True, "flips"), (False, "none")])
+def test_an_earlier_version_says_whether_it_mirrored(mirroring: bool, tta: str) -> None:
+    earlier = {**ensemble().record(), "use_mirroring": mirroring}
+    del earlier["tta"]
+    records: list[dict[str, object]] = [{"ensemble": earlier}, {"arguments": {"use_mirroring": mirroring}}]
+    for record in records:
+        found = recorded_provenance({**record, "members": MEMBERS})
+        assert differences(found, ensemble(tta=tta)) == []
+        assert differences(found, ensemble(tta="full")) == [f"tta: found {tta}, asked for full"]
 
 
 def test_an_earlier_version_does_not_tell_which_calibration_it_applied() -> None:

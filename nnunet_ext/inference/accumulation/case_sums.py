@@ -12,15 +12,18 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels, crop_to_foreground
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame
+from nnunet_ext.inference.accumulation.class_weighted import moments_for
 from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_map, label_type
 from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
-from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
 from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, SlicedVolume, assembled, for_each_slab
+from nnunet_ext.inference.accumulation.transform_variance import TransformVariance
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import Tile
 from nnunet_ext.options import Average
+
+HALF_A_VOTE = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,21 @@ class SumOptions:
         with_variance: also track the variance of the probabilities.
         keep_members: keep every member's own segmentation.
         fast_resampling: resample probabilities instead of logits, see `EnsembleOptions`.
+        class_totals: sum of the members' weights for each class or region, by which they are divided; None if a
+            member has one weight.
+        with_transform_variance: also track the variance between the transforms of each member.
     """
 
     average: Average = "probabilities"
     with_variance: bool = False
     keep_members: bool = False
     fast_resampling: bool = False
+    class_totals: tuple[float, ...] | None = None
+    with_transform_variance: bool = False
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
-        return replace(self, with_variance=False, keep_members=False)
+        return replace(self, with_variance=False, keep_members=False, with_transform_variance=False)
 
 
 class CaseSums:
@@ -60,6 +68,7 @@ class CaseSums:
         only_labels: (*box), the segmentation of the only member; None once there are several.
         member_segmentations: member name to segmentation (*image); empty unless they are kept.
         open_voxels: (*box) bool, where members still run; None means everywhere.
+        transform_variance: variance between the transforms of each member; None unless it is tracked.
     """
 
     def __init__(
@@ -69,7 +78,11 @@ class CaseSums:
         self.labels = labels
         self.options = options
         self.early_exit = early_exit
-        self.moments = Moments(regions=labels.has_regions, with_variance=options.with_variance)
+        self.moments = moments_for(
+            regions=labels.has_regions,
+            with_variance=options.with_variance,
+            class_weights=options.class_totals is not None,
+        )
         self.members: list[CroppedLabels] = []
         self.only_labels: np.ndarray | None = None
         self.member_segmentations: dict[str, np.ndarray] = {}
@@ -77,6 +90,8 @@ class CaseSums:
         self._settled_labels: torch.Tensor | None = None  # (*box), valid only where members no longer run
         self._logit_sums: list[torch.Tensor | None] = [None] * len(frame.models)
         self._weights = [0.0] * len(frame.models)
+        self._logit_weights: list[float | torch.Tensor] = [0.0] * len(frame.models)  # per voxel if some are not seen
+        self.transform_variance = TransformVariance(frame, labels) if options.with_transform_variance else None
 
     def add(self, position: int, step: Pass, logits: torch.Tensor, also: Sequence[CaseSums] = ()) -> None:
         """Accumulates one member.
@@ -89,11 +104,14 @@ class CaseSums:
                 its fold. Its probabilities are then computed once for all.
         """
         shape = (self.labels.num_segmentation_heads, *self.frame.box_shape)
-        weight = step.weight if self.open_voxels is None else step.weight * self.open_voxels
+        seen = self._seen_in_box(position, step, logits)
+        weight = self._weight_of(step, seen)
+        if self.open_voxels is not None:
+            weight = weight * self.open_voxels
         segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
         self.moments.begin_member(shape, weight, device=logits.device)
         for sums in also:
-            sums.moments.begin_member(shape, step.weight, device=logits.device)
+            sums.moments.begin_member(shape, sums._weight_of(step, seen), device=logits.device)
 
         def accumulate(slab: Slab) -> None:
             segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
@@ -105,7 +123,16 @@ class CaseSums:
         if self.open_voxels is not None:
             segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
         for sums in (self, *also):
-            sums._take(position, step, as_array(segmentation), logits)
+            sums._take(position, step, as_array(sums._completed(segmentation, seen)), logits)
+
+    def _weight_of(self, step: Pass, seen: torch.Tensor | None) -> float | torch.Tensor:
+        """The weight of a pass: one number, or one per voxel if it sees (*box) less than everything.
+
+        With weights of classes or regions, (C), its share of the members' weights for each of them.
+        """
+        if step.class_weights is None or self.options.class_totals is None:
+            return step.weight if seen is None else step.weight * seen
+        return torch.tensor(step.class_weights) / torch.tensor(self.options.class_totals)
 
     def _take(self, position: int, step: Pass, member_labels: np.ndarray, logits: torch.Tensor) -> None:
         """Keeps what the moments do not: a member's segmentation (*box) and, if logits are averaged, its logits."""
@@ -115,9 +142,26 @@ class CaseSums:
             self.member_segmentations[step.name] = self.frame.embedded(member_labels)
         self._weights[position] += step.weight
         if self.options.average == "logits":
+            view = step.field_of_view(logits.shape[1:], logits.device)
+            weight = step.weight if view is None else step.weight * view
             earlier = self._logit_sums[position]
-            weighted = logits * step.weight
+            weighted = logits * weight
             self._logit_sums[position] = weighted if earlier is None else earlier.add_(weighted)
+            self._logit_weights[position] = self._logit_weights[position] + weight
+
+    def _seen_in_box(self, position: int, step: Pass, logits: torch.Tensor) -> torch.Tensor | None:
+        """How much the pass's vote counts, (*box) in [0, 1]; None means fully everywhere."""
+        view = step.field_of_view(logits.shape[1:], logits.device)
+        if view is None:
+            return None
+        volume = self.frame.in_box(position, view[None], torch.ones(1))  # what a model crops away is background
+        return assembled(volume, (1, *self.frame.box_shape))[0].clamp_(0, 1)
+
+    def _completed(self, segmentation: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """A member's segmentation; where it saw too little for half a vote, it counts as agreeing with the mean."""
+        if seen is None:
+            return segmentation
+        return torch.where(seen.cpu() >= HALF_A_VOTE, segmentation, label_map(self.moments.mean(), self.labels))
 
     def add_settled(self) -> None:
         """Counts a member that need not run at all, because every voxel is settled.
@@ -160,7 +204,7 @@ class CaseSums:
                 continue
             # averaged before resampling, as stock nnU-Net does over folds
             share = self._weights[position] / sum(self._weights)
-            volume = self.frame.in_box(position, logit_sum / self._weights[position], outside)
+            volume = self.frame.in_box(position, logit_sum / self._logit_weights[position], outside)
             placed = assembled(volume, (len(logit_sum), *self.frame.box_shape)).mul_(share)
             total = placed if total is None else total.add_(placed)
         if total is None:

@@ -13,13 +13,14 @@ from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_
 
 # Each function returns a map (*spatial) in [0, 1]. Its arguments are the moments and their predictive entropy, which
 # is expensive and needed twice. Entropies are divided by their largest value: ln C for classes, R ln 2 for regions.
+# `tta_variance` is not among them: it has sums of its own, see `TransformVariance`.
 MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
     "entropy": lambda moments, entropy: entropy / moments.largest_entropy(),
     "mutual_information": lambda moments, entropy: (
         (entropy - moments.expected_entropy()).clamp_min_(0) / moments.largest_entropy()
     ),
     "expected_entropy": lambda moments, _: moments.expected_entropy() / moments.largest_entropy(),
-    "variance": lambda moments, _: moments.variance().mean(0) if moments.regions else moments.variance().sum(0),
+    "variance": lambda moments, _: summed_variance(moments),
     "confidence": lambda moments, _: confidence(moments.mean(), regions=moments.regions),
 }
 
@@ -61,12 +62,23 @@ MAP_FACTS: dict[str, MapFacts] = {
         "1/C to 1",
         "probability of the most likely class; large is good, unlike in the other maps",
     ),
+    "tta_variance": MapFacts(
+        r"\frac{1}{M} \sum_m \sum_c \frac{1}{J} \sum_j (p_{m,j,c} - \bar p_{m,c})^2",
+        "0 to 1",
+        "how much the J test-time transforms of a member disagree, mean over the members; computed at the network's "
+        "resolution",
+    ),
 }
 
 
 def normalised_entropy(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
     """Entropy of (C, *spatial) probabilities divided by the largest possible entropy: (*spatial) in [0, 1]."""
     return entropy(mean, regions=regions) / largest_entropy(len(mean), regions=regions)
+
+
+def summed_variance(moments: Moments) -> torch.Tensor:
+    """Variance of the probabilities, (*spatial): summed over classes, or the mean over regions."""
+    return moments.variance().mean(0) if moments.regions else moments.variance().sum(0)
 
 
 def confidence(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:

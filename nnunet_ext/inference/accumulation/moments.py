@@ -64,6 +64,12 @@ class Moments:
         """
         if not isinstance(weight, torch.Tensor) and not 0 < weight < math.inf:
             raise ValueError(f"The weight of a member must be positive and finite; found {weight}.")
+        self._begin(shape, device)
+        self._weight = self._weight + weight
+        self._member_weight = weight
+
+    def _begin(self, shape: Sequence[int], device: torch.device | None) -> None:
+        """Counts a member, and makes room for the sums before the first."""
         if self._mean is None:
             self._mean = torch.empty(tuple(shape), device=device)
             self._expected_entropy = torch.empty(tuple(shape[1:]), device=device)
@@ -73,41 +79,58 @@ class Moments:
                 f"All members must have the shape of the first, {tuple(self._mean.shape)}; found {tuple(shape)}."
             )
         self.members += 1
-        self._weight = self._weight + weight
-        self._member_weight = weight
 
     def add_slab(self, slab: Slab) -> None:
         """Adds a part of the member that `begin_member` started; several threads may add slabs at the same time."""
-        where, values = slab.where, slab.values.detach().float()
+        where = slab.where
+        self._update(where, slab.values.detach().float(), _part(self._member_weight, where), self._weight_at(where))
+
+    def _update(
+        self, where: Where, values: torch.Tensor, weight: float | torch.Tensor, total: float | torch.Tensor
+    ) -> None:
+        """Takes values (C, *size of where) of a member; `total` is the sum of the weights so far, with its own."""
+        mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
         if self.members == 1:
             all_channels = (slice(None), *where)
-            self._required(self._mean)[all_channels] = values
-            self._required(self._expected_entropy)[where] = entropy(values, regions=self.regions)
+            mean[all_channels] = values
+            expected_entropy[where] = entropy(values, regions=self.regions)
             return
-        weight = _part(self._member_weight, where)
-        share = weight / _part(self._weight, where)
-        mean, expected_entropy = self._required(self._mean), self._required(self._expected_entropy)
+        share = weight / total
         for channel, value in enumerate(values):  # one class at a time keeps temporaries small
-            channel_mean = mean[channel][where]
-            if self._squares is None:
-                channel_mean.lerp_(value, share)
-                continue
-            difference = value - channel_mean
-            channel_mean.lerp_(value, share)
-            # Welford's update; sums of squares would go negative
-            self._squares[channel][where].add_(difference.mul_(value - channel_mean).mul_(weight))
+            self._update_channel(channel, where, value, weight, share)
         expected_entropy[where].lerp_(entropy(values, regions=self.regions), share)
+
+    def _update_channel(
+        self,
+        channel: int,
+        where: Where,
+        value: torch.Tensor,
+        weight: float | torch.Tensor,
+        share: float | torch.Tensor,
+    ) -> None:
+        """Moves the mean of one class, and its squares, towards a member's value."""
+        channel_mean = self._required(self._mean)[channel][where]
+        if self._squares is None:
+            channel_mean.lerp_(value, share)
+            return
+        difference = value - channel_mean
+        channel_mean.lerp_(value, share)
+        # Welford's update; sums of squares would go negative
+        self._squares[channel][where].add_(difference.mul_(value - channel_mean).mul_(weight))
 
     def part(self, where: Where) -> Moments:
         """The moments of some of the voxels, as views of these."""
         all_channels = (slice(None), *where)
         part = Moments(regions=self.regions, with_variance=self.with_variance)
         part.members = self.members
-        part._weight = _part(self._weight, where)
+        part._weight = self._weight_at(where)
         part._mean = self.mean()[all_channels]
         part._expected_entropy = self.expected_entropy()[where]
         part._squares = None if self._squares is None else self._squares[all_channels]
         return part
+
+    def _weight_at(self, where: Where) -> float | torch.Tensor:
+        return _part(self._weight, where)
 
     def weight(self) -> float | torch.Tensor:
         """The sum of the members' weights; (*spatial) if it differs from voxel to voxel."""

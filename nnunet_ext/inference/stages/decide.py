@@ -20,6 +20,7 @@ def decide(sums: CaseSums, structures: Mapping[str, Region]) -> CaseResult:
         RuntimeError: if no member was added.
     """
     probabilities = sums.probabilities()
+    variance = sums.transform_variance
     return CaseResult(
         frame=sums.frame,
         structures=structures,
@@ -28,4 +29,5 @@ def decide(sums: CaseSums, structures: Mapping[str, Region]) -> CaseResult:
         member_segmentations=sums.member_segmentations,
         probabilities=probabilities,
         segmentation=sums.segmentation(probabilities),
+        maps={} if variance is None else {"tta_variance": variance.as_map()},
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels, overlaps, pairwise_dice
-from nnunet_ext.inference.accumulation.maps import uncertainty_maps
+from nnunet_ext.inference.accumulation.maps import MAPS, uncertainty_maps
 from nnunet_ext.inference.case_result import CaseResult
 from nnunet_ext.labels import Region
 
@@ -29,7 +29,8 @@ class Describe:
 
     def __call__(self, result: CaseResult) -> CaseResult:
         """The result with its row and its maps, including the maps that only the row needs."""
-        maps = uncertainty_maps(result.moments, list(dict.fromkeys([*self.maps, *MAPS_OF_THE_ROW])))
+        names = [name for name in dict.fromkeys([*self.maps, *MAPS_OF_THE_ROW]) if name in MAPS]
+        maps = {**result.maps, **uncertainty_maps(result.moments, names)}
         image = ImageSize(math.prod(result.frame.shape), voxel_volume_ml(result.frame.properties["spacing"]))
         row = case_row(result.segmentation, maps, result.members, result.structures, image)
         return replace(result, maps=maps, row=row)

@@ -35,6 +35,10 @@ class Flip:
         """See `Transform`; mirroring is its own inverse."""
         return self.apply(logits)
 
+    def field_of_view(self, shape: Sequence[int], device: torch.device) -> Tensor | None:
+        """See `Transform`: mirrored copies show every voxel."""
+        return None
+
 
 IDENTITY = Flip()
 
@@ -44,6 +48,6 @@ def flips(mirror_axes: Sequence[int] | None, *, enabled: bool = True) -> list[Fl
 
     Args:
         mirror_axes: spatial axes from 0, as a checkpoint stores them; None or empty gives the identity alone.
-        enabled: False gives the identity alone (`--disable_tta`).
+        enabled: False gives the identity alone (`--tta none`).
     """
     return [Flip(axes) for axes in mirror_flips(mirror_axes, enabled=enabled)]

@@ -326,7 +326,7 @@ def patches(monkeypatch):
 
 def predicted(folder, images, output, *, save_probabilities=False, **settings):
     predictor = EnsemblePredictor.from_model_folders(
-        folder, members="checkpoint_*.pth", device="cpu", allow_tqdm=False, use_mirroring=False, **settings
+        folder, members="checkpoint_*.pth", device="cpu", allow_tqdm=False, tta="none", **settings
     )
     report = predictor.predict_from_files(images, output, save_probabilities, maps=["confidence"])
     assert report.failed == {}
