@@ -70,11 +70,12 @@ def test_what_the_python_pages_document_is_there(dotted):
 def test_the_section_of_a_command_has_every_flag_with_its_help(command):
     section = commands.command_section(command)
     flags = {cell for row in rows_of(section) for cell in re.findall(r"`([^` ]+)[^`]*`", row[0])}
-    for action in PARSERS[command]._actions:
-        if not isinstance(action, argparse._HelpAction):
-            spellings = action.option_strings or [commands.metavar(action).split()[0]]
-            assert set(spellings) <= flags
-            assert action.help, f"{command} {spellings[0]} has no help"
+    for parser in (PARSERS[command], *commands.actions_of(PARSERS[command]).values()):
+        for action in parser._actions:
+            if not isinstance(action, argparse._HelpAction):
+                spellings = action.option_strings or [commands.metavar(action).split()[0]]
+                assert set(spellings) <= flags
+                assert action.help, f"{command} {spellings[0]} has no help"
 
 
 def test_the_rows_of_flags():

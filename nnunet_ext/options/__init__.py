@@ -19,6 +19,11 @@ from nnunet_ext.options.choices import (
     require_choice,
     require_share,
 )
+from nnunet_ext.options.error_map import (
+    ErrorApplyOptions,
+    ErrorDatasetOptions,
+    ErrorFitOptions,
+)
 from nnunet_ext.options.evaluation import (
     ABSENT_RULES,
     END_STACKS,
@@ -98,6 +103,9 @@ __all__ = [
     "EndStack",
     "EndVariant",
     "EnsembleOptions",
+    "ErrorApplyOptions",
+    "ErrorDatasetOptions",
+    "ErrorFitOptions",
     "EvaluationOptions",
     "FitOptions",
     "FixedPlans",
