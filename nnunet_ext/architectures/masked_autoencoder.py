@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nnunet_ext.architectures.around_plain import AroundPlainNetwork
 from nnunet_ext.architectures.sparse_encoder import VisibleVoxels, require_sparse, visible_features
 from nnunet_ext.masking.blocks import blocks_of
 from nnunet_ext.masking.instance_norm import visible_instance_norm
@@ -59,7 +60,7 @@ class DenseLevel(nn.Module):
         return self.projection(features)
 
 
-class SparseMaskedAutoencoder(nn.Module):
+class SparseMaskedAutoencoder(AroundPlainNetwork):
     """A plain U-Net whose encoder sees the visible blocks of an image only, and whose decoder fills in the others.
 
     Its state dict is that of the plain network. What makes the features dense is used in training only; its state
@@ -74,13 +75,11 @@ class SparseMaskedAutoencoder(nn.Module):
         ValueError: see `require_sparse`.
     """
 
-    plain: Any
     densification: nn.ModuleList
 
     def __init__(self, plain: nn.Module, block_size: Sequence[int], kind: Densification) -> None:
-        super().__init__()
+        super().__init__(plain)
         require_sparse(plain.encoder)  # type: ignore[arg-type]
-        self.plain = plain
         self.block_size = tuple(block_size)
         encoder = self.plain.encoder
         self.densification = nn.ModuleList(
@@ -106,21 +105,3 @@ class SparseMaskedAutoencoder(nn.Module):
                 for dense, features in zip(self.densification, levels, strict=True)
             ]
         )
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The plain network's encoder."""
-        return self.plain.encoder
-
-    @property
-    def decoder(self) -> nn.Module:
-        """The plain network's decoder, where nnU-Net switches deep supervision."""
-        return self.plain.decoder
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The plain network's weights."""
-        return self.plain.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads the plain network's weights; the densification is unchanged."""
-        return self.plain.load_state_dict(state_dict, strict=strict, assign=assign)
