@@ -14,19 +14,19 @@ import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
 from nnunet_ext.calibration.folds import fold_spread
-from nnunet_ext.calibration.held_out_parts import held_out_parts
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
 from nnunet_ext.calibration.temperature import Temperature, fit_temperature
 from nnunet_ext.calibration.verdict import fit_threshold, verdict
 from nnunet_ext.evaluation import calibration_error, proper_scores
-from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
+from nnunet_ext.evaluation.confidences import ADDED_LATER, DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
+from nnunet_ext.evaluation.held_out_parts import held_out_parts
 from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
 
 # columns that an ensemble writes: predicted Dice comes from a calibration and cannot be the basis of one
-CONFIDENCES = tuple(column for column in DIRECTIONS if column != "predicted_dice")
+CONFIDENCES = tuple(column for column in DIRECTIONS if column not in ADDED_LATER)
 DEFAULT_MISS_RATE = 0.1
 
 

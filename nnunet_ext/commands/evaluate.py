@@ -20,6 +20,7 @@ from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
 from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
 from nnunet_ext.evaluation.verdict_check import verdict_check, verdict_check_lines
+from nnunet_ext.evaluation.wrong_slices import slices_found
 from nnunet_ext.machine.devices import usable_cores
 from nnunet_ext.options import DatasetFiles, EndVariant, EvaluationOptions, JudgeOptions
 from nnunet_ext.patients import patient_of
@@ -65,6 +66,13 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
         "settings": recorded_settings(options, dataset),
         "failure_detection": failure_table(evaluation.cases, rows, failure_dice=options.failure_dice),
         "verdicts": None if check is None else asdict(check),
+        "wrong_slices": {
+            name: asdict(found)
+            for name, found in slices_found(
+                [case.slices for case in evaluation.cases if case.slices is not None],
+                failure_dice=options.failure_dice,
+            ).items()
+        },
         "error_analysis": error_analysis(
             evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
         ),

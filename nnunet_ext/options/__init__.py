@@ -6,6 +6,7 @@ nor nnU-Net is imported, so that help texts and parsers can read the choices.
 
 from __future__ import annotations
 
+from nnunet_ext.options.adaptation import AdaptOptions
 from nnunet_ext.options.calibration import (
     AUTOMATIC,
     TEMPERATURES,
@@ -17,6 +18,11 @@ from nnunet_ext.options.calibration import (
 from nnunet_ext.options.choices import (
     require_choice,
     require_share,
+)
+from nnunet_ext.options.error_map import (
+    ErrorApplyOptions,
+    ErrorDatasetOptions,
+    ErrorFitOptions,
 )
 from nnunet_ext.options.evaluation import (
     ABSENT_RULES,
@@ -62,6 +68,12 @@ from nnunet_ext.options.prediction import (
     TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.pretraining import (
+    PRESETS,
+    FixedPlans,
+    PretrainOptions,
+    ScanFilter,
+)
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -76,10 +88,12 @@ __all__ = [
     "MAP_TYPES",
     "OPERATION_NAMES",
     "PRECISIONS",
+    "PRESETS",
     "RECORDED_AS",
     "TEMPERATURES",
     "TTA_SETS",
     "AbsentRule",
+    "AdaptOptions",
     "Average",
     "CalibrateOptions",
     "CheckOptions",
@@ -89,8 +103,12 @@ __all__ = [
     "EndStack",
     "EndVariant",
     "EnsembleOptions",
+    "ErrorApplyOptions",
+    "ErrorDatasetOptions",
+    "ErrorFitOptions",
     "EvaluationOptions",
     "FitOptions",
+    "FixedPlans",
     "JudgeOptions",
     "MapName",
     "MapType",
@@ -102,7 +120,9 @@ __all__ = [
     "PostprocessOptions",
     "Precision",
     "PredictOptions",
+    "PretrainOptions",
     "ReportOptions",
+    "ScanFilter",
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",

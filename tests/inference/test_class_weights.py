@@ -135,7 +135,8 @@ def test_a_single_model_has_the_weight_1(folders, predicted, tmp_path):
 
 
 def test_averaged_logits_early_exit_and_numbers_are_refused(tmp_path):
-    for fields in ({"average": "logits"}, {"early_exit": "label"}, {"model_weights": [1, 2]}):
+    for fields in ({"average": "logits"}, {"early_exit": "label"}, {"model_weights": [1, 2]},
+                   {"tta": "full", "tta_members": True}):  # fmt: skip
         with pytest.raises(ValueError, match="Class-wise weights are weights of averaged probabilities"):
             EnsembleOptions(class_weights=tmp_path / "weights.json", **fields)
 
