@@ -49,10 +49,7 @@ def common_ending(folder: Path) -> str:
     if not folder.is_dir():
         raise FileNotFoundError(f"Scans are read from a folder; {folder} does not exist. Correct the path.")
     endings = Counter(
-        ending
-        for file in visible_files(folder)
-        for ending in DEFAULT_READERS
-        if file.name.lower().endswith(ending)
+        ending for file in visible_files(folder) for ending in DEFAULT_READERS if file.name.lower().endswith(ending)
     )
     if not endings:
         raise FileNotFoundError(f"Scans must be {', '.join(DEFAULT_READERS)} files; {folder} holds none.")
