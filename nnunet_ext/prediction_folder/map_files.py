@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
-from nibabel.orientations import io_orientation, ornt_transform
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
@@ -158,9 +158,9 @@ def _write_nibabel(values: np.ndarray, path: Path, properties: dict[str, Any]) -
 def _write_nibabel_reoriented(values: np.ndarray, path: Path, properties: dict[str, Any]) -> None:
     affines = properties["nibabel_stuff"]
     image = nibabel.Nifti1Image(values.transpose(2, 1, 0), affines["reoriented_affine"])  # (x, y, z)
-    back_to_original = ornt_transform(
-        io_orientation(affines["reoriented_affine"]), io_orientation(affines["original_affine"])
-    )
+    # As nnU-Net writes the segmentation: where two axes are equally close to one direction, rounding decides, and the
+    # orientation of the reoriented affine need not be RAS.
+    back_to_original = ornt_transform(axcodes2ornt("RAS"), io_orientation(affines["original_affine"]))
     nibabel.save(image.as_reoriented(back_to_original), path)
 
 
