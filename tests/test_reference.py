@@ -70,11 +70,12 @@ def test_what_the_python_pages_document_is_there(dotted):
 def test_the_section_of_a_command_has_every_flag_with_its_help(command):
     section = commands.command_section(command)
     flags = {cell for row in rows_of(section) for cell in re.findall(r"`([^` ]+)[^`]*`", row[0])}
-    for action in PARSERS[command]._actions:
-        if not isinstance(action, argparse._HelpAction):
-            spellings = action.option_strings or [commands.metavar(action).split()[0]]
-            assert set(spellings) <= flags
-            assert action.help, f"{command} {spellings[0]} has no help"
+    for parser in (PARSERS[command], *commands.actions_of(PARSERS[command]).values()):
+        for action in parser._actions:
+            if not isinstance(action, argparse._HelpAction):
+                spellings = action.option_strings or [commands.metavar(action).split()[0]]
+                assert set(spellings) <= flags
+                assert action.help, f"{command} {spellings[0]} has no help"
 
 
 def test_the_rows_of_flags():
@@ -109,7 +110,7 @@ def test_every_part_that_can_be_trained_with_is_in_the_table():
 
 def test_what_cannot_be_combined_stands_in_one_row():
     row = next(row for row in rows_of(trainers.claims()) if row[0] == Claim.LEARNING_RATE.value)
-    assert row[1] == "`Cyclical`, `Cyclical<M>`, `SWA`, `RMSprop`"
+    assert row[1] == "`LoRA`, `LoRA<r>`, `Finetune`, `Finetune<n>`, `Cyclical`, `Cyclical<M>`, `SWA`, `RMSprop`"
     assert "`CosAnneal`" in row[2]
 
 

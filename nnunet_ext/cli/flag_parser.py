@@ -73,10 +73,10 @@ class FlagParser(argparse.ArgumentParser):
         return f"Did you mean {' or '.join(known[match] for match in close)}?" if close else ""
 
     def _subparser_of(self, parsed: argparse.Namespace) -> FlagParser:
-        """The parser of the subcommand that was read; this one if there is none."""
+        """The parser of the innermost subcommand that was read; this one if there is none."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 chosen = action.choices.get(getattr(parsed, action.dest))
                 if isinstance(chosen, FlagParser):
-                    return chosen
+                    return chosen._subparser_of(parsed)
         return self

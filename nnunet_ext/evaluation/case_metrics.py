@@ -28,6 +28,7 @@ from nnunet_ext.evaluation.uncertainty_maps import (
     qu_brats_gain,
     qu_brats_score,
 )
+from nnunet_ext.evaluation.wrong_slices import SliceFigures, slice_dice, slice_scores
 from nnunet_ext.labels import Region
 from nnunet_ext.options import END_VARIANTS, MetricOptions
 
@@ -109,12 +110,13 @@ def evaluate_case(
         stock={name: entry.as_stock() for name, entry in counts.items()},
         reliability=bins,
         counts=counts,
+        slices=slice_figures(maps, pair, counted, stack_axis_in(pair, judgement)) if maps else None,
     )
 
 
 def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgement) -> Figures:
     """Dice of the end slices in both variants; nothing for a single slice, which has no ends."""
-    axis = stack_axis_of(pair.spacing_mm) if judgement.stack_axis is None else judgement.stack_axis
+    axis = stack_axis_in(pair, judgement)
     if pair.truth.shape[axis] < 2:
         return {}
     classes = 1 + max(label for labels in judgement.structures.values() for label in labels)
@@ -171,7 +173,7 @@ def map_figures(
     figures: Figures = {}
     for name, values in maps.items():
         uncertainty, truth, prediction, mask = in_box(box, values, pair.truth, pair.prediction, counted)
-        uncertainty = 1 - uncertainty if name == "confidence" else uncertainty
+        uncertainty = uncertainty_of(name, uncertainty)
         wrong = prediction != truth
         figures[f"{name}_error_auroc"] = error_auroc(uncertainty, wrong, mask=mask)
         figures[f"{name}_error_ap"] = error_average_precision(uncertainty, wrong, mask=mask)
@@ -183,6 +185,28 @@ def map_figures(
                 [metric(uncertainty, predicted, true, mask=mask) for predicted, true, _ in per_structure]
             )
     return figures
+
+
+def uncertainty_of(name: str, values: np.ndarray) -> np.ndarray:
+    """A map so that larger is more uncertain."""
+    return 1 - values if name == "confidence" else values
+
+
+def stack_axis_in(pair: LabelMapPair, judgement: Judgement) -> int:
+    """The axis along which the slices of a case are stacked."""
+    return stack_axis_of(pair.spacing_mm) if judgement.stack_axis is None else judgement.stack_axis
+
+
+def slice_figures(maps: Mapping[str, np.ndarray], pair: LabelMapPair, counted: np.ndarray, axis: int) -> SliceFigures:
+    """Dice of each slice, and how wrong each map calls it; voxels that do not count are right and background."""
+    foreground = (pair.prediction > 0) & counted
+    return SliceFigures(
+        dice=slice_dice((pair.prediction != pair.truth) & counted, foreground, axis=axis),
+        scores={
+            name: slice_scores(np.where(counted, uncertainty_of(name, values), 0), foreground, axis=axis)
+            for name, values in maps.items()
+        },
+    )
 
 
 def in_box(box: tuple[slice, ...] | None, *arrays: np.ndarray) -> list[np.ndarray]:

@@ -13,7 +13,9 @@ DIRECTIONS = {
     "mean_entropy": -1,
     "foreground_entropy": -1,
     "mutual_information": -1,
+    "expected_dice": 1,
 }
+ADDED_LATER = ("predicted_dice", "expected_dice")  # by a calibration or an error map, not by the members
 BETWEEN_MEMBERS = ("pairwise_dice", "mutual_information")  # not defined for a single member
 
 

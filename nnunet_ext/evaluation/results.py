@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts
 from nnunet_ext.evaluation.reliability import ReliabilityBins
+from nnunet_ext.evaluation.wrong_slices import SliceFigures
 from nnunet_ext.labels import Region
 
 Figures = dict[str, float]  # name of a metric to its value; NaN where the case defines none
@@ -25,6 +26,7 @@ class CaseEvaluation:
         reliability: bins of the voxels in the bounding box of the true foreground; None without probabilities.
         counts: name of a structure to its voxel counts.
         fold: name of its fold in a cross-validation; empty if there is none.
+        slices: Dice of its slices and how wrong each map calls them; None without maps.
     """
 
     case: str
@@ -34,6 +36,7 @@ class CaseEvaluation:
     reliability: ReliabilityBins | None = None
     counts: Mapping[str, OverlapCounts] = field(default_factory=dict)
     fold: str = ""
+    slices: SliceFigures | None = field(default=None, compare=False)  # arrays
 
 
 @dataclass(frozen=True)

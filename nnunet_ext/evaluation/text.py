@@ -63,8 +63,12 @@ def evaluation_lines(own: Mapping[str, Any]) -> list[str]:
         lines += ["", *aligned([["probabilities", *found], ["", *(shown(value, 4) for value in found.values())]])]
     maps = [name.removesuffix("_error_auroc") for name in figures if name.endswith("_error_auroc")]
     if maps:
-        rows = [[name, *(shown(figures[f"{name}_{key}"], 3) for key in MAP_COLUMNS)] for name in maps]
-        lines += ["", *aligned([["map against errors", *MAP_COLUMNS.values()], *rows])]
+        slices = own["wrong_slices"]
+        rows = [
+            [name, *(shown(figures[f"{name}_{key}"], 3) for key in MAP_COLUMNS), shown(slices[name]["recall"], 3)]
+            for name in maps
+        ]
+        lines += ["", *aligned([["map against errors", *MAP_COLUMNS.values(), "wrong slices"], *rows])]
     if own["failure_detection"]:
         rows = [
             [column, *(shown(found[key], 3) for key in DETECTION_COLUMNS)]

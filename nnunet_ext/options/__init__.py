@@ -19,6 +19,11 @@ from nnunet_ext.options.choices import (
     require_choice,
     require_share,
 )
+from nnunet_ext.options.error_map import (
+    ErrorApplyOptions,
+    ErrorDatasetOptions,
+    ErrorFitOptions,
+)
 from nnunet_ext.options.evaluation import (
     ABSENT_RULES,
     END_STACKS,
@@ -63,6 +68,12 @@ from nnunet_ext.options.prediction import (
     TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.pretraining import (
+    PRESETS,
+    FixedPlans,
+    PretrainOptions,
+    ScanFilter,
+)
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -77,6 +88,7 @@ __all__ = [
     "MAP_TYPES",
     "OPERATION_NAMES",
     "PRECISIONS",
+    "PRESETS",
     "RECORDED_AS",
     "TEMPERATURES",
     "TTA_SETS",
@@ -91,8 +103,12 @@ __all__ = [
     "EndStack",
     "EndVariant",
     "EnsembleOptions",
+    "ErrorApplyOptions",
+    "ErrorDatasetOptions",
+    "ErrorFitOptions",
     "EvaluationOptions",
     "FitOptions",
+    "FixedPlans",
     "JudgeOptions",
     "MapName",
     "MapType",
@@ -104,7 +120,9 @@ __all__ = [
     "PostprocessOptions",
     "Precision",
     "PredictOptions",
+    "PretrainOptions",
     "ReportOptions",
+    "ScanFilter",
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",

@@ -49,6 +49,13 @@ FILES: tuple[FolderFile, ...] = (
                "one map, float32 (or what `--map-dtype` says), in the geometry of the image; PNG and BMP hold no "
                "floats: those datasets get `.tif`; 3D TIFF datasets get `CASE.json` with the spacing beside it, as "
                "in nnU-Net"),
+    FolderFile("maps/error/CASE<ending>", "`nnunet_ext error-map apply`",
+               "probability that the voxel is wrong, float32, 0 to 1"),
+    FolderFile("error_map.csv", "`nnunet_ext error-map apply`",
+               "one row per case: `expected_dice`, number of `slices`, `flagged_slices` (from 0 along the stack, `;` "
+               "between), `largest_slice_score`"),
+    FolderFile("error_map.json", "`nnunet_ext error-map apply`",
+               "the error model's folder, and what `error-map fit` fitted to it"),
     FolderFile("cases.csv", "always", "one row per case; rewritten after every case"),
     FolderFile("cases_part<id>of<n>.csv", "`-num_parts` above 1",
                "rows of one part; merged into `cases.csv` when the part ends"),
@@ -103,6 +110,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("predicted_dice_high", "0 to 1", "upper end", "likewise", calibrated=True),
     Column("verdict", "`accept`, `review`, `reject`", "what to do with the case", calibrated=True),
     Column("verdict_reason", "sentences, `; ` between", "why, the worst first", calibrated=True),
+    Column("expected_dice", "0 to 1", "Dice of the whole foreground that the error map expects; after "
+           "`nnunet_ext error-map apply`", "nothing is segmented and no error expected"),
+    Column("flagged_slices", "from 0", "number of slices that seem wrong; after `nnunet_ext error-map apply`"),
     Column("flags", "words, `;` between", "what to know before trusting the other numbers", "nothing to say"),
 )
 
@@ -110,5 +120,7 @@ FLAGS: dict[str, str] = {
     "empty_segmentation": "the segmentation has no foreground at all",
     "all_members_empty": "no member by itself has any foreground: `pairwise_dice` is 1 because no member disagrees, "
                          "not because all is well",
+    "low_expected_dice": "the error map expects a Dice below the failure Dice",
+    "wrong_slices": "the error map flags slices",
 }
 # fmt: on

@@ -50,6 +50,7 @@ def own(*cases: CaseEvaluation, **parts: Any) -> dict[str, Any]:
         **own_summary(FolderEvaluation(STRUCTURES, list(cases))),
         "settings": SETTINGS,
         "failure_detection": {},
+        "wrong_slices": {},
         "error_analysis": {"groups": {}, "worst_cases": []},
         **parts,
     }
@@ -91,7 +92,8 @@ def test_what_predictions_with_uncertainty_add():
             "aurc": 0.2, "e_aurc": 0.1, "augrc": 0.05, "failure_auroc": NAN, "fpr_at_95_tpr": NAN, "spearman": -0.75
         }
     }  # fmt: skip
-    lines = evaluation_lines(own(case("p1", 0.9, **figures), failure_detection=detection))
+    slices = {"entropy": {"recall": 0.625}}
+    lines = evaluation_lines(own(case("p1", 0.9, **figures), failure_detection=detection, wrong_slices=slices))
     assert lines[5:16] == [
         "",
         "End coefficient (Dice above 0.8): 1.00 as in arXiv 2502.09269, 0.00 over the foreground alone (strict)",
@@ -99,8 +101,8 @@ def test_what_predictions_with_uncertainty_add():
         "probabilities     ECE  class-wise ECE     ACE   Brier  NLL",
         "               0.0123          0.0200  0.3000  0.1000    -",
         "",
-        "map against errors  AUROC     AP  QU-BraTS    gain",
-        "entropy             0.950  0.500     0.900  -0.010",
+        "map against errors  AUROC     AP  QU-BraTS    gain  wrong slices",
+        "entropy             0.950  0.500     0.900  -0.010         0.625",
         "",
         "confidence against risk   AURC  E-AURC  AUGRC  AUROC  FPR@95  Spearman",
         "mean_entropy             0.200   0.100  0.050      -       -    -0.750",

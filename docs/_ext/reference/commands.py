@@ -34,13 +34,33 @@ def command_section(name: str) -> str:
     """A subcommand: what it does, its example, its flags by group."""
     command = next(command for command in COMMANDS if command.name == name)
     parser = subparsers()[name]
-    parts = [as_markdown(f"{command.summary[0].upper()}{command.summary[1:]}."), example(command)]
+    parts = [
+        as_markdown(f"{command.summary[0].upper()}{command.summary[1:]}."),
+        example(command),
+        *flags_by_group(parser),
+    ]
+    for action, inner in actions_of(parser).items():
+        parts += [f"### {name} {action}", as_markdown(inner.description or ""), *flags_by_group(inner)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def actions_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Name to parser of what a subcommand does, where it does several things."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def flags_by_group(parser: argparse.ArgumentParser) -> list[str]:
+    """A table of flags for each group, after its title and description."""
+    parts = []
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
         if actions:
             title = "" if group.title in OPTIONAL_GROUPS else f"**{group.title[0].upper()}{group.title[1:]}**"
             parts += [title, as_markdown(group.description or ""), flag_table(actions)]
-    return "\n\n".join(part for part in parts if part)
+    return parts
 
 
 def example(command: Command) -> str:
@@ -70,7 +90,7 @@ def metavar(action: argparse.Action) -> str:
     names = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
     if isinstance(names, tuple):
         return f"{names[0]} {names[1]} [{names[1]} ...]"
-    forms = {None: "{0}", "?": "[{0}]", "*": "[{0} ...]", "+": "{0} [{0} ...]"}
+    forms = {argparse.PARSER: "{0}", None: "{0}", "?": "[{0}]", "*": "[{0} ...]", "+": "{0} [{0} ...]"}
     return forms[action.nargs].format(names)
 
 

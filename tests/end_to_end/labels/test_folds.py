@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -178,3 +180,117 @@ def test_other_members_than_those_calibrated_are_refused(
     )
     assert status == 1
     assert "its members is 'final', this ensemble's is 'best'" in capsys.readouterr().err
+
+
+# --- error maps: where is the segmentation wrong? ---
+
+
+def briefly(trainer):
+    """Enough for a map that is not the same everywhere."""
+    trainer.num_epochs = 1
+    trainer.num_iterations_per_epoch = 20
+    trainer.num_val_iterations_per_epoch = 1
+
+
+@pytest.fixture(scope="module")
+def error_dataset(stock_model, run_here, variables, plan_here):
+    """Of what both folds held out, planned with tiny networks and with its own splits."""
+    flags = ["--new-id", 892, "--corruptions", 1, "--disable_progress_bar", "-device", "cpu"]
+    assert run_here("error-map", "dataset", "-m", stock_model, *flags) == 0
+    raw = Path(variables["nnUNet_raw"]) / "Dataset892_PhantomPlainErrors"
+    splits = Path(variables["nnUNet_preprocessed"]) / raw.name / "splits_final.json"
+    own = splits.read_bytes()
+    dataset = plan_here(raw, "2d")
+    splits.write_bytes(own)  # in place of those of the tiny datasets
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def error_model(error_dataset, train_here, run_here):
+    for fold in FOLDS:
+        train_here(error_dataset, "2d", fold, "nnUNetTrainer", prepare=briefly)
+    model = error_dataset.model("nnUNetTrainer", "2d")
+    assert run_here("error-map", "fit", "-m", model, "-device", "cpu", "--disable_progress_bar") == 0
+    return model
+
+
+def test_the_error_dataset_shows_the_errors_of_the_fold_that_held_a_case_out(error_dataset, plain_dataset):
+    """Channels: two of the image, then a mask of each label."""
+    content = json.loads((error_dataset.raw / "dataset.json").read_text(encoding="utf-8"))
+    assert content["channel_names"] == {"0": "T2", "1": "T1c", "2": "noNorm", "3": "noNorm"}
+    assert content["labels"] == {"background": 0, "error": 1}
+    files = content["dataset"]["tumour_000"]
+    stored = [nibabel.load(error_dataset.raw / file).get_fdata() for file in (*files["images"], files["label"])]
+    image = nibabel.load(plain_dataset.raw / "imagesTr" / "tumour_000_0000.nii.gz").get_fdata()
+    truth = nibabel.load(plain_dataset.raw / "labelsTr" / "tumour_000.nii.gz").get_fdata()
+    np.testing.assert_array_equal(stored[0], image)
+    np.testing.assert_array_equal(stored[4], (stored[2] + 2 * stored[3]) != truth)
+
+
+def test_a_corruption_is_where_its_case_is(error_dataset, variables):
+    file = Path(variables["nnUNet_preprocessed"]) / error_dataset.raw.name / "splits_final.json"
+    for split, held_out in zip(
+        json.loads(file.read_text(encoding="utf-8")), ("tumour_000", "tumour_001"), strict=True
+    ):
+        assert {name.partition("__")[0] for name in split["val"]} == {held_out}
+        assert {name.partition("__")[0] for name in split["train"]} == {"tumour_000", "tumour_001"} - {held_out}
+
+
+def test_a_second_dataset_of_that_number_is_refused(error_dataset, stock_model, run_here, capsys):
+    assert run_here("error-map", "dataset", "-m", stock_model, "--new-id", 892, "-device", "cpu") == 1
+    assert error_dataset.raw.name in capsys.readouterr().err
+
+
+def test_one_fold_is_too_few_to_train_and_validate_an_error_model(stock_model, run_here, capsys):
+    assert run_here("error-map", "dataset", "-m", stock_model, "-f", 0, "--new-id", 893, "-device", "cpu") == 1
+    assert "at least 2" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def judged(calibrated, error_model, plain_dataset, run_here, tmp_path_factory):
+    """A copy of the calibrated predictions with the error map applied, twice."""
+    folder = tmp_path_factory.mktemp("judged") / "predictions"
+    shutil.copytree(calibrated, folder)
+    flags = ["-m", error_model, "-i", plain_dataset.images, "-p", folder, "-device", "cpu", "--disable_progress_bar"]
+    assert run_here("error-map", "apply", *flags) == 0
+    first = read_cases(folder / "cases.csv")
+    assert run_here("error-map", "apply", *flags) == 0
+    assert read_cases(folder / "cases.csv") == first
+    return folder
+
+
+def test_the_error_map_is_a_probability_in_the_geometry_of_the_image(judged):
+    for case in CASES:
+        found, segmentation = (
+            nibabel.load(judged / file) for file in (f"maps/error/{case}.nii.gz", f"{case}.nii.gz")
+        )
+        np.testing.assert_allclose(found.affine, segmentation.affine, atol=1e-6)
+        assert found.shape == segmentation.shape
+        assert 0 <= found.get_fdata().min() < found.get_fdata().max() <= 1
+
+
+def test_expected_dice_and_flags_are_in_the_tables_and_no_verdict_is_milder(judged, calibrated):
+    table = {row["case"]: row for row in read_cases(judged / "error_map.csv")}
+    before = {row["case"]: row for row in read_cases(calibrated / "cases.csv")}
+    for row in read_cases(judged / "cases.csv"):
+        expected = float(table[row["case"]]["expected_dice"])
+        assert float(row["expected_dice"]) == expected
+        assert ("low_expected_dice" in row["flags"].split(";")) == (expected < 0.75)
+        assert ("error map: expected Dice" in row["verdict_reason"]) == (expected < 0.75)
+        words = ("accept", "review", "reject")
+        assert words.index(row["verdict"]) >= words.index(before[row["case"]]["verdict"])
+
+
+def test_the_error_map_is_compared_with_the_entropy(judged, plain_dataset, run_here, tmp_path, capsys):
+    assert run_here("evaluate", plain_dataset.raw / "labelsTs", judged, "-o", tmp_path, *QUIETLY) == 0
+    own = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
+    assert own["wrong_slices"].keys() == {"confidence", "entropy", "error"}
+    assert "error_error_auroc" in own["case_figures"]
+    assert run_here("report", judged, "-o", tmp_path / "page.html", *QUIETLY) == 0
+
+
+def test_another_model_is_no_error_model(stock_model, plain_dataset, run_here, tmp_path, capsys):
+    flags = ["-i", plain_dataset.images, "-p", tmp_path, "-device", "cpu"]
+    assert run_here("error-map", "apply", "-m", stock_model, *flags) == 1
+    assert run_here("error-map", "fit", "-m", stock_model, "-device", "cpu") == 1
+    assert "error-map dataset" in capsys.readouterr().err

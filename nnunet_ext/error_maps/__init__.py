@@ -1,0 +1,1 @@
+"""Error maps without networks: corrupted segmentations, channels, splits, what was fitted, and its verdict."""
