@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint docs docs-links clean
+.PHONY: install demo test lint dist docs docs-links clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -23,7 +23,13 @@ test: install      ## the whole test-suite, CPU only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo && \
+		$(BIN)/deptry nnunet_ext
+
+dist: install      ## wheel and sdist, as they are released
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 # -E: Sphinx does not see that the code has changed that pages are generated from.
 docs: .venv/docs-installed  ## the site, in docs/_build/html; a warning or a broken link within it is an error
@@ -41,4 +47,4 @@ DOCS_EXTRA = from importlib.metadata import requires; \
 	touch $@
 
 clean:
-	rm -rf .venv demo docs/_build
+	rm -rf .venv demo dist docs/_build

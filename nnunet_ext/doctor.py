@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nnunet_ext
 from nnunet_ext import discovery
+from nnunet_ext.nnunet_versions import installed_version, remark_on
 
 FOLDERS = {
     "nnUNet_raw": "the folder with your DatasetXXX_NAME folders",
@@ -54,9 +55,8 @@ def versions() -> Iterator[Diagnosis]:
     supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
     yield Diagnosis("python", platform.python_version(), "" if supported else "use Python 3.10 to 3.13")
     yield Diagnosis("nnunet_ext", nnunet_ext.__version__)
-    nnunet = metadata.version("nnunetv2")
-    fits = nnunet.startswith("2.8.") and nnunet != "2.8.0"
-    yield Diagnosis("nnunetv2", nnunet, "" if fits else 'pip install "nnunetv2>=2.8.1,<2.9"')
+    nnunet = installed_version()
+    yield Diagnosis("nnunetv2", nnunet, remark_on(nnunet))
     torch = metadata.version("torch")
     recent = tuple(int(part) for part in torch.split("+")[0].split(".")[:2]) >= SAFE_UNPICKLER
     yield Diagnosis(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 DecayHorizon = Literal["total", "cycle"]
+FineTuningStage = Literal["decoder warm-up", "network warm-up", "decay"]
 
 
 def cycle_length(total_epochs: int, cycles: int) -> int:
@@ -233,3 +234,80 @@ def warm_up_cosine_learning_rate(
         return peak_lr * (epoch + 1) / warm_up_epochs
     progress = (epoch - warm_up_epochs) / (total_epochs - warm_up_epochs)
     return peak_lr * (final_factor + (1 - final_factor) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+@dataclass(frozen=True)
+class FineTuningPlan:
+    """The stages of one fine-tuning: what trains in an epoch, and at which rate (arXiv 2410.23132, "sawtooth").
+
+    With D epochs of decoder warm-up, N of network warm-up, T in all, h = ⌊D/2⌋ and the peak rate α:
+
+        decoder warm-up    α · (e + 1) / h                                   for e < h
+                           α · (1 − (e − h) / (D − h))^ε                     for h ≤ e < D
+        network warm-up    α · (e − D + 1) / N                               for D ≤ e < D + N
+        decay              α · (1 − (e − D − N) / (T − D − N))^ε             for D + N ≤ e < T
+
+    In the decoder warm-up the encoder is frozen. Each warm-up takes a quarter of the epochs at most.
+
+    Attributes:
+        total_epochs: T.
+        decoder_epochs: D, before it is limited.
+        network_epochs: N, before it is limited.
+        peak_lr: α.
+        exponent: ε.
+
+    Raises:
+        ValueError: if there are no epochs, or a warm-up is negative.
+    """
+
+    total_epochs: int
+    decoder_epochs: int = 50
+    network_epochs: int = 50
+    peak_lr: float = 1e-3
+    exponent: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.total_epochs < 1 or min(self.decoder_epochs, self.network_epochs) < 0:
+            raise ValueError(
+                f"A fine-tuning needs at least one epoch, and warm-ups that are not negative; found "
+                f"{self.total_epochs} epochs, warm-ups of {self.decoder_epochs} and {self.network_epochs}."
+            )
+
+    @property
+    def network_start(self) -> int:
+        """The first epoch of the network warm-up, D."""
+        return min(self.decoder_epochs, self.total_epochs // 4)
+
+    @property
+    def decay_start(self) -> int:
+        """The first epoch of the decay, D + N."""
+        return self.network_start + min(self.network_epochs, self.total_epochs // 4)
+
+    def stage_at(self, epoch: int) -> FineTuningStage:
+        """The stage that an epoch, counted from 0, belongs to."""
+        if epoch < self.network_start:
+            return "decoder warm-up"
+        return "network warm-up" if epoch < self.decay_start else "decay"
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0.
+
+        Raises:
+            ValueError: if the epoch is outside [0, T).
+        """
+        if not 0 <= epoch < self.total_epochs:
+            raise ValueError(f"The epoch must be in 0 to {self.total_epochs - 1}; found {epoch}.")
+        decoder_decay_start = self.network_start // 2
+        if epoch < decoder_decay_start:
+            return self._rise(epoch, 0, decoder_decay_start)
+        if epoch < self.network_start:
+            return self._fall(epoch, decoder_decay_start, self.network_start)
+        if epoch < self.decay_start:
+            return self._rise(epoch, self.network_start, self.decay_start)
+        return self._fall(epoch, self.decay_start, self.total_epochs)
+
+    def _rise(self, epoch: int, start: int, end: int) -> float:
+        return self.peak_lr * (epoch - start + 1) / (end - start)
+
+    def _fall(self, epoch: int, start: int, end: int) -> float:
+        return self.peak_lr * (1 - (epoch - start) / (end - start)) ** self.exponent

@@ -130,6 +130,45 @@ def splits_by_patient(
     ]
 
 
+def complete_folds(splits: Sequence[Split]) -> list[int]:
+    """The folds whose training and validation cases are all cases that the splits name, by index."""
+    cases = [{*split["train"], *split["val"]} for split in splits]
+    named = set().union(*cases)
+    return [fold for fold, found in enumerate(cases) if found == named]
+
+
+def with_fewer_cases(split: Split, patients: Mapping[str, str], cases: int, *, seed: int) -> dict[str, list[str]]:
+    """A fold with fewer training cases and the same validation cases.
+
+    Its patients are taken in random order until the next one would be too many, so that the training cases of a
+    smaller number are among those of a larger one with the same seed.
+
+    Args:
+        split: the complete fold.
+        patients: case to patient.
+        cases: the largest number of training cases.
+        seed: seed of the order; the same one gives the same cases with any version of Python.
+
+    Raises:
+        ValueError: if the fold has fewer training cases, or the first patient alone has more.
+    """
+    if cases > len(split["train"]):
+        raise ValueError(f"A fold can keep at most all of its {len(split['train'])} training cases; found {cases}.")
+    generator = random.Random(seed)
+    order = {patient: generator.random() for patient in sorted({*patients.values()})}
+    of_patient: dict[str, list[str]] = {}
+    for case in sorted(split["train"]):
+        of_patient.setdefault(patients[case], []).append(case)
+    kept: list[str] = []
+    for patient in sorted(of_patient, key=order.__getitem__):
+        if len(kept) + len(of_patient[patient]) > cases:
+            break
+        kept += of_patient[patient]
+    if not kept:
+        raise ValueError(f"Patients stay whole, and the first one has more cases than {cases}. Raise the number.")
+    return {"train": sorted(kept), "val": sorted(split["val"])}
+
+
 def _group_of_each(patients: Mapping[str, str], groups: Mapping[str, str] | None) -> dict[str, str]:
     """Patient to group; the same for all without groups."""
     found: dict[str, str] = {}

@@ -22,7 +22,7 @@ from nnunet_ext.cli.weights_flag import model_weights
 from nnunet_ext.doctor import Diagnosis
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.models.named_folders import chosen_model_folders
-from nnunet_ext.options import EnsembleOptions, ModelChoice, OutputOptions, PredictOptions, recorded
+from nnunet_ext.options import AdaptOptions, EnsembleOptions, ModelChoice, OutputOptions, PredictOptions, recorded
 
 SUBCOMMANDS = [command.name for command in COMMANDS]
 
@@ -281,6 +281,7 @@ def test_every_flag_becomes_an_option():
         calibration=Path("fit.json"),
     )
     assert options_of("-m", "a", "--average", "logits").ensemble.average == "logits"
+    assert options_of("-m", "a", "--adapt").ensemble.adapt == AdaptOptions()
     assert options_of("-m", "a", "--calibrated").calibration is True
 
 

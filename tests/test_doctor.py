@@ -97,7 +97,7 @@ def test_the_versions_in_use_are_listed():
 )
 def test_a_version_that_does_not_fit_has_a_remedy(monkeypatch, package, version, fits):
     installed = {"nnunetv2": "2.8.1", "torch": "2.10.0", package: version}
-    monkeypatch.setattr(doctor.metadata, "version", installed.get)
+    monkeypatch.setattr(doctor.metadata, "version", installed.get)  # of importlib, for everyone
     finding = by_subject(doctor.versions())[package]
     assert finding.state == version
     assert bool(finding.remedy) != fits

@@ -110,7 +110,7 @@ def test_every_part_that_can_be_trained_with_is_in_the_table():
 
 def test_what_cannot_be_combined_stands_in_one_row():
     row = next(row for row in rows_of(trainers.claims()) if row[0] == Claim.LEARNING_RATE.value)
-    assert row[1] == "`Cyclical`, `Cyclical<M>`, `SWA`, `RMSprop`"
+    assert row[1] == "`LoRA`, `LoRA<r>`, `Finetune`, `Finetune<n>`, `Cyclical`, `Cyclical<M>`, `SWA`, `RMSprop`"
     assert "`CosAnneal`" in row[2]
 
 

@@ -8,6 +8,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from nnunet_ext.schedules import (
     CyclePlan,
+    FineTuningPlan,
     cycle_length,
     cyclical_learning_rate,
     plateau_first_epoch,
@@ -268,3 +269,54 @@ def test_a_warm_up_as_long_as_the_training_is_refused(warm_up_epochs):
 def test_an_epoch_outside_a_training_with_warm_up_is_refused(epoch):
     with pytest.raises(ValueError, match=f"0 to 29; found {epoch}"):
         warm_up_cosine_learning_rate(epoch, total_epochs=30, peak_lr=1.0)
+
+
+# --- fine-tuning ---
+
+# T = 16, D = 4, N = 3: half of D is h = 2, the decay begins at 7 and has 9 epochs. With exponent 1 and peak 18:
+#   decoder     18 * (1/2, 2/2), then 18 * (1 - 0/2, 1 - 1/2)
+#   network     18 * (1/3, 2/3, 3/3)
+#   decay       18 * (1 - k/9) for k = 0 ... 8
+SAWTOOTH = [9, 18, 18, 9, 6, 12, 18, 18, 16, 14, 12, 10, 8, 6, 4, 2]
+STAGES = ["decoder warm-up"] * 4 + ["network warm-up"] * 3 + ["decay"] * 9
+
+
+def test_every_rate_and_stage_of_a_fine_tuning():
+    plan = FineTuningPlan(16, decoder_epochs=4, network_epochs=3, peak_lr=18, exponent=1)
+    assert [plan.learning_rate_at(epoch) for epoch in range(16)] == pytest.approx(SAWTOOTH)
+    assert [plan.stage_at(epoch) for epoch in range(16)] == STAGES
+
+
+def test_rates_of_the_papers_fine_tuning():
+    """1100 epochs: 1e-3 (e + 1)/25, 1e-3 (1 - (e - 25)/25)^0.9, 1e-3 (e - 49)/50, 1e-3 (1 - (e - 100)/1000)^0.9."""
+    plan = FineTuningPlan(1100)
+    assert (plan.network_start, plan.decay_start) == (50, 100)
+    found = [plan.learning_rate_at(epoch) for epoch in (0, 24, 25, 49, 50, 99, 100, 600, 1099)]
+    expected = [4e-5, 1e-3, 1e-3, 1e-3 * 0.04**0.9, 2e-5, 1e-3, 1e-3, 1e-3 * 0.5**0.9, 1e-3 * 0.001**0.9]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("epochs", "starts"), [(1, (0, 0)), (3, (0, 0)), (4, (1, 2)), (100, (25, 50))])
+def test_each_warm_up_takes_a_quarter_of_a_short_fine_tuning(epochs, starts):
+    plan = FineTuningPlan(epochs)
+    assert (plan.network_start, plan.decay_start) == starts
+    assert all(0 < plan.learning_rate_at(epoch) <= 1e-3 for epoch in range(epochs))
+
+
+def test_without_warm_ups_a_fine_tuning_has_nnunets_schedule():
+    plan = FineTuningPlan(20, decoder_epochs=0, network_epochs=0, peak_lr=0.01)
+    assert [plan.learning_rate_at(e) for e in range(20)] == pytest.approx(
+        [0.01 * (1 - e / 20) ** 0.9 for e in range(20)]
+    )
+
+
+@pytest.mark.parametrize("epoch", [-1, 20])
+def test_an_epoch_outside_a_fine_tuning_is_refused(epoch):
+    with pytest.raises(ValueError, match=f"in 0 to 19; found {epoch}"):
+        FineTuningPlan(20).learning_rate_at(epoch)
+
+
+@pytest.mark.parametrize("lengths", [(0, 1, 1), (10, -1, 1), (10, 1, -1)])
+def test_impossible_lengths_of_a_fine_tuning_are_refused(lengths):
+    with pytest.raises(ValueError, match="at least one epoch"):
+        FineTuningPlan(*lengths)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from nnunet_ext.splits import SharedPatient, read_splits, shared_patients, splits_by_patient
+from nnunet_ext.splits import (
+    SharedPatient,
+    complete_folds,
+    read_splits,
+    shared_patients,
+    splits_by_patient,
+    with_fewer_cases,
+)
 
 SPLITS = [{"train": ["c", "d", "e"], "val": ["b", "a"]}, {"train": ["a", "b"], "val": ["c", "d", "e"]}]
 
@@ -116,3 +124,51 @@ def test_splits_that_are_no_json_are_refused(tmp_path):
 def test_missing_splits_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"splits_final\.json does not exist\. .*--splits"):
         read_splits(tmp_path / "splits_final.json")
+
+
+# --- fewer training cases ---
+
+TEN_PATIENTS = frames(*[2] * 10)  # two cases each
+
+
+def fewer(cases: int, *, seed: int = 0, patients: dict[str, str] = TEN_PATIENTS) -> dict[str, list[str]]:
+    """A fold that holds out the two cases of p09 and trains on some of the other eighteen."""
+    split = {
+        "train": [case for case in patients if not case.startswith("p09")],
+        "val": [case for case in patients if case.startswith("p09")],
+    }
+    return with_fewer_cases(split, patients, cases, seed=seed)
+
+
+def test_fewer_training_cases_are_whole_patients_and_the_validation_cases_stay():
+    """Seven cases are three patients of two, and one left over that nobody gets."""
+    subset = fewer(7)
+    assert [len(subset["train"]), subset["val"]] == [6, ["p09_0", "p09_1"]]
+    assert set(Counter(TEN_PATIENTS[case] for case in subset["train"]).values()) == {2}
+
+
+@pytest.mark.parametrize("patients", [TEN_PATIENTS, frames(3, 1, 5, 2, 2, 1, 4, 1, 2, 2)])
+def test_the_cases_of_a_smaller_number_are_among_those_of_a_larger_one(patients):
+    subsets = [set(fewer(cases, seed=7, patients=patients)["train"]) for cases in range(5, 19)]
+    assert all(smaller <= larger for smaller, larger in pairwise(subsets))
+    assert len(subsets[0]) < len(subsets[-1])
+
+
+def test_the_seed_decides_which_cases_are_kept():
+    assert fewer(6, seed=1) == fewer(6, seed=1)
+    assert len({tuple(fewer(6, seed=seed)["train"]) for seed in range(5)}) > 1
+
+
+def test_all_cases_are_the_fold_itself():
+    assert fewer(18)["train"] == [case for case in sorted(TEN_PATIENTS) if not case.startswith("p09")]
+
+
+@pytest.mark.parametrize(("cases", "message"), [(1, "has more cases than 1"), (19, "all of its 18 .* found 19")])
+def test_numbers_that_no_subset_has_are_refused(cases, message):
+    with pytest.raises(ValueError, match=message):
+        fewer(cases)
+
+
+def test_complete_folds_name_every_case():
+    subset = {"train": ["c"], "val": ["a", "b"]}
+    assert complete_folds([*SPLITS, subset]) == [0, 1]

@@ -40,7 +40,8 @@ class ChannelsLastInstanceNorm(nn.Module):
         centred = channels_last - channels_last.mean(spatial, keepdim=True)
         variance = centred.square().mean(spatial, keepdim=True)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return torch.addcmul(self.bias, centred, scale, out=centred).movedim(-1, 1)  # (B, C, *spatial)
+        in_place = None if torch.is_grad_enabled() else centred
+        return torch.addcmul(self.bias, centred, scale, out=in_place).movedim(-1, 1)  # (B, C, *spatial)
 
 
 def with_channels_last(network: nn.Module) -> nn.Module:

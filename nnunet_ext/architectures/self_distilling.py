@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from nnunet_ext.architectures.around_plain import AroundPlainNetwork
 from nnunet_ext.architectures.distillation_heads import LevelHeads
 from nnunet_ext.architectures.feature_taps import tap_features
 from nnunet_ext.losses.self_distillation_objective import DistillationOutput
 
 
-class SelfDistillingUNet(nn.Module):
+class SelfDistillingUNet(AroundPlainNetwork):
     """A plain network with distillation heads.
 
     In evaluation mode it returns what the plain network returns. Its state dict is that of the plain network, so that
@@ -24,12 +24,10 @@ class SelfDistillingUNet(nn.Module):
         vector_heads: heads that return vectors; may have no levels.
     """
 
-    plain: Any
     distillation_heads: nn.ModuleDict
 
     def __init__(self, plain: nn.Module, segmentation_heads: LevelHeads, vector_heads: LevelHeads) -> None:
-        super().__init__()
-        self.plain = plain
+        super().__init__(plain)
         self.distillation_heads = nn.ModuleDict({"segmentation": segmentation_heads, "vectors": vector_heads})
 
     def forward(self, image: Tensor) -> Any:
@@ -40,21 +38,3 @@ class SelfDistillingUNet(nn.Module):
         logits = self.distillation_heads["segmentation"](encoder, decoder)
         vectors = self.distillation_heads["vectors"](encoder, decoder)
         return DistillationOutput(segmentation, *logits, *vectors)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The plain network's encoder."""
-        return self.plain.encoder
-
-    @property
-    def decoder(self) -> nn.Module:
-        """The plain network's decoder, where nnU-Net switches deep supervision."""
-        return self.plain.decoder
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The plain network's weights."""
-        return self.plain.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads the plain network's weights; the heads are unchanged."""
-        return self.plain.load_state_dict(state_dict, strict=strict, assign=assign)

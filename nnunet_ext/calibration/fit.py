@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,7 +14,6 @@ import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
 from nnunet_ext.calibration.folds import fold_spread
-from nnunet_ext.calibration.held_out_parts import held_out_parts
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
 from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_mask_threshold
@@ -22,6 +22,7 @@ from nnunet_ext.calibration.verdict import fit_threshold, verdict
 from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.confidences import ADDED_LATER, DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
+from nnunet_ext.evaluation.held_out_parts import held_out_parts
 from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
 
 # columns that an ensemble writes: predicted Dice comes from a calibration and cannot be the basis of one
@@ -106,13 +107,23 @@ def fit_calibration(
 def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
     """The confidence column that was asked for, or the one with the lowest AURC on these cases (the first of ties).
 
+    Where all others order these few cases worse than chance, a column that is the same for all cases would have the
+    lowest AURC, and says nothing about a new case. So one that gives more than half of the cases the same value is
+    never chosen automatically.
+
     Raises:
-        ValueError: if the requested column is unknown, or not every case has it.
+        ValueError: if the requested column is unknown, or not every case has it; if no column can be chosen.
     """
     usable = usable_columns([case.row for case in cases])
     if options.confidence == AUTOMATIC:
+        telling = [column for column in usable if tells_apart([confidence_of(case.row, column) for case in cases])]
+        if not telling:
+            raise ValueError(
+                f"A confidence must differ between cases; each of {', '.join(usable)} is the same for most of the "
+                f"{len(cases)} cases. Use more cases, or name a column with --confidence."
+            )
         figures = confidence_figures(cases, options.failure_dice)
-        return min(usable, key=lambda column: figures[column]["aurc"])
+        return min(telling, key=lambda column: figures[column]["aurc"])
     if options.confidence not in usable:
         raise ValueError(
             f"The confidence must be a column that every case has, {', '.join(usable)}, or {AUTOMATIC}; found "
@@ -120,6 +131,11 @@ def chosen_column(cases: Sequence[CalibrationCase], options: FitOptions) -> str:
             f"per fold, see --tta-members."
         )
     return options.confidence
+
+
+def tells_apart(confidence: Sequence[float]) -> bool:
+    """Whether no value is that of more than half of the cases."""
+    return 2 * max(Counter(confidence).values()) <= len(confidence)
 
 
 def confidence_figures(cases: Sequence[CalibrationCase], failure_dice: float) -> dict[str, dict[str, float]]:

@@ -11,9 +11,9 @@ import torch
 
 from nnunet_ext.calibration.ensemble_case import EnsembleCase
 from nnunet_ext.calibration.ensemble_weights import LEAST_WEIGHT, EnsembleWeights, Method
-from nnunet_ext.calibration.held_out_parts import held_out_parts
 from nnunet_ext.calibration.weighted_dice import dice_with, soft_dice
 from nnunet_ext.evaluation.comparison import paired_comparison
+from nnunet_ext.evaluation.held_out_parts import held_out_parts
 
 STOP = {"maxiter": 100, "ftol": 1e-12, "gtol": 1e-8}
 

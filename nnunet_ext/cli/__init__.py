@@ -26,6 +26,7 @@ from nnunet_ext.cli import (
     models,
     postprocess,
     predict,
+    pretrain,
     report,
     splits,
     train,
@@ -34,6 +35,8 @@ from nnunet_ext.cli import (
 )
 from nnunet_ext.cli.command import INTERRUPTED
 from nnunet_ext.cli.flag_parser import FlagParser
+from nnunet_ext.error_text import in_words
+from nnunet_ext.nnunet_versions import installed_version, remark_on
 
 COMMANDS = tuple(
     module.COMMAND
@@ -44,6 +47,7 @@ COMMANDS = tuple(
         check,
         splits,
         train,
+        pretrain,
         models,
         postprocess,
         calibrate,
@@ -77,13 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "verbose", False):
         logging.getLogger("nnunet_ext").setLevel(logging.INFO)
+    if remark := remark_on(installed_version()):
+        logging.getLogger(__name__).warning("nnU-Net %s: %s", installed_version(), remark)
     try:
         return parsed.run(parsed)
     except KeyboardInterrupt:
         print(f"\nnnunet_ext {parsed.command}: interrupted. {parsed.how_to_go_on(parsed)}", file=sys.stderr)
         return INTERRUPTED
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"nnunet_ext {parsed.command}: {error}", file=sys.stderr)
+        print(f"nnunet_ext {parsed.command}: {str(error) or in_words(error)}", file=sys.stderr)
         return 1
 
 

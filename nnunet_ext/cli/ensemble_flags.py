@@ -13,6 +13,7 @@ from nnunet_ext.options import (
     EARLY_EXITS,
     PRECISIONS,
     TTA_SETS,
+    AdaptOptions,
     EnsembleOptions,
     TestTimeTransforms,
 )
@@ -79,6 +80,14 @@ def add_pass_flags(ensemble: argparse._ActionsContainer) -> None:
         "boundaries. Needs nnU-Net's default resampling; not with --average logits",
     )
     ensemble.add_argument(
+        "--adapt",
+        action="store_true",
+        help="test-time adaptation: fit scale and shift of each member's norm layers to each case by lowering the "
+        "entropy near the foreground, afresh for every case; a member whose foreground volume or confidence jumps "
+        "keeps its unadapted prediction. Can lower the Dice: compare both on cases with ground truth first. Not with "
+        "--early-exit, --precision bf16 or auto, or Streaming trainers",
+    )
+    ensemble.add_argument(
         "--tta",
         choices=TTA_SETS,
         help="test-time transforms: flips (default), stock's, along the axes that the training mirrored; rot90 adds "
@@ -138,6 +147,7 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         precision=arguments.precision,
         early_exit=arguments.early_exit,
         fast_resampling=arguments.fast_resampling,
+        adapt=AdaptOptions() if arguments.adapt else None,
         allow_tqdm=not arguments.disable_progress_bar,
     )
 

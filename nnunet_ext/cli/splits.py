@@ -42,6 +42,13 @@ def splits_flags(parser: argparse.ArgumentParser) -> None:
         help="CSV table with a column case; each value of COLUMN, such as a diagnosis, is spread evenly over folds",
     )
     how.add_argument(
+        "--cases",
+        type=int,
+        metavar="N",
+        help="for learning curves: keep existing splits, and add to them each fold once more with N of its training "
+        "cases, whole patients only; those of a smaller N are among those of a larger one with the same --seed",
+    )
+    how.add_argument(
         "--overwrite",
         action="store_true",
         help="replace existing splits; folds that were trained with them must be retrained",
@@ -58,6 +65,7 @@ def splits(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         balance=arguments.balance,
         overwrite=arguments.overwrite,
+        cases=arguments.cases,
     )
     report: SplitReport = check_splits(options) if arguments.check else write_splits(options)
     print(*report.lines, sep="\n")

@@ -24,17 +24,24 @@ def train(arguments: Sequence[str]) -> int:
     discovery.activate()
     from nnunetv2.run.run_training import run_training_entry
 
+    from nnunet_ext.files.checkpoints import CheckpointError
     from nnunet_ext.trainers.names import TrainerNameError
+    from nnunet_ext.trainers.pretrained_weights import PretrainedWeightsError, fitting_weights
 
     # as nnU-Net's own entry point sets it: several threads for compiling do not help and can cause problems
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    sys.argv = ["nnUNetv2_train", *arguments]
     try:
-        run_training_entry()
+        with fitting_weights(arguments) as fitting:
+            sys.argv = ["nnUNetv2_train", *fitting]
+            run_training_entry()
     except KeyboardInterrupt:
         print("\nnnunet_ext train: interrupted. Continue from the last checkpoint with --c.", file=sys.stderr)
         return INTERRUPTED
-    except TrainerNameError as error:  # all other errors are nnU-Net's and keep their traceback
+    except (
+        TrainerNameError,
+        PretrainedWeightsError,
+        CheckpointError,
+    ) as error:  # all other errors are nnU-Net's and keep their traceback
         print(f"nnunet_ext train: {error}", file=sys.stderr)
         return 1
     return 0

@@ -148,8 +148,8 @@ class TrainingData:
         name = plans["dataset_name"]
         files = training_files(name, dataset_json)
         splits = read_splits(chosen_splits if chosen_splits else splits_file(name))
-        example = Path(next(iter(files.values()))["label"])
-        return cls(open_dataset(dataset_json, plans, example), files, splits, dataset_json["file_ending"])
+        examples = [Path(of_case["label"]) for of_case in files.values()]
+        return cls(open_dataset(dataset_json, plans, examples), files, splits, dataset_json["file_ending"])
 
     def scheme(self) -> LabelScheme:
         """How label maps and the network's outputs are interpreted."""

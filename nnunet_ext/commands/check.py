@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -13,6 +12,9 @@ from typing import Any
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from tqdm import tqdm
 
+from nnunet_ext.commands.image_remarks import image_remarks
+from nnunet_ext.descriptions import read_description, require_keys
+from nnunet_ext.error_text import in_words
 from nnunet_ext.input_checks import Finding, check_case
 from nnunet_ext.input_checks.text import finding_lines
 from nnunet_ext.models.description import model_description
@@ -21,6 +23,8 @@ from nnunet_ext.options import CheckOptions
 from nnunet_ext.prediction_folder.cases import Case, find_cases
 
 logger = logging.getLogger(__name__)
+
+NEEDED = ("channel_names", "file_ending")
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def check_folder(options: CheckOptions) -> CheckOutcome:
     findings = {
         case.name: findings_of(case, expected) for case in tqdm(cases, unit="case", disable=not options.allow_tqdm)
     }
-    return CheckOutcome(findings, finding_lines(findings, options.images))
+    remarks = image_remarks(options.images, cases, expected.file_ending, expected.reader)
+    return CheckOutcome(findings, [*finding_lines(findings, options.images), *remarks])
 
 
 def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
@@ -83,7 +88,7 @@ def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
         )
     except Exception as error:  # one file must not end the check of a thousand
         logger.error("%s could not be checked.", case.name, exc_info=error)
-        found = f"files that cannot be checked ({type(error).__name__}: {error})"
+        found = f"files that cannot be checked ({in_words(error)})"
         return [Finding(None, found, "files that can be read", "Export the case again, and report this message.")]
 
 
@@ -96,7 +101,7 @@ def expected_files(options: CheckOptions) -> ExpectedFiles:
     """
     if options.model is None:
         file = dataset_file(maybe_convert_to_dataset_name(options.dataset))
-        dataset_json = json.loads(file.read_text(encoding="utf-8"))
+        dataset_json = read_description(file, NEEDED)
         return expected_by_dataset(dataset_json, reader=dataset_json.get("overwrite_image_reader_writer"))
     folders = chosen_model_folders(options.model)
     expected = [expected_by_model(folder) for folder in folders]
@@ -111,8 +116,10 @@ def expected_by_model(folder: Path) -> ExpectedFiles:
 
     Raises:
         FileNotFoundError: if the folder is not a model folder.
+        ValueError: if its dataset.json lacks the channels or the file ending.
     """
     plans, dataset_json = model_description(folder, advice="If no model is trained yet, give -d alone.")
+    require_keys(dataset_json, folder / "dataset.json", NEEDED)
     return expected_by_dataset(dataset_json, reader=plans.get("image_reader_writer"))
 
 
@@ -120,14 +127,11 @@ def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> Exp
     """What a dataset.json says about the files.
 
     Raises:
-        ValueError: if it lacks the file ending or the channels.
+        ValueError: if it has no channel.
     """
     channels: Sequence[Any] | dict = dataset_json.get("channel_names", dataset_json.get("modality", ()))
-    if not channels or "file_ending" not in dataset_json:
-        raise ValueError(
-            f"dataset.json must have file_ending and channel_names; found {', '.join(dataset_json) or 'nothing'}. "
-            f"Add what is missing."
-        )
+    if not channels:
+        raise ValueError("channel_names of dataset.json must have at least one channel; found none. Add it.")
     return ExpectedFiles(dataset_json["file_ending"], len(channels), reader)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_ext.descriptions import read_description
 from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
 from nnunet_ext.evaluation.error_analysis import error_analysis, read_columns
 from nnunet_ext.evaluation.failure_table import failure_table
@@ -151,12 +151,12 @@ def dataset_of(
                 f"Folds of a cross-validation must have the same labels; {folder} has {other['labels']} and "
                 f"{predictions[0]} {dataset_json['labels']}. Evaluate them one by one."
             )
-    example = next(iter(label_map_files(truths, dataset_json["file_ending"]).values()))
-    dataset = open_dataset(dataset_json, plans, example)
+    examples = label_map_files(truths, dataset_json["file_ending"]).values()
+    dataset = open_dataset(dataset_json, plans, examples)
     if not map_labels:
         return dataset
     places = (truths / DATASET, truths.resolve().parent / DATASET)  # beside the label maps, or as in nnUNet_raw
-    truth_labels = next((read_json(file)["labels"] for file in places if file.is_file()), None)
+    truth_labels = next((read_description(file, ["labels"])["labels"] for file in places if file.is_file()), None)
     return replace(dataset, translation=parse_translation(map_labels, dataset_json["labels"], truth_labels))
 
 
@@ -165,6 +165,7 @@ def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[
 
     Raises:
         FileNotFoundError: if `dataset.json`, or plans that were named, do not exist.
+        ValueError: if one of them is not JSON, or `dataset.json` lacks labels or file ending.
     """
     dataset_file = described_by.dataset or first_file(predictions, DATASET)
     if dataset_file is None or not dataset_file.is_file():
@@ -175,12 +176,8 @@ def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[
     plans_file = described_by.plans or first_file(predictions, "plans.json")
     if plans_file is not None and not plans_file.is_file():
         raise FileNotFoundError(f"-pfile must be the model's plans.json; {plans_file} does not exist. Correct it.")
-    return read_json(dataset_file), read_json(plans_file) if plans_file else {}
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    plans = read_description(plans_file) if plans_file else {}
+    return read_description(dataset_file, ("labels", "file_ending")), plans
 
 
 def first_file(predictions: Path, name: str) -> Path | None:

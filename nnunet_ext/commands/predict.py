@@ -9,11 +9,13 @@ from typing import Literal
 
 from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
+from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import PredictOptions, recorded
+from nnunet_ext.prediction_folder.cases import find_cases
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,15 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
         calibration = opened_calibration(calibration_file(options.calibration, folders))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
     arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
+    first = engine.models[0]
+    warn_of_images(options.images, first.dataset_json["file_ending"], first.plans.plans["image_reader_writer"])
     return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)
+
+
+def warn_of_images(folder: Path, file_ending: str, reader: str) -> None:
+    """Warns of images that will not be predicted because of their names, and of stacks whose spacing is not known."""
+    for line in image_remarks(folder, find_cases(folder, file_ending), file_ending, reader):
+        logger.warning("%s: %s", folder, line)
 
 
 def calibration_file(chosen: Path | Literal[True] | None, folders: Sequence[Path]) -> Path:

@@ -13,7 +13,15 @@ from nnunet_ext.evaluation.error_analysis import read_columns
 from nnunet_ext.files.atomic import write_json
 from nnunet_ext.options import SplitOptions
 from nnunet_ext.patients import patient_of
-from nnunet_ext.splits import SharedPatient, Split, read_splits, shared_patients, splits_by_patient
+from nnunet_ext.splits import (
+    SharedPatient,
+    Split,
+    complete_folds,
+    read_splits,
+    shared_patients,
+    splits_by_patient,
+    with_fewer_cases,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class SplitReport:
 
 
 def write_splits(options: SplitOptions) -> SplitReport:
-    """Writes splits by patient to where nnU-Net looks for them.
+    """Writes splits by patient to where nnU-Net looks for them; with `cases`, adds folds to those that are there.
 
     Args:
         options: options of the command.
@@ -40,11 +48,26 @@ def write_splits(options: SplitOptions) -> SplitReport:
     Raises:
         FileExistsError: if there are splits already and overwriting is not allowed: trained folds depend on them.
         FileNotFoundError: if the dataset is not in `nnUNet_raw`.
-        ValueError: if the pattern of the patients does not match a case, there are fewer patients than folds, or the
-            table of groups does not match the cases.
+        ValueError: if the pattern of the patients does not match a case, there are fewer patients than folds, the
+            table of groups does not match the cases, or folds with so few cases cannot be made.
     """
     dataset = maybe_convert_to_dataset_name(options.dataset)
     file = splits_file(dataset)
+    lines: list[str] = []
+    if options.cases is not None and file.exists() and not options.overwrite:
+        found = read_splits(file)
+    else:
+        found = new_splits(options, dataset, file)
+    if options.cases is not None:
+        found, lines = with_subsets(found, options)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(found, file)
+    lines = [*split_lines(found, options.patients), "", *lines, f"Saved to {file}"]
+    return SplitReport(file, lines, by_patient=True)
+
+
+def new_splits(options: SplitOptions, dataset: str, file: Path) -> list[Split]:
+    """A cross-validation by patient; see `write_splits`."""
     if file.exists() and not options.overwrite:
         raise FileExistsError(
             f"Trained folds depend on their splits, so splits are not replaced without --overwrite; {file} "
@@ -52,10 +75,36 @@ def write_splits(options: SplitOptions) -> SplitReport:
         )
     patients = {case: patient_of(case, options.patients) for case in case_names(dataset)}
     groups = groups_of(patients, options.balance) if options.balance else None
-    found = splits_by_patient(patients, folds=options.folds, seed=options.seed, groups=groups)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(found, file)
-    return SplitReport(file, [*split_lines(found, options.patients), "", f"Saved to {file}"], by_patient=True)
+    return [*splits_by_patient(patients, folds=options.folds, seed=options.seed, groups=groups)]
+
+
+def with_subsets(splits: Sequence[Split], options: SplitOptions) -> tuple[list[Split], list[str]]:
+    """The splits and, after them, each complete fold with fewer training cases; and a line per such fold.
+
+    Folds that are there already are not added again.
+
+    Raises:
+        ValueError: if the splits are not by patient, or a fold cannot have so few or so many cases.
+    """
+    if any(shared_by_fold(splits, options.patients)):
+        raise ValueError(
+            "Subsets by patient need splits by patient; these have patients on both sides of a fold. --check shows "
+            "them, --overwrite replaces the splits."
+        )
+    complete = complete_folds(splits)
+    if not complete:
+        raise ValueError(
+            "No fold has all cases of the splits, so none can be reduced; replace them with --overwrite."
+        )
+    patients = {case: patient_of(case, options.patients) for split in splits for case in split["train"]}
+    extended, lines = [*splits], []
+    for fold in complete:
+        subset = with_fewer_cases(splits[fold], patients, options.cases or 0, seed=options.seed)
+        if subset not in extended:
+            extended.append(subset)
+        kept, all_cases = len(subset["train"]), len(splits[fold]["train"])
+        lines.append(f"fold {extended.index(subset)} is fold {fold} with {kept} of its {all_cases} training cases")
+    return extended, lines
 
 
 def check_splits(options: SplitOptions) -> SplitReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from nnunetv2.utilities.utils import (
 )
 
 from nnunet_ext import splits
+from nnunet_ext.descriptions import read_description, require_keys
 
 
 def variable_folder(name: str) -> Path:
@@ -70,7 +70,8 @@ def training_files(dataset: str, dataset_json: dict[str, Any]) -> Mapping[str, M
         FileNotFoundError: if the raw dataset does not exist.
         ValueError: if the variable is not set.
     """
-    return get_filenames_of_train_images_and_targets(str(raw_folder(dataset)), dataset_json)
+    files = get_filenames_of_train_images_and_targets(str(raw_folder(dataset)), dataset_json)
+    return {case: of_case for case, of_case in files.items() if not case.startswith(".")}  # side files of macOS
 
 
 def case_names(dataset: str) -> list[str]:
@@ -86,15 +87,14 @@ def case_names(dataset: str) -> list[str]:
         raise FileNotFoundError(
             f"A raw dataset must hold dataset.json; {description} does not exist. Write it as nnU-Net describes."
         )
-    content = json.loads(description.read_text(encoding="utf-8"))
+    content = read_description(description)
     if "dataset" in content:  # names and files are listed
         return sorted(content["dataset"])
-    if "file_ending" not in content:
-        raise ValueError(f"dataset.json must have file_ending; {description} has none. Add it.")
+    require_keys(content, description, ["file_ending"])
     images, ending = folder / "imagesTr", content["file_ending"]
     names = get_identifiers_from_splitted_dataset_folder(str(images), ending) if images.is_dir() else []
     if not len(names):
         raise FileNotFoundError(
             f"A dataset must have training cases; found none in {images} with the ending {ending} of dataset.json."
         )
-    return sorted(map(str, names))
+    return sorted(str(name) for name in names if not name.startswith("."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
+from nnunet_ext.error_text import in_words
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
 from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
+from nnunet_ext.evaluation.label_map_reader import reader_of
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
 from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
+from nnunet_ext.evaluation.remarks import warn_of_truths_not_taken, warn_of_unknown_spacing
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.files.atomic import PARTIAL_PREFIX
+from nnunet_ext.files.listing import visible_files
 from nnunet_ext.labels import Region, regions_of
 from nnunet_ext.options import JudgeOptions, MetricOptions
 from nnunet_ext.prediction_folder.map_files import map_file_ending
@@ -77,13 +79,13 @@ class Files:
     fold: str = ""
 
 
-def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_file: Path) -> Dataset:
+def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], examples: Iterable[Path]) -> Dataset:
     """Reads a dataset's description as nnU-Net does.
 
     Args:
         dataset_json: content of `dataset.json`.
         plans: content of `plans.json`; empty if there are none.
-        example_file: a label map, from which nnU-Net finds the reader.
+        examples: label maps, from which nnU-Net finds the reader if the plans do not name it.
     """
     manager = PlansManager({**DEFAULT_PLANS, **plans}).get_label_manager(dataset_json)
     structures = regions_of(dataset_json)
@@ -100,7 +102,7 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], example_fi
         regions=manager.has_regions,
         ignore_label=manager.ignore_label,
         file_ending=dataset_json["file_ending"],
-        reader=determine_reader_writer_from_dataset_json(dataset_json, str(example_file), verbose=False)(),
+        reader=reader_of(dataset_json, plans, examples),
         stack_axis=int(plans["transpose_forward"][0]) if "transpose_forward" in plans else None,
     )
 
@@ -130,6 +132,7 @@ def evaluate_folds(
     """
     options = options or JudgeOptions()
     truths = label_map_files(truth_folder, dataset.file_ending)
+    warn_of_truths_not_taken(truth_folder, dataset.file_ending)
     folders = dict(zip(fold_names(prediction_folders), prediction_folders, strict=True))
     found = {fold: label_map_files(folder, dataset.file_ending) for fold, folder in folders.items()}
     fold_of = fold_of_cases({fold: list(files) for fold, files in found.items()})
@@ -139,6 +142,7 @@ def evaluate_folds(
         not_predicted = tuple(sorted(truths.keys() - fold_of.keys()))
         problems = {case: problem for case, problem in problems.items() if case not in not_predicted}
     common = [files_of(case, truths[case], folders[fold_of[case]], dataset) for case in truths if case in fold_of]
+    warn_of_unknown_spacing([(files.truth, files.prediction) for files in common], type(dataset.reader).__name__)
     if len(folders) > 1:
         common = [replace(files, fold=fold_of[files.case]) for files in common]
     results = parallel(common, dataset, options.metrics, options.processes or 1)
@@ -159,8 +163,8 @@ def label_map_files(folder: Path, file_ending: str) -> dict[str, Path]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.name.endswith(file_ending)) if folder.is_dir() else []
-    files = {path.name[: -len(file_ending)]: path for path in found if not path.name.startswith(PARTIAL_PREFIX)}
+    found = visible_files(folder) if folder.is_dir() else []
+    files = {path.name[: -len(file_ending)]: path for path in found if path.name.endswith(file_ending)}
     if not files:
         raise FileNotFoundError(
             f"A folder of label maps must contain files CASE{file_ending}; {folder} "
@@ -248,7 +252,7 @@ def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> 
         with np.load(path) as content:
             probabilities = content["probabilities"]
     except Exception as error:  # a zip file can be damaged in many ways; the case is reported
-        raise NotComparableError(f"{path} cannot be read as nnU-Net's probabilities: {error}") from error
+        raise NotComparableError(f"{path} cannot be read as nnU-Net's probabilities: {in_words(error)}") from error
     expected = (len(dataset.structures) + (0 if dataset.regions else 1), *shape)
     if probabilities.shape != expected:
         raise NotComparableError(
@@ -268,7 +272,7 @@ def read_map(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray
     try:
         values = dataset.reader.read_images([str(path)])[0][0]
     except Exception as error:  # each reader raises errors of its own; the case is reported
-        raise NotComparableError(f"{path} cannot be read as a map: {error}") from error
+        raise NotComparableError(f"{path} cannot be read as a map: {in_words(error)}") from error
     if values.shape != shape:
         raise NotComparableError(
             f"A map must have the shape of the segmentation, {shape}; {path} has {values.shape}."

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
+from nnunet_ext.error_text import in_words
+from nnunet_ext.input_checks.itk_header import numbers_per_voxel
+from nnunet_ext.input_checks.pictures import spacing_is_known
+from nnunet_ext.input_checks.units import ignored_unit
+
 GEOMETRY_TOLERANCE = 1e-3  # relative to a voxel; headers hold rounded numbers
+# Integers that are stored with a slope return rounded: 1.0000153 of 16 bits, 0.996 of 8 bits and two labels.
+LABEL_TOLERANCE = 0.01
 
 
 class NotComparableError(ValueError):
@@ -62,6 +69,12 @@ def read_pair(
             f"Prediction and truth must have the same shape; {prediction_file.name} has {prediction.shape}, its "
             f"truth {truth.shape}. Was it predicted from another image?"
         )
+    name = type(reader).__name__
+    # An assumed spacing says nothing about the grid, and the other file may know it.
+    if not spacing_is_known(truth_file, name, is_label_map=True):
+        truth_properties = {**truth_properties, "spacing": properties["spacing"]}
+    elif not spacing_is_known(prediction_file, name, is_label_map=True):
+        properties = {**properties, "spacing": truth_properties["spacing"]}
     require_same_geometry(truth_properties, properties, prediction_file.name)
     known = {int(label) for label in labels}
     require_labels(prediction, known, f"the prediction {prediction_file.name}")
@@ -73,26 +86,56 @@ def read_label_map(file: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, di
     """(z, y, x) integers, and what the reader says about the geometry.
 
     Raises:
-        NotComparableError: if the file cannot be read, has several channels, or contains other values than whole
-            numbers.
+        NotComparableError: if the file cannot be read, has several channels or a unit that the reader ignores, or
+            contains other values than whole numbers.
     """
     try:
         values, properties = reader.read_seg(str(file))
     except Exception as error:  # each reader raises errors of its own; the case is reported
-        raise NotComparableError(f"{file} cannot be read as a label map: {error}") from error
+        raise NotComparableError(f"{file} cannot be read as a label map: {in_words(error)}") from error
+    require_readable_meaning(file, type(reader).__name__)
     values = np.asarray(values)
     if len(values) != 1:  # nnU-Net's readers put channels first
-        raise NotComparableError(f"A label map must have one channel; {file} has {len(values)}.")
-    values = values[0]
-    if not np.issubdtype(values.dtype, np.integer):
-        whole = np.rint(values)
-        if not np.array_equal(whole, values):
-            raise NotComparableError(
-                f"A label map must contain whole numbers; {file} contains {values[whole != values].flat[0]}. Is it a "
-                f"probability or an uncertainty map?"
-            )
-        values = whole.astype(np.int32)
-    return values, properties
+        raise NotComparableError(
+            f"A label map must be one volume; {file} has {len(values)}. Is it 4D? Save the one with the labels."
+        )
+    return whole_numbers(values[0], file), properties
+
+
+def require_readable_meaning(file: Path, reader: str) -> None:
+    """Refuses a label map that the reader reads without an error, but as something else than it is.
+
+    Raises:
+        NotComparableError: if its voxels are vectors, or its spacing is in a unit that the reader ignores.
+    """
+    layers = numbers_per_voxel(file, reader)
+    if layers > 1:
+        raise NotComparableError(
+            f"A label map must have one number for each voxel; {file} has {layers}: layers, as 3D Slicer saves "
+            f"overlapping segments, or colours. Export the segmentation as a label map."
+        )
+    unit = ignored_unit(file, reader)
+    if unit:
+        raise NotComparableError(f"{file}: {unit}")
+
+
+def whole_numbers(values: np.ndarray, file: Path) -> np.ndarray:
+    """The values as integers, if they are whole but for rounding.
+
+    Raises:
+        NotComparableError: if they are not.
+    """
+    if np.issubdtype(values.dtype, np.integer):
+        return values
+    whole = np.rint(values)
+    is_whole = np.abs(values - whole) <= LABEL_TOLERANCE  # False for NaN
+    if not is_whole.all():
+        raise NotComparableError(
+            f"A label map must contain whole numbers; {file} contains {values[~is_whole].flat[0]}. Is it a "
+            f"probability or an uncertainty map? If it is not, scl_slope in its header rounds the labels: save them "
+            f"as integers."
+        )
+    return whole.astype(np.int32)
 
 
 def require_same_geometry(truth: Mapping[str, Any], prediction: Mapping[str, Any], name: str) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_ext.files.atomic import atomic_path
+from nnunet_ext.files.listing import visible_files
 
 EXTRA_STATE_KEY = "nnunet_ext"  # of a checkpoint: what this package adds to nnU-Net's
 CANNOT_SEGMENT_KEY = "cannot_segment"  # in there, if a training without labels wrote it
@@ -186,7 +187,7 @@ def _refuse_damaged_zip(file: Path) -> None:
 
 
 def _missing_message(file: Path) -> str:
-    beside = sorted(other.name for other in file.parent.glob("*.pth")) if file.parent.is_dir() else []
+    beside = [other.name for other in visible_files(file.parent, "*.pth")] if file.parent.is_dir() else []
     return (
         f"There is no checkpoint {file}. Checkpoints in that folder: {', '.join(beside) or 'none'}. "
         "If samples were deleted, choose the remaining ones by a pattern: 'checkpoint_c*_e*.pth'."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
+from nnunet_ext.inference.adaptation.adapting_runner import adaptable_runtime
+from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
 from nnunet_ext.inference.class_weights import require_fitted_for, with_class_weights
 from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.member_loop import MemberLoop
@@ -67,7 +69,7 @@ class EnsembleEngine:
         models: loaded model folders; several form an ensemble in image space.
         options: how the members are combined and where they run.
         calibration: adds calibrated probabilities, predicted Dice, verdict and covering mask.
-        choose_runtime: returns the runtime of each model.
+        choose_runtime: returns the runtime of each model; adaptation always takes the plain torch runtime.
 
     Raises:
         MemberError: if the models do not segment the same labels, or `model_weights` is not one positive number per
@@ -104,7 +106,8 @@ class EnsembleEngine:
             require_fitted_for(self.class_weights, self.models, self.settings)
         warn_of_other_ensemble(self.postprocess, self.settings)
         arithmetic = arithmetic_for(options.precision, self.device)
-        self.runners = [MemberRunner(model, choose_runtime(model, self.device, arithmetic)) for model in self.models]
+        choose = choose_runtime if options.adapt is None else adaptable_runtime
+        self.runners = [MemberRunner(model, choose(model, self.device, arithmetic)) for model in self.models]
         transforms = TRANSFORM_SETS[options.tta]
         self.passes = passes_of(
             self.models, options.model_weights, transforms=transforms, tta_members=options.tta_members
@@ -170,6 +173,7 @@ class EnsembleEngine:
         optional = {
             "early_exit": options.early_exit,
             "fast_resampling": options.fast_resampling,
+            "adapt": None if options.adapt is None else asdict(options.adapt),
             "postprocessing": None if self.postprocess is None else self.postprocess.chosen.sha256,
             "class_weights": None if self.class_weights is None else self.class_weights.sha256,
             "tta": options.tta if options.tta not in ("flips", "none") else None,  # "mirroring" tells these two apart
@@ -307,13 +311,17 @@ class EnsembleEngine:
             prepared,
             variance="variance" in options.maps,
             by_fold=self.loop.describe_folds,
-            network_volumes=network_volumes_of(self.passes, transform_variance="tta_variance" in options.maps),
+            network_volumes=network_volumes_of(
+                self.passes, transform_variance="tta_variance" in options.maps, adapted=self.options.adapt is not None
+            ),
         )
 
         def predict_on(device: torch.device) -> CasePrediction:
             on_device = [case.to(device) for case in prepared]
-            sums, fold_rows = self.loop.sum_up(on_device, sum_options(self.options, options), progress)
-            stages = stages_for(options, self.calibration, self.postprocess)
+            adaptation = CaseAdaptation(name, self.options.adapt)
+            loop = replace(self.loop, runners=adaptation.runners(self.runners))
+            sums, fold_rows = loop.sum_up(on_device, sum_options(self.options, options), progress)
+            stages = [*stages_for(options, self.calibration, self.postprocess), adaptation.describe]
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 
         return where_it_fits(predict_on, self.device, name, progress)

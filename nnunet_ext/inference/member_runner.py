@@ -28,7 +28,6 @@ class MemberRunner:
         self.model = model
         self.runtime = runtime
 
-    @torch.inference_mode()
     def logits(
         self,
         step: Pass,
@@ -51,6 +50,17 @@ class MemberRunner:
             (C, *spatial) fp32, on the image's device.
         """
         self.runtime.load(step.member)
+        return self.logits_as_loaded(step, tiled, tiles, observe)
+
+    @torch.inference_mode()
+    def logits_as_loaded(
+        self,
+        step: Pass,
+        tiled: TiledImage,
+        tiles: Sequence[Tile] | None = None,
+        observe: Observer | None = None,
+    ) -> torch.Tensor:
+        """`logits` with the weights that the network has, which are those of the member or adapted from them."""
         first = (slice(None), *tiled.tiles[0])
         batch_size = self.runtime.fitting_batch_size(tiled.image[first])
         run_group = partial(self._logits_of_classifiers, tiled=tiled, tiles=tiles, batch_size=batch_size)

@@ -50,19 +50,21 @@ def prediction_bytes(
     return BYTES_PER_VALUE * classes * (at_image + network_volumes * math.prod(network_shape))
 
 
-def network_volumes_of(passes: Sequence[Sequence[Pass]], *, transform_variance: bool) -> int:
+def network_volumes_of(passes: Sequence[Sequence[Pass]], *, transform_variance: bool, adapted: bool = False) -> int:
     """Number of volumes of all classes that exist at a network's resolution at the same time.
 
     They are the logits of the pass; the sum over its groups of transforms, if there are several; and for the variance
-    between transforms the probabilities of one transform with their mean and their squares.
+    between transforms the probabilities of one transform with their mean and their squares. With adaptation the
+    unadapted logits are kept as well.
 
     Args:
         passes: the passes of each model.
         transform_variance: whether the variance between transforms is tracked.
+        adapted: whether members are adapted to the case.
     """
     steps = [step for of_model in passes for step in of_model]
     several_groups = any(len(step.groups(apart=transform_variance)) > 1 for step in steps)
-    return 1 + several_groups + 3 * transform_variance
+    return 1 + several_groups + 3 * transform_variance + adapted
 
 
 def require_memory(needed_bytes: int, available_bytes: int | None, *, case: str) -> None:

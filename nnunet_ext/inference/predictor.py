@@ -14,6 +14,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_ext.architectures.posterior import to_logits
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.moments import Moments
+from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
 from nnunet_ext.inference.engine import EnsembleEngine, open_models
 from nnunet_ext.inference.member_runner import WeightedMean
 from nnunet_ext.inference.run import RunOutcome
@@ -163,9 +164,10 @@ class EnsemblePredictor(nnUNetPredictor):
         regions = self.label_manager.has_regions
         moments, total = Moments(regions=regions, with_variance=False), WeightedMean()
         passes, averages_logits = engine.passes[0], engine.options.average == "logits"
+        (runner,) = CaseAdaptation("array", engine.options.adapt).runners(engine.runners)
         prepared = engine.prepare_image(engine.models[0], data)
         for step in passes:
-            logits = engine.runners[0].logits(step, prepared.tiled)
+            logits = runner.logits(step, prepared.tiled)
             view = step.field_of_view(logits.shape[1:], logits.device)
             weight = 1.0 if view is None else view
             if averages_logits:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from nnunet_ext.error_text import in_words
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.memory_estimate import CaseTooLargeError
 from nnunet_ext.input_checks import BadInputError
@@ -80,7 +81,7 @@ class RunOutcome:
         if isinstance(error, (BadInputError, CaseTooLargeError)):
             self.failed[case] = str(error)
         else:
-            self.failed[case] = f"{type(error).__name__}: {error}"
+            self.failed[case] = in_words(error)
             logger.error("%s could not be predicted.", case, exc_info=error)
 
 

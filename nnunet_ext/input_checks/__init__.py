@@ -37,7 +37,7 @@ def check_case(
     Args:
         files: The files in the order of the channels.
         file_ending: `file_ending` of dataset.json, for example ".nii.gz".
-        channels: Number of `channel_names` in dataset.json. A colour picture or a 4D file holds several.
+        channels: Number of `channel_names` in dataset.json. A colour picture holds several.
         previous_stage: Segmentation of the previous stage, if this is the full resolution stage of a cascade.
         reader: `image_reader_writer` of the plans; "NibabelIO" and "SimpleITKIO" accept different files. None or an
             unknown name: the reader that nnU-Net chooses for the ending.

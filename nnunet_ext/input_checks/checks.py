@@ -40,6 +40,7 @@ CHECKS = (
     Check("direction", "axes that lie in one plane or have no length", "file", file_checks.singular_direction),
     Check("scaling", "a NIfTI slope or intercept that is NaN or infinite", "file", file_checks.scaling_not_finite),
     Check("finite", "voxels that are NaN, infinite or too large", "file", file_checks.voxels_not_finite),
+    Check("labels", "a previous stage whose labels are not whole numbers", "file", file_checks.labels_not_whole),
     Check("contrast", "a case in which no channel has contrast", "case", case_checks.without_contrast),
     Check("channels", "channels that are missing, too many or out of order", "case", case_checks.wrong_channels),
     Check("grid", "channels that differ in shape or geometry", "case", case_checks.channels_on_different_grids),

@@ -61,7 +61,9 @@ def wrong_dimensions(image: StoredImage) -> Iterator[Finding]:
     if image.dimensions is not None and taken and image.dimensions not in taken:
         expected = " or ".join(f"{axes}D" for axes in taken)
         found = f"a {image.dimensions}D image of shape {image.shape}"
-        remedy = "Save each volume, or picture in grey, RGB or RGBA, as a file of its own."
+        remedy = (
+            "Save each channel as a file of its own, CASE_0000, CASE_0001 and so on; pictures in grey, RGB or RGBA."
+        )
         yield Finding(image.path, found, f"{expected}, which the reader {image.reader} supports", remedy)
 
 
@@ -113,6 +115,18 @@ def voxels_not_finite(image: StoredImage) -> Iterator[Finding]:
         found = f"{nan} NaN and {infinite} infinite voxels of {math.prod(image.shape) * image.channels}"
         remedy = "Find out where they come from, and replace them with the background value."
         yield Finding(image.path, found, "finite numbers within the range of a 32-bit float", remedy)
+
+
+def labels_not_whole(image: StoredImage) -> Iterator[Finding]:
+    """A previous stage whose labels are not whole numbers, which nnU-Net would cut off: 0.9999 becomes 0."""
+    if not image.is_segmentation or image.values is None or image.components > 1:
+        return
+    labels = np.unique(image.values) * image.slope + image.intercept
+    broken = labels[np.isfinite(labels) & (labels != np.rint(labels))]
+    if broken.size:
+        slope = f" (scl_slope {image.slope:g})" if image.slope != 1 else ""
+        found = f"the label {broken[0]:.8g}{slope}"
+        yield Finding(image.path, found, "whole numbers", "Save the labels as integers, without a slope.")
 
 
 def _count_not_finite(image: StoredImage) -> tuple[int, int]:

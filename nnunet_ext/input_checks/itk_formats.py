@@ -19,10 +19,13 @@ from nnunet_ext.input_checks.byte_streams import COPY_AGAIN, inflate
 from nnunet_ext.input_checks.findings import UnreadableFile
 from nnunet_ext.input_checks.itk_header import itk_message, read_itk_header
 from nnunet_ext.input_checks.stored_image import StoredImage
+from nnunet_ext.input_checks.text_headers import meta_fields, nrrd_fields
+from nnunet_ext.input_checks.units import refuse_ignored_meta_unit, refuse_ignored_nrrd_unit
 
-_LONGEST_LINE = 1 << 16
 _GIPL_HEADER_BYTES = 256
-_META_GEOMETRY = ("ElementSpacing", "Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation")
+_META_POSITIONS = ("Offset", "Position", "Origin")  # three names for one thing, as are those of the directions
+_META_DIRECTIONS = ("TransformMatrix", "Rotation", "Orientation")
+_META_GEOMETRY = ("ElementSpacing", *_META_POSITIONS, *_META_DIRECTIONS)
 _DTYPES = {
     sitk.sitkUInt8: "u1",
     sitk.sitkInt8: "i1",
@@ -83,13 +86,10 @@ def _take_voxels_through_itk(image: StoredImage) -> None:
 
 
 def _meta_voxel_data(path: Path) -> _VoxelData | None:
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        while "ElementDataFile" not in fields and (line := file.readline(_LONGEST_LINE)):
-            key, _, value = line.decode("latin-1").partition("=")
-            fields[key.strip()] = value.strip()
-        offset = file.tell()
+    fields, offset = meta_fields(path)
     _refuse_numbers_that_itk_replaces(fields)
+    _refuse_two_positions(fields)
+    refuse_ignored_meta_unit(fields)
     is_plain = fields.get("ElementDataFile", "").upper() == "LOCAL" and "HeaderSize" not in fields
     if not (is_plain and _is_true(fields.get("BinaryData", ""))):
         return None
@@ -109,6 +109,14 @@ def _refuse_numbers_that_itk_replaces(fields: dict[str, str]) -> None:
             raise UnreadableFile(f'"{key} = {fields[key]}" in the header', "finite numbers", remedy)
 
 
+def _refuse_two_positions(fields: dict[str, str]) -> None:
+    for names in (_META_POSITIONS, _META_DIRECTIONS):
+        given = {name: [float(number) for number in fields[name].split()] for name in names if name in fields}
+        if any(numbers != next(iter(given.values())) for numbers in given.values()):
+            found = " and ".join(f'"{name} = {fields[name]}"' for name in given) + " in the header"
+            raise UnreadableFile(found, "one position", "Find out which is correct, and remove the other one.")
+
+
 def _is_finite(number: str) -> bool:
     try:
         return math.isfinite(float(number))
@@ -117,12 +125,8 @@ def _is_finite(number: str) -> bool:
 
 
 def _nrrd_voxel_data(path: Path) -> _VoxelData | None:
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        while line := file.readline(_LONGEST_LINE).strip():  # an empty line ends the header
-            key, _, value = line.decode("latin-1").partition(":")
-            fields[key.strip().lower().replace(" ", "")] = value.strip().lower()
-        offset = file.tell()
+    fields, offset = nrrd_fields(path)
+    refuse_ignored_nrrd_unit(fields)
     encoding = fields.get("encoding")
     if encoding not in ("raw", "gzip", "gz") or {"datafile", "lineskip", "byteskip"} & fields.keys():
         return None

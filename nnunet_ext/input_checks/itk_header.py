@@ -55,6 +55,21 @@ def itk_message(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[-1].split("ERROR: ")[-1].strip()
 
 
+def numbers_per_voxel(path: Path, reader: str) -> int:
+    """How many numbers a readable file stores for one voxel; 1 for readers that refuse more by themselves.
+
+    Args:
+        path: the file.
+        reader: name of nnU-Net's class that reads it. SimpleITKIO mistakes vectors for one more axis.
+    """
+    if not reader.startswith("SimpleITK"):
+        return 1
+    try:
+        return read_itk_header(path).components
+    except UnreadableFile:
+        return 1
+
+
 def read_itk_header(path: Path) -> ItkHeader:
     """Reads the header with SimpleITK.
 

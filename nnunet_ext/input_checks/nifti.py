@@ -7,6 +7,7 @@ from the bytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import nibabel
@@ -18,6 +19,7 @@ from nnunet_ext.input_checks.byte_streams import COPY_AGAIN, GZIP_MAGIC, inflate
 from nnunet_ext.input_checks.findings import UnreadableFile
 from nnunet_ext.input_checks.itk_header import read_itk_header
 from nnunet_ext.input_checks.stored_image import StoredImage, in_words
+from nnunet_ext.input_checks.units import refuse_ignored_nifti_unit
 
 _HEADER_CLASSES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _FIRST_VOXEL_BYTE = {348: 352, 540: 544}
@@ -27,6 +29,7 @@ _LEAST_EXTENSION_BYTES = 16
 _POSITION_CODES = range(6)
 _SMALLEST_SLOPE_OF_ITK = 2.0**-52
 _SPACING_TOLERANCE = 0.01
+_POSITION_TOLERANCE_VOXELS = 0.1  # of 32-bit quaternions far less
 _RIGHT_ANGLE_TOLERANCE = 1e-3
 _CODES_OF_THE_SCANNER = (1, 2)  # the others are template spaces, to which a brain may be warped
 _REPAIR_SCALING = "Write the true scaling into the header: scl_slope 1 and scl_inter 0 if there is none."
@@ -148,6 +151,7 @@ def _take_geometry(image: StoredImage, header: nibabel.Nifti1Header) -> None:
     if not all(math.isfinite(spacing) and spacing > 0 for spacing in image.spacing_mm) or 0 in image.shape:
         return  # nothing can be computed from it, and the checks of spacing and shape report it
     _refuse_position_that_readers_disagree_on(header)
+    refuse_ignored_nifti_unit(header, image.reader)
     affine = header.get_best_affine()[:3]  # (3, 4)
     columns = affine[:, : len(image.shape)]  # (3, spatial axes)
     lengths = np.linalg.norm(columns, axis=0)
@@ -157,6 +161,7 @@ def _take_geometry(image: StoredImage, header: nibabel.Nifti1Header) -> None:
         if image.reader.startswith("SimpleITK"):
             _take_geometry_of_itk(image, header)
         _refuse_two_spacings(header, direction, lengths)
+        _refuse_two_positions(header, image.shape)
 
 
 def _take_geometry_of_itk(image: StoredImage, header: nibabel.Nifti1Header) -> None:
@@ -180,6 +185,24 @@ def _refuse_two_spacings(
     if not np.allclose(by_pixdim, by_sform, rtol=_SPACING_TOLERANCE, atol=0):
         found = f"a spacing of {in_words(by_pixdim)} by pixdim and of {in_words(by_sform)} by the sform in the header"
         raise UnreadableFile(found, "the same spacing in both", "Find out which is correct, and write it to both.")
+
+
+def _refuse_two_positions(header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> None:
+    """Refuses an sform and a qform that place the image differently: viewers go by the one or the other."""
+    if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
+        return
+    far = [length - 1 for length in reversed(shape)] + [0] * (3 - len(shape))
+    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, last) for last in far))])  # (8, 4)
+    sform, qform = header.get_sform(), header.get_qform()
+    apart_mm = float(np.linalg.norm(corners @ (sform - qform).T, axis=1).max())
+    if apart_mm > _POSITION_TOLERANCE_VOXELS * min(header["pixdim"][1 : 1 + len(shape)].tolist()):
+        found = (
+            f"two positions in the header, up to {apart_mm:.3g} mm apart: by sform (code {int(header['sform_code'])})"
+            f" the first voxel is at {in_words(sform[:3, 3])}, by qform (code {int(header['qform_code'])}) at "
+            f"{in_words(qform[:3, 3])}"
+        )
+        remedy = "Find out which is correct, and write it to both, or set the code of the other one to 0."
+        raise UnreadableFile(found, "the same position in both", remedy)
 
 
 def _refuse_position_that_readers_disagree_on(header: nibabel.Nifti1Header) -> None:

@@ -120,11 +120,28 @@ def _verify_tiff_pages(path: Path) -> None:
     raise UnreadableFile(found, "a terminated list of pages", COPY_AGAIN)
 
 
+def spacing_file(path: Path, *, is_label_map: bool) -> Path:
+    """The .json file in which nnU-Net's `Tiff3DIO` looks for the spacing of a stack: `CASE.json`."""
+    stem = path.name[: -len(path.suffix)]
+    return path.with_name(f"{stem if is_label_map else stem[:-_CHANNEL_NUMBER_LENGTH]}.json")
+
+
+def spacing_is_known(path: Path, reader: str, *, is_label_map: bool) -> bool:
+    """Whether a file says what its spacing is; where none is known, nnU-Net assumes 1.
+
+    Args:
+        path: an image `CASE_0000<ending>`, or a label map `CASE<ending>`.
+        reader: name of nnU-Net's class that reads it.
+        is_label_map: which of the two it is.
+    """
+    if reader == STACK_READER:
+        return spacing_file(path, is_label_map=is_label_map).is_file()
+    return reader != PICTURE_READER
+
+
 def _spacing_beside(image: StoredImage) -> tuple[float, ...]:
     """The spacing in the .json file that nnU-Net's `Tiff3DIO` reads; (1, 1, 1) without that file, as in nnU-Net."""
-    stem = image.path.name[: -len(image.path.suffix)]
-    stem = stem if image.is_segmentation else stem[:-_CHANNEL_NUMBER_LENGTH]
-    file = image.path.with_name(f"{stem}.json")
+    file = spacing_file(image.path, is_label_map=image.is_segmentation)
     if not file.is_file():
         return (1.0, 1.0, 1.0)
     try:

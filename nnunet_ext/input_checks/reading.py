@@ -11,9 +11,10 @@ from nnunet_ext.input_checks.nifti import read_nifti
 from nnunet_ext.input_checks.pictures import PICTURE_READER, STACK_READER, read_picture
 from nnunet_ext.input_checks.stored_image import StoredImage
 
-# Numbers of axes that each of nnU-Net's readers supports. The fourth axis of SimpleITKIO holds channels.
+# Numbers of axes that each of nnU-Net's readers supports. SimpleITKIO reads a fourth axis as channels, but cannot
+# write the segmentation of such an image.
 READER_DIMENSIONS = {
-    "SimpleITKIO": (2, 3, 4),
+    "SimpleITKIO": (2, 3),
     "SimpleITKIOWithReorient": (3,),
     "NibabelIO": (3,),
     "NibabelIOWithReorient": (3,),

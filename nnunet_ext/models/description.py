@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from nnunet_ext.descriptions import read_description
 
 
 def model_description(folder: Path, *, advice: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -16,6 +17,7 @@ def model_description(folder: Path, *, advice: str = "") -> tuple[dict[str, Any]
 
     Raises:
         FileNotFoundError: if one of the two files does not exist.
+        ValueError: if one of them is not a JSON object.
     """
     files = folder / "plans.json", folder / "dataset.json"
     for file in files:
@@ -24,5 +26,5 @@ def model_description(folder: Path, *, advice: str = "") -> tuple[dict[str, Any]
                 f"A model folder must hold plans.json, dataset.json and fold_X folders, as nnUNetv2_train leaves it; "
                 f"{file} does not exist. Check -m (or -d, -tr, -p and -c).{advice and ' '}{advice}"
             )
-    plans, dataset_json = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    plans, dataset_json = (read_description(file) for file in files)
     return plans, dataset_json

@@ -20,6 +20,7 @@ from nnunet_ext.files.checkpoints import (
     file_sha256,
     load_checkpoint,
 )
+from nnunet_ext.files.listing import visible_files
 from nnunet_ext.models.training_facts import differing, facts_of_checkpoint
 from nnunet_ext.samples import (
     MANIFEST,
@@ -79,7 +80,7 @@ class MemberRule:
             samples = SAMPLE_RULES[self.name](read_manifest(fold_folder), self.count, stride=self.stride)
             return [fold_folder / sample.file for sample in samples]
         pattern = self.wanted
-        files = sorted(path for path in fold_folder.glob(pattern) if not path.name.startswith("."))
+        files = visible_files(fold_folder, pattern)
         if pattern != POSTERIOR_FILE:
             files = [path for path in files if path.name != POSTERIOR_FILE]
         return files if self.dropout_draws else files[:: -self.stride][: self.count][::-1]

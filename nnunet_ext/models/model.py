@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
@@ -25,10 +24,12 @@ from torch import nn
 from nnunet_ext.architectures.channels_last import with_channels_last
 from nnunet_ext.architectures.dropout_draws import drawn_layers, with_drawn_dropout
 from nnunet_ext.architectures.over_volumes import OverVolumes, over_volumes
+from nnunet_ext.descriptions import OF_DATASET, OF_PLANS, require_keys
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.members import Member, MemberError, MemberRule, find_members
 from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
 from nnunet_ext.models.weight_store import WeightStore, default_budget_bytes, point_at
+from nnunet_ext.nnunet_versions import network_of_trainer
 from nnunet_ext.prediction_folder.cases import Case
 from nnunet_ext.trainers.part import PREFIX
 
@@ -129,9 +130,12 @@ def load_model(
 
     Raises:
         FileNotFoundError: if the folder is not a model folder.
+        ValueError: if `dataset.json` or `plans.json` lack something.
         MemberError, CheckpointError: see `find_members`; also if a member does not fit the network of the plans.
     """
     stored_plans, dataset_json = model_description(folder)
+    require_keys(dataset_json, folder / "dataset.json", OF_DATASET)
+    require_keys(stored_plans, folder / "plans.json", OF_PLANS)
     plans = PlansManager(stored_plans)
     members = find_members(folder, folds, rule, trust=trust)
     facts = training_facts(plans.plans, dataset_json, members[0].configuration)
@@ -170,8 +174,7 @@ def build_network(
 ) -> nn.Module:
     """The network that the trainer of this name builds, without deep supervision.
 
-    Trainers with the signature of before nnU-Net 2.8 are called with their old arguments, as stock nnU-Net does. For
-    `nnUNetTrainer` itself the plans decide alone, so it is not imported: that would take 2 seconds.
+    For `nnUNetTrainer` itself the plans decide alone, so it is not imported: that would take 2 seconds.
     """
     channels = determine_num_input_channels(plans, configuration, dataset_json)
     outputs = labels.num_segmentation_heads
@@ -185,17 +188,7 @@ def build_network(
             allow_init=False,
             deep_supervision=False,
         )
-    trainer = find_trainer(trainer_name)
-    if "plans_manager" in inspect.signature(trainer.build_network_architecture).parameters:
-        return trainer.build_network_architecture(plans, configuration, channels, outputs, False)
-    return trainer.build_network_architecture(
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-        channels,
-        outputs,
-        False,
-    )
+    return network_of_trainer(find_trainer(trainer_name), plans, configuration, channels, outputs)
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer]:

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_ext.files.listing import visible_files
 from nnunet_ext.samples import read_manifest
 
 SEPARATOR = "__"  # TRAINER__PLANS__CONFIGURATION
@@ -43,7 +44,7 @@ def trained_models(dataset_folder: Path) -> list[TrainedModel]:
     for folder in sorted(dataset_folder.glob(f"*{SEPARATOR}*{SEPARATOR}*")):
         if len(folder.name.split(SEPARATOR)) != 3:
             continue
-        fold_folders = sorted(path for path in folder.glob("fold_*") if any(path.glob("*.pth")))
+        fold_folders = sorted(path for path in folder.glob("fold_*") if visible_files(path, "*.pth"))
         finished = [path for path in fold_folders if (path / "checkpoint_final.pth").is_file()]
         found.append(
             TrainedModel(

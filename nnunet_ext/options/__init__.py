@@ -6,6 +6,7 @@ nor nnU-Net is imported, so that help texts and parsers can read the choices.
 
 from __future__ import annotations
 
+from nnunet_ext.options.adaptation import AdaptOptions
 from nnunet_ext.options.calibration import (
     AUTOMATIC,
     TEMPERATURES,
@@ -67,6 +68,12 @@ from nnunet_ext.options.prediction import (
     TestTimeTransforms,
     recorded,
 )
+from nnunet_ext.options.pretraining import (
+    PRESETS,
+    FixedPlans,
+    PretrainOptions,
+    ScanFilter,
+)
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -81,10 +88,12 @@ __all__ = [
     "MAP_TYPES",
     "OPERATION_NAMES",
     "PRECISIONS",
+    "PRESETS",
     "RECORDED_AS",
     "TEMPERATURES",
     "TTA_SETS",
     "AbsentRule",
+    "AdaptOptions",
     "Average",
     "CalibrateOptions",
     "CheckOptions",
@@ -99,6 +108,7 @@ __all__ = [
     "ErrorFitOptions",
     "EvaluationOptions",
     "FitOptions",
+    "FixedPlans",
     "JudgeOptions",
     "MapName",
     "MapType",
@@ -110,7 +120,9 @@ __all__ = [
     "PostprocessOptions",
     "Precision",
     "PredictOptions",
+    "PretrainOptions",
     "ReportOptions",
+    "ScanFilter",
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",

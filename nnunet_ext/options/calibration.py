@@ -91,9 +91,11 @@ class SplitOptions:
         balance: FILE:COLUMN, a table of cases and the column whose values are spread evenly; None balances the
             number of cases only.
         overwrite: whether existing splits may be replaced.
+        cases: adds a fold with so many training cases for each fold of the splits; None adds none.
 
     Raises:
-        ValueError: if there are fewer than two folds, or the pattern is not a regular expression with a group.
+        ValueError: if there are fewer than two folds or no training case, or the pattern is not a regular expression
+            with a group.
     """
 
     dataset: str
@@ -102,8 +104,11 @@ class SplitOptions:
     seed: int = 12345
     balance: str | None = None
     overwrite: bool = False
+    cases: int | None = None
 
     def __post_init__(self) -> None:
         expression_of(self.patients)
         if self.folds < 2:
             raise ValueError(f"A cross-validation needs at least 2 folds; found {self.folds}.")
+        if self.cases is not None and self.cases < 1:
+            raise ValueError(f"A fold needs at least 1 training case; found --cases {self.cases}.")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nnunet_ext.options.adaptation import AdaptOptions
 from nnunet_ext.options.choices import require_choice
 from nnunet_ext.options.models import ModelChoice
 
@@ -53,11 +54,13 @@ class EnsembleOptions:
             in the model folder; None applies no post-processing.
         fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
             stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
+        adapt: test-time adaptation of every member to every case; None predicts with the members as they are.
         allow_tqdm: whether to show a progress bar.
 
     Raises:
         ValueError: if a choice is unknown, the step is not in (0, 1], early exit or fast resampling is asked for
-            with averaged logits, or class weights with averaged logits, early exit or model weights.
+            with averaged logits, class weights with averaged logits, early exit or model weights, or adaptation
+            with early exit or reduced precision.
     """
 
     folds: Sequence[int | str] | int | str | None = None
@@ -74,6 +77,7 @@ class EnsembleOptions:
     precision: Precision | None = None
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
+    adapt: AdaptOptions | None = None
     postprocess: Path | Literal[True] | None = None
     allow_tqdm: bool = True
 
@@ -103,6 +107,8 @@ class EnsembleOptions:
                 "Fast resampling needs averaged probabilities; found averaged logits. Leave out "
                 "--fast-resampling or --average logits."
             )
+        if self.adapt is not None:
+            require_adaptable_with(self)
         if self.class_weights is not None:
             require_alone(self)
 
@@ -128,6 +134,24 @@ def require_alone(options: EnsembleOptions) -> None:
                 f"Class-wise weights are weights of averaged probabilities, from every member; found {flag} with "
                 f"{options.class_weights}. Leave out one of them."
             )
+
+
+def require_adaptable_with(options: EnsembleOptions) -> None:
+    """Refuses adaptation together with what it does not work with.
+
+    Raises:
+        ValueError: if there is early exit or reduced precision.
+    """
+    if options.early_exit:
+        raise ValueError(
+            "Adaptation needs every member's whole prediction, which early exit avoids; found both. Leave out "
+            "--adapt or --early-exit."
+        )
+    if options.precision not in (None, "fp32"):
+        raise ValueError(
+            f"Adaptation needs weights in single precision; found precision {options.precision!r}. Leave out "
+            f"--adapt or --precision."
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
+from nnunet_ext.evaluation.held_out_parts import held_out_parts
 from nnunet_ext.labels import LabelScheme
 from nnunet_ext.postprocessing.chain import applied
 from nnunet_ext.postprocessing.cross_validated import CrossValidatedCase
@@ -18,7 +19,6 @@ from nnunet_ext.postprocessing.step import SegmentedCase, Step
 from nnunet_ext.postprocessing.structures import Anatomy
 
 Family = Sequence[Step]  # one operation with all its parameters, the one that changes least first
-LEFT_OUT_GROUPS = 5  # of patients, where there is only one fold
 
 
 @dataclass(frozen=True)
@@ -152,20 +152,8 @@ class Choice:
         return paired_comparison(values, [0.0] * len(values), groups=[self.cases[number].patient for number in gains])
 
     def parts(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-        """Cases to fit to and to measure on: one fold at a time, or a fifth of the patients if there is one fold.
-
-        Cases of a patient are never on both sides.
-        """
-        folds = {self.cases[number].fold for number in numbers}
-        patients = sorted({self.cases[number].patient for number in numbers})
-        group = {patient: str(index % LEFT_OUT_GROUPS) for index, patient in enumerate(patients)}
-        of_case = {
-            number: self.cases[number].fold if len(folds) > 1 else group[self.cases[number].patient]
-            for number in numbers
-        }
-        for name in sorted(set(of_case.values())):
-            measuring = [number for number in numbers if of_case[number] == name]
-            left_out = {self.cases[number].patient for number in measuring}
-            fitting = [number for number in numbers if self.cases[number].patient not in left_out]
+        """Cases to fit to and to measure on, see `held_out_parts`; a part without cases to fit to is left out."""
+        number_of = {self.cases[number].case: number for number in numbers}
+        for fitting, measuring in held_out_parts([self.cases[number] for number in numbers]):
             if fitting:
-                yield fitting, measuring
+                yield [number_of[case.case] for case in fitting], [number_of[case.case] for case in measuring]

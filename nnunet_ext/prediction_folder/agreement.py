@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from nnunet_ext.descriptions import read_description
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, recorded_rows
 from nnunet_ext.prediction_folder.cases import segmented_cases
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, Provenance, read_provenance
@@ -36,7 +36,7 @@ def require_agreement(folder: Path) -> None:
     description = folder / "dataset.json"
     found = other_ensembles(rows, provenance)
     if description.is_file():
-        ending = json.loads(description.read_text(encoding="utf-8"))["file_ending"]
+        ending = read_description(description, ["file_ending"])["file_ending"]
         found = unmatched(rows, segmented_cases(folder, ending)) + found
     if found:
         raise DisagreementError(

@@ -93,6 +93,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("volume_cv_<label>", "from 0",
            "standard deviation of the members' volumes (with M, not M - 1, in the denominator) divided by their mean",
            "with one member, or if no member has the label"),
+    Column("adapted_members", "from 0",
+           "with `--adapt` only: members whose adapted prediction is used; the others kept the unadapted one"),
+    Column("not_adapted", "sentences, `; ` between",
+           "with `--adapt` only: each member that kept its unadapted prediction, and what jumped",
+           "all members were adapted"),
     Column("judged_confidence", "as the calibration's column",
            "the confidence that predicted Dice and verdict are based on: the column that `calibrate` chose; with "
            "several folds the mean of the folds' own values, each from its own members",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ RECORD_NAME = "predict_args.json"
 # Options that change what members predict or how they are put together. Device and precision change rounding only.
 SETTINGS = (
     *("average", "model_weights", "tta_members", "tta", "use_gaussian", "tile_step_size"),
-    *("early_exit", "fast_resampling"),
+    *("early_exit", "fast_resampling", "adapt"),
 )
 SHOWN_MEMBERS = 3  # in a message
 SHA256_DIGITS = 64
@@ -76,7 +76,7 @@ def provenance_of(
         settings["calibration"] = calibration
     if postprocessing is not None:
         settings["postprocessing"] = postprocessing
-    as_read_back = json.loads(json.dumps(settings))  # tuples become lists
+    as_read_back = json.loads(json.dumps(settings, default=asdict))  # tuples become lists
     return Provenance(named_files(members), as_read_back, members_averaged)
 
 
@@ -175,7 +175,9 @@ def _listed(members: Sequence[tuple[str, str]]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A setting in a message: lists as words, hashes by their beginning."""
+    """A setting in a message: lists and groups of options as words, hashes by their beginning."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     if isinstance(value, str) and len(value) == SHA256_DIGITS:

@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_ext.descriptions import read_description
 from nnunet_ext.evaluation.confidences import DIRECTIONS, needs_more_members, usable_columns
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
@@ -210,8 +211,8 @@ def gather(
         )
     if truth is not None and not truth.is_dir():
         raise FileNotFoundError(f"The folder of the truth must exist; {truth} does not.")
-    dataset_json = _read_json(prediction_folder / "dataset.json")
-    reader = PlansManager(_read_json(prediction_folder / "plans.json")).image_reader_writer_class()
+    dataset_json = read_description(prediction_folder / "dataset.json", ("labels", "file_ending"))
+    reader = PlansManager(read_description(prediction_folder / "plans.json")).image_reader_writer_class()
     run = _read_json(prediction_folder / RECORD_NAME) if (prediction_folder / RECORD_NAME).is_file() else {}
     members = run.get("members", [])
     ending = dataset_json["file_ending"]

@@ -50,6 +50,7 @@ class Claim(Enum):
     MIRRORING = "mirroring and rotation"
     SWA_CHECKPOINT = "checkpoint_swa.pth"
     EMA_CHECKPOINT = "checkpoint_ema.pth"
+    TRAINED_ENCODER = "which weights of the encoder train"
 
 
 class Requirement(Enum):
@@ -64,6 +65,7 @@ class Requirement(Enum):
     )
     LABELS = ("labels rather than regions", "train on a dataset of labels")
     SEGMENTATION = ("a training on labels", "start another training from its checkpoint with -pretrained_weights")
+    ONE_NETWORK = ("a single network", "train the networks one by one")
     THREE_AXES = ("a 3D configuration", "train 3d_fullres or 3d_lowres")
 
     def __init__(self, words: str, remedy: str) -> None:

@@ -11,21 +11,33 @@ from nnunet_ext.trainers.part import PLANNED, Claim, Kind, Part, Requirement
 CHECKPOINT_PAPER = "arXiv 2212.06278"
 DISTILLATION_PAPER = "arXiv 2306.03271"
 STREAMING_PAPER = "arXiv 2502.09269"
+PRE_TRAINING_PAPER = "arXiv 2410.23132"
+ADAPTER_PAPER = "arXiv 2106.09685"
 
 CYCLICAL = "nnunet_ext.trainers.schedules.cyclical.Cyclical"
 SELF_DISTILLATION = "nnunet_ext.trainers.supervision.self_distillation.DSD"
+FINETUNE = "nnunet_ext.trainers.fine_tuning.finetune.Finetune"
+LORA = "nnunet_ext.trainers.fine_tuning.lora.LoRA"
 STREAMING = "nnunet_ext.trainers.networks.streaming.Streaming"
 DEEPLAB = "nnunet_ext.trainers.networks.deeplab.DeepLab"
 
 SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
 TRAINING_OUTPUT = frozenset({Claim.TRAINING_OUTPUT})
 NETWORK = frozenset({Claim.NETWORK, Claim.PLANNED_NETWORK})  # a network part does not build the planned network
+LEARNING_RATE = frozenset({Claim.LEARNING_RATE})
+TRAINED_ENCODER = frozenset({Claim.TRAINED_ENCODER})
+ADAPTING = LEARNING_RATE | TRAINED_ENCODER | {Claim.EMA_CHECKPOINT}  # a mean of B·A is not that of B times that of A
 UNET = frozenset({Requirement.UNET})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
+ONE_NETWORK = frozenset({Requirement.ONE_NETWORK})
+PRE_TRAINED = UNET | SEGMENTATION | ONE_NETWORK
 LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
+PRE_TRAINING = frozenset({Claim.LOSS, Claim.TRAINING_OUTPUT, Claim.AUGMENTATION})
 
 DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
+MASKED = ("MAE", "S3D")
+FINE_TUNING = ("Finetune", "Finetune<n>", "LoRA", "LoRA<r>")  # parts that start from pre-trained weights
 MIXTURES = (
     *("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>"),
     *("StreamingUNetD3P", "StreamingFixedUNetD3P"),
@@ -44,6 +56,42 @@ PARTS: tuple[Part, ...] = (
          "seeds the training with k; trainings with different k form a deep ensemble", "arXiv 1612.01474",
          "nnUNetTrainer_member2",
          claims=frozenset({Claim.SEED}), attribute="member", smallest=0),
+    Part("LoRA", Kind.FINE_TUNING, LORA,
+         "Finetune that trains low-rank changes of the transferred convolutions, of rank 8", ADAPTER_PAPER,
+         "nnUNetTrainerLoRA", claims=ADAPTING, requires=PRE_TRAINED),
+    Part("LoRA<r>", Kind.FINE_TUNING, LORA,
+         "LoRA with rank r instead of 8", ADAPTER_PAPER, "nnUNetTrainerLoRA4_WithDecoder",
+         claims=ADAPTING, requires=PRE_TRAINED, attribute="rank"),
+    Part("Finetune", Kind.FINE_TUNING, FINETUNE,
+         "starts from -pretrained_weights: warm-ups of decoder and network, decay; 1100 epochs", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune", claims=LEARNING_RATE, requires=PRE_TRAINED),
+    Part("Finetune<n>", Kind.FINE_TUNING, FINETUNE,
+         "Finetune with warm-ups of n epochs each instead of 50", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune15_150epochs",
+         claims=LEARNING_RATE, requires=PRE_TRAINED, attribute="warm_up"),
+    Part("DecoderWarmUp<n>", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: n epochs of decoder warm-up", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_DecoderWarmUp0_WithDecoder",
+         changes=FINE_TUNING, attribute="decoder_warm_up", smallest=0),
+    Part("NetworkWarmUp<n>", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: n epochs of network warm-up", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_NetworkWarmUp10",
+         changes=FINE_TUNING, attribute="network_warm_up", smallest=0),
+    Part("WithDecoder", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: transfers the decoder as well", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_WithDecoder", changes=FINE_TUNING, values={"with_decoder": True}),
+    Part("FrozenEncoder", Kind.FINE_TUNING, "",
+         "modifies Finetune: the encoder is frozen in all epochs; one warm-up", PRE_TRAINING_PAPER,
+         "nnUNetTrainerFinetune_FrozenEncoder",
+         claims=TRAINED_ENCODER, changes=("Finetune", "Finetune<n>"), values={"frozen_encoder": True}),
+    Part("ShallowEncoder<n>", Kind.FINE_TUNING, "",
+         "modifies Finetune: of the encoder only the stem and the first n stages train", "",
+         "nnUNetTrainerFinetune_ShallowEncoder2",
+         claims=TRAINED_ENCODER, changes=("Finetune", "Finetune<n>"), attribute="shallow_stages"),
+    Part("TrainedStem", Kind.FINE_TUNING, "",
+         "modifies Finetune or LoRA: the encoder's first block trains in the decoder warm-up too",
+         PRE_TRAINING_PAPER, "nnUNetTrainerFinetune_TrainedStem",
+         changes=FINE_TUNING, values={"trained_stem": True}),
     Part("Cyclical", Kind.SCHEDULE, CYCLICAL,
          "three learning-rate cycles, posterior samples from each plateau; default 1200 epochs", CHECKPOINT_PAPER,
          "nnUNetTrainerCyclical", claims=SAMPLING),
@@ -105,30 +153,54 @@ PARTS: tuple[Part, ...] = (
     Part("AdvChain", Kind.AUGMENTATION, "nnunet_ext.trainers.augmentation.adv_chain.AdvChain",
          "adds the consistency under adversarial image changes, about three times the cost", "Chen et al. 2022",
          "nnUNetTrainerAdvChain", claims=TRAINING_OUTPUT, requires=SEGMENTATION),
+    Part("MAE", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.MAE",
+         "pre-training without labels: reconstructs hidden blocks of the image", PRE_TRAINING_PAPER,
+         "nnUNetTrainerMAE", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("S3D", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.S3D",
+         "MAE with an encoder that sees visible voxels only, a mask token and densification", PRE_TRAINING_PAPER,
+         "nnUNetTrainerS3D", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("PresetL", Kind.PRE_TRAINING, "",
+         "modifies MAE or S3D: 4000 epochs from rate 0.03, for batches of 48",
+         PRE_TRAINING_PAPER, "nnUNetTrainerS3D_PresetL",
+         changes=MASKED, values={"peak_rate": 3e-2, "pretraining_epochs": 4000}),
+    Part("MaskRatio<n>", Kind.PRE_TRAINING, "",
+         "modifies MAE or S3D: hides n % of the blocks instead of 60 to 90 %", PRE_TRAINING_PAPER,
+         "nnUNetTrainerS3D_MaskRatio75", changes=MASKED, attribute="mask_percent"),
+    Part("MaskBlock<n>", Kind.PRE_TRAINING, "",
+         "modifies MAE or S3D: blocks of n voxels per axis (released code: 16)",
+         PRE_TRAINING_PAPER, "nnUNetTrainerS3D_MaskBlock16", changes=MASKED, attribute="mask_block"),
+    Part("NoMaskToken", Kind.PRE_TRAINING, "",
+         "modifies S3D (ablation): zeros instead of the mask token", PRE_TRAINING_PAPER,
+         "nnUNetTrainerS3D_NoMaskToken", changes=("S3D",), values={"uses_mask_token": False}),
+    Part("NoDensifyConv", Kind.PRE_TRAINING, "",
+         "modifies S3D (ablation): no norm and convolution before the decoder", PRE_TRAINING_PAPER,
+         "nnUNetTrainerS3D_NoDensifyConv", changes=("S3D",), values={"uses_densify_conv": False}),
     Part("posterior<M>", Kind.NETWORK, "nnunet_ext.trainers.networks.posterior.Posterior",
          "M networks in one: the ensemble in checkpoint_posterior.pth, for the stock predictor", CHECKPOINT_PAPER,
          "nnUNetTrainer_posterior30", attribute="posterior_size", internal=True),
     Part("Streaming", Kind.NETWORK, STREAMING,
          "two networks trained end to end, weighted by their mean prediction over all slices", STREAMING_PAPER,
-         "nnUNetTrainerStreaming", claims=TRAINING_OUTPUT, shares=NETWORK),
+         "nnUNetTrainerStreaming", claims=TRAINING_OUTPUT, shares=NETWORK, lacks=ONE_NETWORK),
     Part("Streaming<K>", Kind.NETWORK, STREAMING,
          "Streaming with K networks instead of two", STREAMING_PAPER, "nnUNetTrainerStreaming3",
-         claims=TRAINING_OUTPUT, shares=NETWORK, attribute="classifiers"),
+         claims=TRAINING_OUTPUT, shares=NETWORK, lacks=ONE_NETWORK, attribute="classifiers"),
     Part("StreamingFixed", Kind.NETWORK, STREAMING,
          "two networks trained end to end with equal weights", STREAMING_PAPER,
          "nnUNetTrainerStreamingFixed",
-         claims=TRAINING_OUTPUT, shares=NETWORK, values={"weighting": "fixed"}),
+         claims=TRAINING_OUTPUT, shares=NETWORK, lacks=ONE_NETWORK, values={"weighting": "fixed"}),
     Part("StreamingFixed<K>", Kind.NETWORK, STREAMING,
          "StreamingFixed with K networks instead of two", STREAMING_PAPER, "nnUNetTrainerStreamingFixed3",
-         claims=TRAINING_OUTPUT, shares=NETWORK, values={"weighting": "fixed"}, attribute="classifiers"),
+         claims=TRAINING_OUTPUT, shares=NETWORK, lacks=ONE_NETWORK, values={"weighting": "fixed"},
+         attribute="classifiers"),
     Part("StreamingUNetD3P", Kind.NETWORK, STREAMING,
          "Streaming with the planned network and a DeepLabV3+", STREAMING_PAPER,
          "nnUNetTrainerStreamingUNetD3P",
-         claims=frozenset({Claim.TRAINING_OUTPUT, Claim.NETWORK}), values={"networks": (PLANNED, DEEPLAB)}),
+         claims=frozenset({Claim.TRAINING_OUTPUT, Claim.NETWORK}), lacks=ONE_NETWORK,
+         values={"networks": (PLANNED, DEEPLAB)}),
     Part("StreamingFixedUNetD3P", Kind.NETWORK, STREAMING,
          "the planned network and a DeepLabV3+ with weights 0.7 and 0.3, the paper's best", STREAMING_PAPER,
          "nnUNetTrainerStreamingFixedUNetD3P",
-         claims=frozenset({Claim.TRAINING_OUTPUT, Claim.NETWORK}),
+         claims=frozenset({Claim.TRAINING_OUTPUT, Claim.NETWORK}), lacks=ONE_NETWORK,
          values={"networks": (PLANNED, DEEPLAB), "weighting": "fixed", "fixed_weights": (0.7, 0.3)}),
     Part("PaperMixture", Kind.SUPERVISION, "",
          "modifies Streaming: second softmax on the mixed probabilities, as in the paper", STREAMING_PAPER,

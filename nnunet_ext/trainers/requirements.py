@@ -72,5 +72,6 @@ INSTEAD: dict[Requirement, Callable[[nnUNetTrainer], str]] = {
     Requirement.UNET: another_network,
     Requirement.LABELS: found_regions,
     Requirement.SEGMENTATION: own_steps_of,
+    Requirement.ONE_NETWORK: lambda trainer: "",  # the table says which parts mix networks
     Requirement.THREE_AXES: plane_of,
 }

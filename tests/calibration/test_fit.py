@@ -14,6 +14,7 @@ from nnunet_ext.calibration.calibration_case import CalibrationCase
 from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.fit import (
     chosen_column,
+    confidence_figures,
     fit_calibration,
     held_out_parts,
     held_out_quality,
@@ -164,8 +165,41 @@ def test_auto_never_takes_a_mutual_information_of_one_member():
     ]
     assert fitted(cases).confidence == "mean_entropy"
     assert list(fitted(cases).figures["confidences"]) == ["mean_entropy"]
-    two = [replace(case, row={**case.row, "members": 2}) for case in cases]
-    assert fitted(two).confidence == "mutual_information"
+
+
+def test_auto_never_takes_a_column_that_is_the_same_for_all_cases():
+    """With a fold of one member each, mutual information is 0 here and above 0 in every case of several folds."""
+    cases = [replace(case, row={**case.row, "members": 2, "mutual_information": 0.0}) for case in cohort()]
+    turned = [replace(case, row={**case.row, "pairwise_dice": 1.0, "mean_entropy": case.dice}) for case in cases]
+    figures = confidence_figures(turned, failure_dice=0.75)
+    assert figures["mutual_information"]["aurc"] < figures["mean_entropy"]["aurc"]
+    assert chosen_column(turned, FitOptions()) == "mean_entropy"
+
+
+def test_auto_never_takes_a_column_that_is_the_same_for_most_cases():
+    """The one case that differs is the worst by luck."""
+    cases = [
+        replace(case, row={**case.row, "pairwise_dice": float(number > 0), "mean_entropy": case.dice})
+        for number, case in enumerate(cohort())
+    ]
+    assert chosen_column(cases, FitOptions()) == "mean_entropy"
+
+
+def test_where_every_column_is_constant_auto_says_so():
+    cases = [replace(case, row={"mean_entropy": 0.1, "flags": []}) for case in cohort()]
+    with pytest.raises(ValueError, match=r"must differ between cases; each of mean_entropy is the same for most of"):
+        chosen_column(cases, FitOptions())
+    assert chosen_column(cases, FitOptions(confidence="mean_entropy")) == "mean_entropy"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_entropies_that_know_nothing_do_not_lead_to_the_constant(seed):
+    rng = np.random.default_rng(seed)
+    cases = [
+        replace(case, dice=float(rng.beta(8, 2)), row={"mean_entropy": rng.random(), "mutual_information": 0.0})
+        for case in cohort(20)
+    ]
+    assert chosen_column(cases, FitOptions()) == "mean_entropy"
 
 
 def test_a_confidence_that_no_ensemble_has_is_refused_by_name():
@@ -235,12 +269,13 @@ def test_two_folds_of_very_different_quality_are_doubted():
         for fold, values in dice.items()
         for n, one in enumerate(values)
     ]
-    figures = fitted(cases).figures
+    calibration = fitted(cases, confidence="mean_entropy")
+    figures = calibration.figures
     assert figures["quality"]["mean_absolute_error"] == pytest.approx(0.4)
     assert figures["quality"]["mean_absolute_error_of_mean"] == pytest.approx(0.2)
     assert figures["folds"]["between"] == pytest.approx(0.4 / math.sqrt(2))
     assert figures["folds"]["within"] == pytest.approx(math.sqrt(0.004 / 6))
-    told = " ".join(doubts(fitted(cases)))
+    told = " ".join(doubts(calibration))
     assert "off by 0.400" in told
     assert "The folds disagree" in told
     assert "0 of 8 cases are good" in told

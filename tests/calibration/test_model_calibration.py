@@ -140,6 +140,18 @@ def test_another_ensemble_is_refused(name, value):
         CALIBRATION.require_settings({**SETTINGS, name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("adapt", {"steps": 10}), ("early_exit", "label"), ("fast_resampling", True)]
+)
+def test_a_setting_that_is_recorded_only_where_it_is_used_is_refused_in_both_directions(name, value):
+    with_it = replace(CALIBRATION, settings={**SETTINGS, name: value})
+    with_it.require_settings({**SETTINGS, name: value})
+    with pytest.raises(CalibrationError, match=rf"its {name} is None, this ensemble's is .*"):
+        CALIBRATION.require_settings({**SETTINGS, name: value})
+    with pytest.raises(CalibrationError, match=rf"its {name} is .*, this ensemble's is None"):
+        with_it.require_settings(SETTINGS)
+
+
 def test_members_that_were_fitted_are_accepted_and_so_are_those_of_other_folds():
     CALIBRATION.require_members([("fold_1/checkpoint_final", "hash of 1")])
     CALIBRATION.require_members([("fold_2/checkpoint_final", "hash of 2")])

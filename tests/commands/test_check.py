@@ -11,6 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from nnunet_ext.cli import main
 from nnunet_ext.input_checks import Finding
@@ -74,6 +75,30 @@ def test_the_progress_bar_is_drawn_on_the_standard_error(images, tmp_path, capsy
     assert "2/2" in capsys.readouterr().err
     assert check(images, "-m", folder) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_files_that_became_no_case_are_named_after_the_result(images, tmp_path, capsys):
+    (images / "c.nii.gz").touch()
+    (images / "._a_0000.nii.gz").touch()
+    assert check(images, "-m", model(tmp_path / "model")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2 good, 0 bad of 2 cases: {images}",
+        "1 not taken, because images are named CASE_0000.nii.gz: c.nii.gz",
+        "1 skipped as side files of macOS, such as ._a_0000.nii.gz",
+    ]
+
+
+def test_a_stack_without_its_spacing_is_said_to_count_as_1_mm(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for case in "ab":
+        tifffile.imwrite(folder / f"{case}_0000.tif", np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6))
+    (folder / "b.json").write_text(json.dumps({"spacing": [3, 0.5, 0.5]}))
+    assert check(folder, "-m", model(tmp_path / "model", reader="Tiff3DIO", file_ending=".tif")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2 good, 0 bad of 2 cases: {folder}",
+        "1 of 2 cases without a known spacing, which counts as 1 mm: there is no a.json beside a_0000.tif",
+    ]
 
 
 def test_the_segmentations_of_the_previous_stage_are_checked(images, tmp_path, capsys):
@@ -170,9 +195,17 @@ def test_models_that_take_other_files_are_refused(images, tmp_path, capsys):
 
 
 def test_a_description_without_channels_is_refused(images, tmp_path, capsys):
-    assert "must have file_ending and channel_names" in refusal(
+    assert "must have at least one channel" in refusal(
         capsys, images, "-m", model(tmp_path / "model", channel_names={})
     )
+
+
+def test_a_description_of_nnunet_v1_is_called_that(images, tmp_path, capsys):
+    folder = model(tmp_path / "model")
+    (folder / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}, "labels": {"0": "background"}}))
+    message = refusal(capsys, images, "-m", folder)
+    assert "dataset.json must have file_ending" in message
+    assert "looks like a file of nnU-Net v1" in message
 
 
 # --- the table, and what stands behind the command ---

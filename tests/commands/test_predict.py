@@ -8,7 +8,7 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Threshold
-from nnunet_ext.commands.predict import opened_calibration
+from nnunet_ext.commands.predict import opened_calibration, warn_of_images
 
 
 def calibration(failures: int) -> Calibration:
@@ -39,3 +39,11 @@ def test_a_calibration_on_enough_of_both_kinds_is_applied_without(tmp_path, capl
     calibration(failures=20).save(tmp_path / "calibration.json")
     opened_calibration(tmp_path / "calibration.json")
     assert caplog.records == []
+
+
+def test_images_that_are_not_predicted_because_of_their_names_are_warned_of(tmp_path, caplog):
+    for name in ("a_0000.nii.gz", "b.nii.gz"):
+        (tmp_path / name).touch()
+    warn_of_images(tmp_path, ".nii.gz", "SimpleITKIO")
+    (warning,) = caplog.records
+    assert warning.getMessage() == f"{tmp_path}: 1 not taken, because images are named CASE_0000.nii.gz: b.nii.gz"

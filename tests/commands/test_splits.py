@@ -125,6 +125,40 @@ def test_check_of_splits_by_patient_has_status_0(splits, capsys):
     assert "No patient is on both sides of a fold." in capsys.readouterr().out
 
 
+# --- fewer training cases ---
+
+
+def test_folds_with_fewer_training_cases_follow_those_that_are_there(splits, file, capsys):
+    """Two folds of ten cases each; 4 and 6 of them are two and three patients."""
+    assert splits("--folds", "2") == 0
+    complete = read_splits(file)
+    assert splits("--cases", "4") == 0
+    assert "fold 2 is fold 0 with 4 of its 10 training cases" in capsys.readouterr().out
+    assert splits("--cases", "6") == 0
+    found = read_splits(file)
+    assert found[:2] == complete
+    assert [len(fold["train"]) for fold in found] == [10, 10, 4, 4, 6, 6]
+    for fold, full in ((2, 0), (3, 1), (4, 0), (5, 1)):
+        assert found[fold]["val"] == found[full]["val"]
+    assert set(found[2]["train"]) < set(found[4]["train"]) < set(found[0]["train"])
+    assert held_out_cases(4, found, [], PATIENT) == complete[0]["val"]
+
+
+def test_folds_that_are_there_are_not_added_again(splits, file):
+    assert splits("--cases", "4") == 0
+    before = file.read_bytes()
+    assert len(read_splits(file)) == 10  # the cross-validation was not there either
+    assert splits("--cases", "4") == 0
+    assert file.read_bytes() == before
+
+
+def test_splits_by_case_get_no_subsets_by_patient(splits, by_case, capsys):
+    before = by_case.read_bytes()
+    assert splits("--cases", "4") == 1
+    assert "need splits by patient" in capsys.readouterr().err
+    assert by_case.read_bytes() == before
+
+
 # --- refusals ---
 
 
@@ -138,6 +172,8 @@ def test_there_must_be_splits_to_check(splits, capsys):
     [
         (["--folds", "11"], "found 11 folds and 10 patients"),
         (["--folds", "1"], "at least 2 folds; found 1"),
+        (["--cases", "0"], "at least 1 training case; found --cases 0"),
+        (["--cases", "17"], "all of its 16 training cases; found 17"),
         (["--patients", "(q)"], 'finds no patient in "p00_ed"'),
         (["--balance", "group"], "takes FILE:COLUMN, such as patients.csv:group; found 'group'"),
         (["--balance", "{folder}/table.csv:centre"], "must have the column centre; it has group"),

@@ -43,7 +43,7 @@ def dataset_of(truths: Path, *, plans: dict[str, Any] = PLANS, **changes: Any) -
         "overwrite_image_reader_writer": "NibabelIO",
         **changes,
     }
-    return open_dataset(description, plans, next(truths.iterdir()))
+    return open_dataset(description, plans, sorted(truths.iterdir()))
 
 
 @pytest.fixture
@@ -203,6 +203,30 @@ def test_a_folder_without_label_maps_is_refused(folder, truths, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=rf"CASE\.nii\.gz; .*{folder} (contains none|does not exist)"):
         evaluate_folder(truths, tmp_path / folder, dataset_of(truths))
+
+
+def test_side_files_of_macos_are_no_cases(evaluate, truths, predictions):
+    for folder in (truths, predictions):
+        (folder / "._b.nii.gz").write_bytes(bytes.fromhex("00051607"))
+    assert (names(evaluate()), evaluate().problems) == (["a", "b", "c"], {})
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "plans", [PLANS, {**PLANS, "image_reader_writer": "NibabelIO"}], ids=["by example", "by plans"]
+)
+def test_a_truth_that_cannot_be_read_leaves_the_others_judged_even_if_it_is_the_first(
+    case, plans, truths, predictions
+):
+    (truths / f"{case}.nii.gz").write_bytes(b"")
+    evaluation = evaluate_folder(truths, predictions, dataset_of(truths, plans=plans))
+    assert names(evaluation) == [name for name in CASES if name != case]
+    assert "cannot be read as a label map" in evaluation.problems[case]
+
+
+def test_the_plans_name_the_reader(truths):
+    plans = {**PLANS, "image_reader_writer": "SimpleITKIO"}
+    assert type(dataset_of(truths, plans=plans).reader).__name__ == "SimpleITKIO"
 
 
 def test_what_a_killed_run_left_is_no_case(evaluate, predictions):

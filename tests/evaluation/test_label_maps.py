@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.evaluation.label_maps import LabelMapPair, NotComparableError, read_label_map, read_pair
 
@@ -105,7 +108,7 @@ def test_a_file_that_cannot_be_read_is_named(reader, pair_of, tmp_path, damaged)
 def test_a_file_of_several_channels_is_refused(tmp_path):
     values = np.zeros((5, 4, 3, 2), np.uint8)  # x, y, z, t
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "film.nii.gz")
-    with pytest.raises(NotComparableError, match=r"one channel; .*film\.nii\.gz has 2"):
+    with pytest.raises(NotComparableError, match=r"one volume; .*film\.nii\.gz has 2"):
         read_label_map(tmp_path / "film.nii.gz", SimpleITKIO())
 
 
@@ -181,6 +184,67 @@ def test_whole_numbers_are_labels_however_they_are_stored(dtype, tmp_path):
     values, _ = read_label_map(path, SimpleITKIO())
     np.testing.assert_array_equal(values, labels_zyx())
     assert np.issubdtype(values.dtype, np.integer)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8])
+@each_reader
+def test_labels_that_scl_slope_rounds_are_the_labels(reader, dtype, tmp_path):
+    """nibabel stores a float array as scaled integers if the header says so: 1 returns as 1.0000153, or as 0.9961."""
+    image = nibabel.Nifti1Image(labels_zyx().transpose(2, 1, 0).astype(np.float64), np.eye(4))
+    image.header.set_data_dtype(dtype)
+    nibabel.save(image, tmp_path / "map.nii.gz")
+    assert nibabel.load(tmp_path / "map.nii.gz").get_fdata().max() == pytest.approx(2, abs=1e-3)
+    assert 1 not in nibabel.load(tmp_path / "map.nii.gz").get_fdata()
+    np.testing.assert_array_equal(read_label_map(tmp_path / "map.nii.gz", reader)[0], labels_zyx())
+
+
+def test_labels_that_a_slope_rounds_too_far_are_refused_with_the_reason(tmp_path):
+    """100 in 255 steps: 1 is stored as 3 * 0.392 = 1.18."""
+    image = nibabel.Nifti1Image(labels_zyx() + 98.0 * (labels_zyx() == 2), np.eye(4))
+    image.header.set_data_dtype(np.uint8)
+    nibabel.save(image, tmp_path / "map.nii.gz")
+    with pytest.raises(NotComparableError, match="scl_slope in its header rounds the labels"):
+        read_label_map(tmp_path / "map.nii.gz", SimpleITKIO())
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_layers_of_3d_slicer_are_called_layers_and_not_channels(slices, tmp_path):
+    """Overlapping segments are saved as vectors, which SimpleITKIO takes for one more axis."""
+    layer = sitk.GetImageFromArray(np.ones((slices, 4, 5), np.uint8))
+    sitk.WriteImage(sitk.Compose(layer, layer), str(tmp_path / "a.seg.nrrd"))
+    with pytest.raises(NotComparableError, match=r"one number for each voxel; .*a\.seg\.nrrd has 2: layers"):
+        read_label_map(tmp_path / "a.seg.nrrd", SimpleITKIO())
+
+
+def test_micrometres_that_the_reader_takes_for_millimetres_are_refused(tmp_path):
+    image = nibabel.Nifti1Image(labels_zyx(), np.diag([10.0, 10, 50, 1]))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "a.nii")
+    with pytest.raises(NotComparableError, match=r"a\.nii: found micrometres in the header .* NibabelIO ignores"):
+        read_label_map(tmp_path / "a.nii", NibabelIO())
+    _, properties = read_label_map(tmp_path / "a.nii", SimpleITKIO())  # which converts them
+    assert properties["spacing"] == pytest.approx([0.05, 0.01, 0.01])
+
+
+# --- stacks of TIFF, whose spacing is in a file beside them ---
+
+
+@pytest.mark.parametrize("known", [("truth",), ("case",), ("truth", "case")])
+def test_the_spacing_that_one_file_knows_is_that_of_both(known, tmp_path):
+    for name in ("truth", "case"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels_zyx())
+    for name in known:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"spacing": [3.0, 0.5, 0.5]}))
+    pair = read_pair(tmp_path / "truth.tif", tmp_path / "case.tif", Tiff3DIO(), LABELS, None)
+    assert pair.spacing_mm == (3.0, 0.5, 0.5)
+
+
+def test_two_known_spacings_must_agree(tmp_path):
+    for name, spacing in (("truth", [3.0, 0.5, 0.5]), ("case", [3.0, 1.0, 1.0])):
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels_zyx())
+        (tmp_path / f"{name}.json").write_text(json.dumps({"spacing": spacing}))
+    with pytest.raises(NotComparableError, match="has the spacing"):
+        read_pair(tmp_path / "truth.tif", tmp_path / "case.tif", Tiff3DIO(), LABELS, None)
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan])

@@ -6,6 +6,7 @@ import pytest
 from nnunet_ext.evaluation import expected_calibration_error
 from nnunet_ext.evaluation.reliability import (
     ReliabilityBins,
+    bin_of,
     class_reliability_bins,
     region_reliability_bins,
     reliability_bins,
@@ -88,3 +89,14 @@ def test_a_thousand_volumes_of_a_million_voxels_are_counted_to_the_last():
 def test_a_region_is_decided_above_one_half_as_nnunet_does():
     diagram = region_reliability_bins(np.array([[0.5, 0.5]]), np.array([[True, False]]), bins=2)[0]
     assert (diagram.counts.tolist(), diagram.correct.tolist()) == ([0, 2], [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("bins", [10, 15, 20, 100])
+def test_an_edge_belongs_to_the_bin_above_it_in_every_precision(bins, dtype):
+    """0.29 in 32 bits is less than 0.29 in 64 bits: the edge is rounded as the probability is."""
+    edges = np.array([number / bins for number in range(bins)], dtype)
+    assert bin_of(edges, bins).tolist() == list(range(bins))
+    below = np.nextafter(edges[1:], dtype(0))
+    assert bin_of(below, bins).tolist() == list(range(bins - 1))
+    assert bin_of(np.array([1], dtype), bins).tolist() == [bins - 1]

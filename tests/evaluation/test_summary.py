@@ -99,7 +99,7 @@ def test_nnunets_keys_hold_what_nnunet_writes(
     expected = stock_program(
         truths, predictions, tmp_path / "dataset.json", tmp_path / "plans.json", tmp_path / "stock.json"
     )
-    dataset = open_dataset(description, plans, truths / "case_0.nii.gz")
+    dataset = open_dataset(description, plans, [truths / "case_0.nii.gz"])
     assert isinstance(dataset.reader, NibabelIO)
     write_summary(evaluate_folder(truths, predictions, dataset), tmp_path / "ours.json", {})
     found = json.loads((tmp_path / "ours.json").read_text())

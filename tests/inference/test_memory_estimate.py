@@ -51,6 +51,7 @@ def test_transforms_need_volumes_at_the_networks_resolution(transforms, plain, w
     passes = [[Pass("m", member, transforms, 1.0)]]
     assert network_volumes_of(passes, transform_variance=False) == plain
     assert network_volumes_of(passes, transform_variance=True) == with_variance
+    assert network_volumes_of(passes, transform_variance=False, adapted=True) == plain + 1
 
 
 def test_a_whole_body_of_many_classes_is_large() -> None:

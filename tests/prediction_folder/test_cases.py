@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
-from nnunet_ext.prediction_folder.cases import case_of, cases_from, find_cases
+from nnunet_ext.prediction_folder.cases import case_of, cases_from, find_cases, not_taken_lines, segmented_cases
 
 
 def folder_with(tmp_path: Path, *names: str) -> Path:
@@ -87,3 +87,45 @@ def test_a_file_instead_of_a_folder_is_called_a_file(tmp_path):
     file.touch()
     with pytest.raises(NotADirectoryError, match=r"read from a folder; .*heart_0000.nii.gz is a file"):
         find_cases(file, ".nii.gz")
+
+
+# --- names that are no case ---
+
+
+def test_side_files_of_macos_are_no_cases(tmp_path):
+    folder = folder_with(tmp_path, "a_0000.nii.gz", "._a_0000.nii.gz", ".DS_Store")
+    assert [case.name for case in find_cases(folder, ".nii.gz")] == ["a"]
+    assert not_taken_lines(folder, ".nii.gz") == ["1 skipped as side files of macOS, such as ._a_0000.nii.gz"]
+
+
+def test_side_files_of_macos_are_no_segmented_cases(tmp_path):
+    assert segmented_cases(folder_with(tmp_path, "a.nii.gz", "._a.nii.gz"), ".nii.gz") == {"a"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "b.nii.gz",  # no channel
+        "c_000.nii.gz",  # three digits
+        "d-0000.nii.gz",
+        "e.0000.nii.gz",
+        "f_0000.nii",  # another ending
+        "g_0000.NII.GZ",
+        "h_0000.mha",
+        ".i_0000.nii.gz",
+    ],
+)
+def test_an_image_that_became_no_case_because_of_its_name_is_named(name, tmp_path):
+    folder = folder_with(tmp_path, "good_0000.nii.gz", "notes.txt", name)
+    assert [case.name for case in find_cases(folder, ".nii.gz")] == ["good"]
+    assert not_taken_lines(folder, ".nii.gz") == [f"1 not taken, because images are named CASE_0000.nii.gz: {name}"]
+
+
+def test_where_every_image_is_a_case_there_is_nothing_to_say(tmp_path):
+    folder = folder_with(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "dataset.json", ".partial-b_0000.nii.gz")
+    assert not_taken_lines(folder, ".nii.gz") == []
+
+
+def test_a_folder_of_misnamed_images_only_is_refused_with_their_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no such file, but a\.nii\.gz, b_0000\.NII\.GZ"):
+        find_cases(folder_with(tmp_path, "a.nii.gz", "b_0000.NII.GZ"), ".nii.gz")

@@ -125,6 +125,34 @@ def test_simpleitk_map_has_the_geometry_and_the_values(
     np.testing.assert_allclose(read_properties["spacing"], properties["spacing"], rtol=1e-6)
 
 
+AMBIGUOUS_DIRECTIONS = {
+    "45 degrees": _rotation("z", 45),
+    "45 degrees, a little less": _rotation("z", 45 - 1e-4),
+    "45 degrees, a little more": _rotation("z", 45 + 1e-4),
+    "45 degrees about two axes": _rotation("x", 45) @ _rotation("z", 45),
+    "no axis closer than another": np.array([[1, 1, 1], [1, -1, 1], [1, 0, -2]]) / np.sqrt([3, 2, 6]),
+    "135 degrees, mirrored": _rotation("y", 135) @ np.diag([1.0, 1, -1]),
+}
+
+
+@pytest.mark.parametrize("direction", AMBIGUOUS_DIRECTIONS.values(), ids=AMBIGUOUS_DIRECTIONS.keys())
+@pytest.mark.parametrize("reader", [NibabelIO, NibabelIOWithReorient, SimpleITKIO, SimpleITKIOWithReorient])
+def test_map_and_segmentation_lie_on_one_grid_where_the_orientation_is_ambiguous(
+    reader: type[BaseReaderWriter], direction: np.ndarray, tmp_path: Path
+) -> None:
+    """Which axis is "to the right" is then decided by rounding, and must be decided once."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = direction * SPACING_XYZ, ORIGIN_XYZ
+    voxels = np.arange(120, dtype=np.float32).reshape(SHAPE_ZYX[::-1])
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "a_0000.nii.gz")
+    read, properties = reader().read_images([str(tmp_path / "a_0000.nii.gz")])
+    reader().write_seg(read[0].astype(np.uint8), str(tmp_path / "a.nii.gz"), properties)
+    write_map(read[0], tmp_path / "map.nii.gz", properties, reader())
+    segmentation, written = nibabel.load(tmp_path / "a.nii.gz"), nibabel.load(tmp_path / "map.nii.gz")
+    np.testing.assert_allclose(written.affine, segmentation.affine, atol=1e-5)
+    np.testing.assert_array_equal(written.get_fdata(), segmentation.get_fdata())
+
+
 def test_the_reoriented_example_is_not_stored_in_ras(tmp_path: Path) -> None:
     """Otherwise the reorienting writers would have nothing to undo above."""
     image = sitk.ReadImage(str(_simpleitk_image_file(tmp_path / "case_0000.mha", PERMUTED_DIRECTION)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_ext.options import EnsembleOptions
+from nnunet_ext.options import AdaptOptions, EnsembleOptions
 from nnunet_ext.prediction_folder.provenance import (
     OtherEnsembleError,
     Provenance,
@@ -57,6 +57,11 @@ def test_a_damaged_record_is_refused_by_its_path(tmp_path: Path, text: str) -> N
         ({"tta": "none"}, "tta: found flips, asked for none"),
         ({"tile_step_size": 0.25}, "tile_step_size: found 0.5, asked for 0.25"),
         ({"early_exit": "label"}, "early_exit: found none, asked for label"),
+        (
+            {"adapt": AdaptOptions()},
+            "adapt: found none, asked for steps 10, learning_rate 0.0001, margin 5, tiles 8, "
+            "largest_volume_change 0.2, largest_confidence_change 0.1",
+        ),
         ({"fast_resampling": True}, "fast_resampling: found False, asked for True"),
         ({"calibration": 64 * "c"}, "stages: found describe, asked for describe, calibrate"),
     ],

@@ -1,0 +1,1 @@
+"""Parts that start from pre-trained weights."""

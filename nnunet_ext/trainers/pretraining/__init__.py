@@ -1,0 +1,1 @@
+"""Parts that learn from images without labels."""
