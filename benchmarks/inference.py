@@ -112,7 +112,7 @@ def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels
 
 
 def measure(scene: Scene, members: int, repeats: int, machine: Sequence[str], *, with_b: bool) -> dict:
-    """Costs of ours with the flags `machine`, of A and B, and the share of voxels with the same label in ours and A."""
+    """Costs of ours with the flags `machine`, of A and B, and the share of voxels labelled alike in ours and A."""
     device = machine[1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
