@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Axes = tuple[int, ...]  # one number per spatial axis
-CONV_BY_AXES: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV_BY_AXES: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class LevelNetwork(nn.Module):
@@ -67,7 +68,7 @@ class Backbone(nn.Module):
 class LevelHeads(nn.Module):
     """The logits of deep supervision: a 1x1 convolution for each coarser level of the network that is used.
 
-    nnU-Net compares the logits of stage i with labels at the resolution of its plans' stage i, except for the deepest.
+    nnU-Net compares the logits of stage i with labels at the resolution of stage i of the plans, but for the deepest.
     Those logits are made from the network's level i, or from its coarsest level if it has fewer, and averaged over
     areas where the resolutions differ.
 

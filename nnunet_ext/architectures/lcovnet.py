@@ -100,8 +100,8 @@ class SeparableBlock(nn.Module):
 
 
 def half_as_large(features: Tensor) -> Tensor:
-    """Means over overlapping windows of 4 at every second position; an axis of one position stays as it is."""
-    windows = [(4, 2, 1) if length > 1 else (1, 1, 0) for length in features.shape[2:]]
+    """Means over overlapping windows of 4 at every second position; of 2 where an axis is shorter, of 1 for one."""
+    windows = [(4, 2, 1) if length >= 4 else (min(length, 2),) * 2 + (0,) for length in features.shape[2:]]
     kernel, stride, padding = zip(*windows, strict=True)
     return POOL[len(windows)](features, kernel, stride, padding)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ CONVOLUTIONS_UP = (1, 1, 2, 2)  # of each level, the finest first
 FIRST_DROPOUT = 2  # the deepest two of the paper's four transitions drop channels
 DROPOUT = 0.5
 ACTIVATION = ("elu", {"inplace": True})
-TRANSPOSED_BY_AXES: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+TRANSPOSED_BY_AXES: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class VNetLevels(LevelNetwork):

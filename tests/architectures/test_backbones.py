@@ -6,21 +6,30 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from nnunet_ext.architectures.backbone import Backbone, LevelNetwork, padded, total_strides
+from nnunet_ext.architectures.lcovnet import LCOVNetLevels
 from nnunet_ext.architectures.segresnet import SegResNetLevels
+from nnunet_ext.architectures.swin_unetr import SwinUNETRLevels
+from nnunet_ext.architectures.unetr import UNETRLevels
 from nnunet_ext.architectures.vnet import VNetLevels
 
+# Plans, among them some whose first axis is coarse and needs padding for the transformers.
 STRIDES = {
     "2d": [(1, 1)] + [(2, 2)] * 5,
     "3d": [(1, 1, 1)] + [(2, 2, 2)] * 4,
     "anisotropic": [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)],
     "shallow": [(1, 1), (2, 2), (2, 2)],
 }
-PATCHES = {"2d": (64, 96), "3d": (32, 48, 32), "anisotropic": (8, 64, 64), "shallow": (32, 32)}
+PATCHES = {"2d": (64, 96), "3d": (32, 48, 32), "anisotropic": (8, 64, 64), "shallow": (32, 64)}
 ODD_SIZES = {"2d": (65, 37), "3d": (17, 33, 20), "anisotropic": (7, 45, 50), "shallow": (33, 18)}
 
 NETWORKS = {
     "SegResNet": lambda strides, patch: SegResNetLevels(2, 3, strides=strides, filters=4),
     "VNet": lambda strides, patch: VNetLevels(2, 3, strides=strides, filters=2),
+    "UNETR": lambda strides, patch: UNETRLevels(2, 3, patch_size=patch, filters=2, hidden=24),
+    "SwinUNETR": lambda strides, patch: SwinUNETRLevels(len(patch), 2, 3, filters=12),
+    "LCOVNet": lambda strides, patch: LCOVNetLevels(
+        2, 3, strides=strides, features=[4, 6, 8, 8, 8, 8][: len(strides)]
+    ),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_plan = pytest.mark.parametrize("plan", STRIDES)

@@ -1,4 +1,4 @@
-"""Networks of MONAI's blocks are MONAI's networks where all strides are 2."""
+"""Networks of MONAI's blocks are MONAI's networks where all strides are 2; the transformers always are."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ from monai.networks.nets.segresnet import SegResNet
 from monai.networks.nets.vnet import VNet
 
 from nnunet_ext.architectures.segresnet import SegResNetLevels
+from nnunet_ext.architectures.swin_unetr import SwinUNETRLevels
+from nnunet_ext.architectures.unetr import UNETRLevels
 from nnunet_ext.architectures.vnet import VNetLevels
 
 
@@ -56,3 +58,29 @@ def test_vnet_rounds_its_channels_up_to_a_multiple_of_the_images():
     """Three image channels: 18 instead of 16, as the first residual connection repeats them six times."""
     net = VNetLevels(3, 2, strides=[(1, 1), (2, 2)], filters=16)
     assert net.enter(torch.zeros(1, 3, 4, 4)).shape == (1, 18, 4, 4)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_unetr(axes):
+    net = UNETRLevels(2, 3, patch_size=(32,) * axes, filters=4, hidden=24).eval()
+    image = torch.randn(1, 2, *[32] * axes)
+    with torch.no_grad():
+        torch.testing.assert_close(net.levels(image)[0], net.unetr(image))
+
+
+def test_unetrs_position_embeddings_are_interpolated_for_another_size():
+    """From two positions along an axis to four: between both ends at 1/4 and 3/4 of the way, constant beyond."""
+    net = UNETRLevels(1, 2, patch_size=(32, 16), filters=2, hidden=12)
+    learned = net.unetr.vit.patch_embedding.position_embeddings
+    assert learned.shape == (1, 2, 12)
+    with torch.no_grad():
+        learned[:, 0], learned[:, 1] = 0.0, 4.0
+    assert net.positions((4, 1))[0, 0, :, 0].tolist() == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_swin_unetr(axes):
+    net = SwinUNETRLevels(axes, 2, 3, filters=12).eval()
+    image = torch.randn(1, 2, *[32] * (axes - 1), 64)
+    with torch.no_grad():
+        torch.testing.assert_close(net.levels(image)[0], net.swin(image))

@@ -44,3 +44,16 @@ def planned_sizes(configuration: ConfigurationManager, part: str) -> PlannedSize
             f"Choose other plans with -p."
         )
     return PlannedSizes(tuple(configuration.patch_size), strides, tuple(architecture["features_per_stage"]))
+
+
+def require_room(sizes: PlannedSizes, stride: int, part: str) -> None:
+    """Refuses a patch that is mostly padding for a network that reduces every axis by the same stride.
+
+    Raises:
+        ValueError: if more than half of the padded patch along an axis would be padding.
+    """
+    if any(2 * length < stride for length in sizes.patch_size):
+        raise ValueError(
+            f"{part} reduces every axis by {stride}, so a patch of {sizes.patch_size} voxels would be mostly padding "
+            f"along its shortest axis. Train SegResNet, VNet or LCOVNet, which take the strides of the plans."
+        )

@@ -13,7 +13,8 @@ from nnunet_ext.trainers.compatibility import TrainerNameError
 from nnunet_ext.trainers.names import trainer_class
 from nnunet_ext.trainers.networks.planned_sizes import planned_sizes
 
-PARTS = ["SegResNet", "VNet"]
+PARTS = ["SegResNet", "VNet", "UNETR", "LCOVNet"]  # SwinUNETR needs larger patches than the fixture's
+WITH_SWIN = [*PARTS, "SwinUNETR"]
 every_part = pytest.mark.parametrize("part", PARTS)
 
 
@@ -72,14 +73,14 @@ def test_a_mixture_takes_it_beside_another_network(make_trainer, part):
     assert [output.shape for output in outputs] == [(2, 3, 32, 32), (2, 3, 16, 16)]
 
 
-@every_part
+@pytest.mark.parametrize("part", WITH_SWIN)
 @pytest.mark.parametrize("other", ["DSD", "MCDropout", "DeepLab", "BN", "MAE"])
 def test_parts_that_need_the_planned_network_are_refused_by_name(part, other):
     with pytest.raises(TrainerNameError, match=rf"(?s)(?=.*\b{part}\b)(?=.*\b{other}\b).*Leave one out"):
         trainer_class(f"nnUNetTrainer{other}_{part}")
 
 
-@every_part
+@pytest.mark.parametrize("part", WITH_SWIN)
 def test_plans_without_the_sizes_of_a_unet_are_refused(make_trainer, part):
     shape = make_trainer("nnUNetTrainer", initialize=False)
     configuration = changed(shape.configuration_manager)
@@ -94,3 +95,26 @@ def test_plans_without_a_stage_at_full_resolution_are_refused(make_trainer, stri
     shape = make_trainer("nnUNetTrainer", initialize=False)
     with pytest.raises(ValueError, match="VNet needs plans with at least two stages, the first with stride 1"):
         planned_sizes(changed(shape.configuration_manager, strides=strides), "VNet")
+
+
+def with_patch(configuration, patch_size):
+    """A copy of a configuration with another patch size."""
+    return ConfigurationManager({**configuration.configuration, "patch_size": list(patch_size)})
+
+
+@pytest.mark.parametrize(("part", "patch_size"), [("UNETR", (7, 64)), ("SwinUNETR", (15, 64))])
+def test_patches_that_would_be_mostly_padding_are_refused(make_trainer, part, patch_size):
+    configuration = with_patch(make_trainer("nnUNetTrainer", initialize=False).configuration_manager, patch_size)
+    builder = trainer_class(f"nnUNetTrainer{part}")
+    with pytest.raises(ValueError, match=rf"{part} reduces every axis by \d+, .*{patch_size[0]}, 64.*mostly padding"):
+        builder.build_network_architecture(None, configuration, 1, 3, False)
+
+
+def test_swin_unetr_needs_two_positions(make_trainer):
+    configuration = make_trainer("nnUNetTrainer", initialize=False).configuration_manager
+    builder = trainer_class("nnUNetTrainerSwinUNETR")
+    with pytest.raises(ValueError, match=r"SwinUNETR reduces every axis by 32 .* longer than that.*found \(32, 32\)"):
+        builder.build_network_architecture(None, configuration, 1, 3, False)
+    larger = with_patch(configuration, (33, 32))
+    network = builder.build_network_architecture(None, larger, 1, 3, True)
+    sum(output.square().mean() for output in network(torch.randn(1, 1, 33, 32))).backward()
