@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai.networks.nets.unetr import UNETR
-from torch import Tensor
+from monai.networks.nets.vit import ViT
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_ext.architectures.backbone import Axes, LevelNetwork
@@ -44,6 +45,7 @@ class UNETRLevels(LevelNetwork):
             num_heads=HEADS,
             spatial_dims=axes,
         )
+        without_cross_attention(self.unetr.vit)
         self.multiple: Axes = (TOKEN,) * axes
         self.level_strides = [(stride,) * axes for stride in (2, 4, 8)]
         self.level_channels = [2 * filters, 4 * filters, 8 * filters]
@@ -76,3 +78,12 @@ class UNETRLevels(LevelNetwork):
         if tuple(grid) == self.grid:
             return learned
         return F.interpolate(learned, size=tuple(grid), mode="bilinear" if len(grid) == 2 else "trilinear")
+
+
+def without_cross_attention(transformer: ViT) -> None:
+    """Removes what MONAI builds for a cross-attention that its transformer does not have.
+
+    Those weights get no gradient, which stops a training on several GPUs, and they depend on MONAI's version.
+    """
+    for block in transformer.blocks:
+        block.cross_attn, block.norm_cross_attn = nn.Identity(), nn.Identity()
