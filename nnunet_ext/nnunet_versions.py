@@ -7,7 +7,7 @@ import re
 from importlib import metadata
 from typing import Any
 
-OLDEST = (2, 8, 1)  # 2.8.0 holds a trainer that cannot be imported, at which nnU-Net's search for trainers stops
+OLDEST = (2, 8, 0)
 NEWEST_KNOWN = (2, 8)
 
 

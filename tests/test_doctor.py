@@ -87,7 +87,7 @@ def test_the_versions_in_use_are_listed():
     [
         ("nnunetv2", "2.8.1", True),
         ("nnunetv2", "2.8.12", True),
-        ("nnunetv2", "2.8.0", False),
+        ("nnunetv2", "2.8.0", True),
         ("nnunetv2", "2.6.2", False),
         ("nnunetv2", "2.9.0", False),
         ("torch", "2.10.0+cpu", True),

@@ -9,7 +9,7 @@ import pytest
 from nnunet_ext.nnunet_versions import installed_version, network_of_trainer, remark_on
 
 
-@pytest.mark.parametrize("version", ["2.8.1", "2.8.12", "2.8.2.dev0"])
+@pytest.mark.parametrize("version", ["2.8.0", "2.8.1", "2.8.12", "2.8.2.dev0"])
 def test_of_a_known_version_nothing_is_said(version):
     assert remark_on(version) == ""
 
@@ -19,9 +19,9 @@ def test_a_newer_version_is_called_unknown_and_not_refused(version):
     assert remark_on(version).startswith("this is newer than 2.8, the last version that nnunet_ext was tested with")
 
 
-@pytest.mark.parametrize("version", ["2.8.0", "2.6.2", "1.7.1"])
+@pytest.mark.parametrize("version", ["2.7.0", "2.6.2", "1.7.1"])
 def test_an_older_version_must_be_updated(version):
-    assert remark_on(version) == 'pip install "nnunetv2>=2.8.1"'
+    assert remark_on(version) == 'pip install "nnunetv2>=2.8.0"'
 
 
 def test_the_version_of_this_run_is_a_version():
