@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.parametrize(
     ("trainer", "configuration"),
     [
-        ("nnUNetTrainerSwinUNETR_Adam3en4_1epochs_1iters", "2d"),  # patches of 40 x 40 are padded to 64 x 64
+        ("nnUNetTrainerVNet_1epochs_1iters", "2d"),
         ("nnUNetTrainerLCOVNet_1epochs_1iters", "3d_fullres"),
     ],
 )
