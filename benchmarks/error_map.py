@@ -1,8 +1,7 @@
-r"""How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases.
+"""How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases.
 
     python benchmarks/held_out_coverage.py DATA/Dataset004_Hippocampus 3d_fullres WORK --fit 45 --held-out 60
-    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --error-configuration 2d --members samples:2 \
-        --folds 2 --held-out 30
+    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --error-configuration 2d --members samples:2
 
 The second command takes the models that the first one trained, trains an error model on what their folds held out
 (small plans, few iterations), predicts the held-out cases, judges them and evaluates all maps. What WORK has already
