@@ -26,7 +26,7 @@ from nnunet_ext.evaluation.wrong_slices import measured, slice_dice
 from nnunet_ext.options import DatasetFiles
 
 MAPS = ("entropy", "mutual_information")
-MOST_CHANNELS, LARGEST_BATCH = 64, 6
+MOST_CHANNELS, LARGEST_BATCH, LARGEST_SIDE = 64, 6, 128
 
 
 def main() -> None:
@@ -80,11 +80,12 @@ def main() -> None:
 
 
 def make_small(file: Path, configuration: str) -> None:
-    """Fewer channels and a smaller batch; patch and depth stay as planned."""
+    """Fewer channels, a smaller batch and patch; the depth stays as planned."""
     plans = json.loads(file.read_text(encoding="utf-8"))
     planned = plans["configurations"][configuration]
     network = planned["architecture"]["arch_kwargs"]
     network["features_per_stage"] = [min(count, MOST_CHANNELS) // 2 for count in network["features_per_stage"]]
+    planned["patch_size"] = [min(side, LARGEST_SIDE) for side in planned["patch_size"]]
     planned["batch_size"] = min(planned["batch_size"], LARGEST_BATCH)
     file.write_text(json.dumps(plans), encoding="utf-8")
 
