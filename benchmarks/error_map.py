@@ -1,8 +1,7 @@
-r"""How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases.
+"""How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases.
 
     python benchmarks/held_out_coverage.py DATA/Dataset004_Hippocampus 3d_fullres WORK --fit 45 --held-out 60
-    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --error-configuration 2d --members samples:2 \
-        --folds 2 --held-out 30
+    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --error-configuration 2d --members samples:2
 
 The second command takes the models that the first one trained, trains an error model on what their folds held out
 (small plans, few iterations), predicts the held-out cases, judges them and evaluates all maps. What WORK has already
@@ -27,7 +26,7 @@ from nnunet_ext.evaluation.wrong_slices import measured, slice_dice
 from nnunet_ext.options import DatasetFiles
 
 MAPS = ("entropy", "mutual_information")
-MOST_CHANNELS, LARGEST_BATCH = 64, 6
+MOST_CHANNELS, LARGEST_BATCH, LARGEST_SIDE = 64, 6, 128
 
 
 def main() -> None:
@@ -81,11 +80,12 @@ def main() -> None:
 
 
 def make_small(file: Path, configuration: str) -> None:
-    """Fewer channels and a smaller batch; patch and depth stay as planned."""
+    """Fewer channels, a smaller batch and patch; the depth stays as planned."""
     plans = json.loads(file.read_text(encoding="utf-8"))
     planned = plans["configurations"][configuration]
     network = planned["architecture"]["arch_kwargs"]
     network["features_per_stage"] = [min(count, MOST_CHANNELS) // 2 for count in network["features_per_stage"]]
+    planned["patch_size"] = [min(side, LARGEST_SIDE) for side in planned["patch_size"]]
     planned["batch_size"] = min(planned["batch_size"], LARGEST_BATCH)
     file.write_text(json.dumps(plans), encoding="utf-8")
 
