@@ -36,6 +36,7 @@ _DECODING_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    tifffile.TiffFileError,  # a plain Exception in older versions
     zlib.error,
 )
 

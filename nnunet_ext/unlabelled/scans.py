@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_ext.files.atomic import PARTIAL_PREFIX
+from nnunet_ext.files.listing import visible_files
 from nnunet_ext.input_checks.findings import UnreadableFile
 from nnunet_ext.input_checks.itk_header import read_itk_header
 from nnunet_ext.input_checks.reading import DEFAULT_READERS
@@ -49,10 +49,7 @@ def common_ending(folder: Path) -> str:
     if not folder.is_dir():
         raise FileNotFoundError(f"Scans are read from a folder; {folder} does not exist. Correct the path.")
     endings = Counter(
-        ending
-        for file in folder.iterdir()
-        for ending in DEFAULT_READERS
-        if file.name.lower().endswith(ending) and not file.name.startswith(PARTIAL_PREFIX)
+        ending for file in visible_files(folder) for ending in DEFAULT_READERS if file.name.lower().endswith(ending)
     )
     if not endings:
         raise FileNotFoundError(f"Scans must be {', '.join(DEFAULT_READERS)} files; {folder} holds none.")
@@ -67,8 +64,8 @@ def find_scans(folder: Path, file_ending: str) -> list[Case]:
     """
     numbered = re.compile(rf"(.+)_\d{{4}}{re.escape(file_ending)}")
     files: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.endswith(file_ending) and not path.name.startswith(PARTIAL_PREFIX):
+    for path in visible_files(folder):
+        if path.name.endswith(file_ending):
             match = numbered.fullmatch(path.name)
             files.setdefault(match[1] if match else path.name.removesuffix(file_ending), []).append(path)
     if not files:

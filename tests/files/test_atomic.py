@@ -1,7 +1,7 @@
 """Files are whole or absent under their name."""
 
 import json
-import os
+from pathlib import Path
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_existing_file_is_kept_when_the_rename_fails(tmp_path, monkeypatch):
     def refused_rename(source, target):
         raise PermissionError("the file is open in another program")
 
-    monkeypatch.setattr(os, "replace", refused_rename)
+    monkeypatch.setattr(Path, "replace", refused_rename)
     with pytest.raises(PermissionError), atomic_path(final) as temporary:
         temporary.write_text("new")
     assert final.read_text() == "old"

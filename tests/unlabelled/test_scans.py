@@ -17,7 +17,15 @@ def write(path: Path, shape=(10, 20, 30), spacing_mm=(1.0, 2.0, 3.0)) -> Path:
 
 
 def test_scans_are_numbered_channels_or_single_files(tmp_path):
-    for name in ("b_0000.nii.gz", "b_0001.nii.gz", "a.nii.gz", ".partial-c.nii.gz", "notes.txt", "d.mha"):
+    for name in (
+        "b_0000.nii.gz",
+        "b_0001.nii.gz",
+        "a.nii.gz",
+        ".partial-c.nii.gz",
+        "._a.nii.gz",
+        "notes.txt",
+        "d.mha",
+    ):
         (tmp_path / name).touch()
     assert common_ending(tmp_path) == ".nii.gz"
     scans = find_scans(tmp_path, ".nii.gz")
