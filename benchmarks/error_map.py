@@ -1,7 +1,7 @@
-"""How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases, on real data.
+"""How well an error map, entropy and mutual information find wrong voxels and slices of held-out cases.
 
     python benchmarks/held_out_coverage.py DATA/Dataset004_Hippocampus 3d_fullres WORK --fit 45 --held-out 60
-    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --members samples:2 --folds 2 --held-out 30
+    python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --error-configuration 2d --members samples:2
 
 The second command takes the models that the first one trained, trains an error model on what their folds held out
 (small plans, few iterations), predicts the held-out cases, judges them and evaluates all maps. What WORK has already
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from held_out_coverage import PLANS, run
-from small_plans import shrink
 
 from nnunet_ext import discovery
 from nnunet_ext.commands.evaluate import dataset_of
@@ -27,6 +26,7 @@ from nnunet_ext.evaluation.wrong_slices import measured, slice_dice
 from nnunet_ext.options import DatasetFiles
 
 MAPS = ("entropy", "mutual_information")
+MOST_CHANNELS, LARGEST_BATCH, LARGEST_SIDE = 64, 6, 128
 
 
 def main() -> None:
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("-tr", default="nnUNetTrainer_NoDA_5epochs_50iters", help="trainer of the error model")
     parser.add_argument("--folds", type=int, default=3, help="of the error model that are trained")
     parser.add_argument("--held-out", type=int, default=60, metavar="N", help="take the first N held-out cases")
+    parser.add_argument("--error-configuration", metavar="C", help="of the error model (default: CONFIGURATION)")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     variables = {
@@ -50,6 +51,7 @@ def main() -> None:
     os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
     raw, preprocessed, results = map(Path, variables.values())
     (source,) = raw.glob(f"Dataset{options.dataset:03d}_*")
+    errors_by = options.error_configuration or options.configuration
     machine = ["-device", options.device, "--disable_progress_bar"]
     segmentation = ["-d", options.dataset, "-c", options.configuration, "-p", PLANS, "-tr", options.segmentation]
     if not list(raw.glob(f"Dataset{options.new_id:03d}_*")):
@@ -58,13 +60,13 @@ def main() -> None:
     (errors,) = raw.glob(f"Dataset{options.new_id:03d}_*")
     plans = preprocessed / errors.name / f"{PLANS}.json"
     if not plans.is_file():
-        run("nnUNetv2_plan_and_preprocess", "-d", options.new_id, "-c", options.configuration, "-np", 1, "-npfp", 1,
+        run("nnUNetv2_plan_and_preprocess", "-d", options.new_id, "-c", errors_by, "-np", 1, "-npfp", 1,
             "--no_pbar", "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
-        make_smaller(plans, options.configuration)
-    model = results / errors.name / f"{options.tr}__{PLANS}__{options.configuration}"
+        make_small(plans, errors_by)
+    model = results / errors.name / f"{options.tr}__{PLANS}__{errors_by}"
     for fold in range(options.folds):
         if not (model / f"fold_{fold}" / "validation" / "summary.json").is_file():
-            run("nnUNetv2_train", options.new_id, options.configuration, fold, "-tr", options.tr, "-p", PLANS,
+            run("nnUNetv2_train", options.new_id, errors_by, fold, "-tr", options.tr, "-p", PLANS,
                 "-device", options.device)  # fmt: skip
     run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
     predictions, images = options.work / "segmented", options.work / "images"
@@ -77,17 +79,14 @@ def main() -> None:
     print(f"threshold of the cross-validation: {flagged}")
 
 
-def make_smaller(file: Path, configuration: str) -> None:
-    """The small network of the other benchmarks with half of its channels and one stage less."""
+def make_small(file: Path, configuration: str) -> None:
+    """Fewer channels, a smaller batch and patch; the depth stays as planned."""
     plans = json.loads(file.read_text(encoding="utf-8"))
     planned = plans["configurations"][configuration]
-    shrink(planned)
     network = planned["architecture"]["arch_kwargs"]
-    stages = network["n_stages"] - 1
-    for name, value in network.items():
-        if isinstance(value, list) and len(value) > stages - 1:
-            network[name] = value[: stages - 1 if name == "n_conv_per_stage_decoder" else stages]
-    network |= {"n_stages": stages, "features_per_stage": [count // 2 for count in network["features_per_stage"]]}
+    network["features_per_stage"] = [min(count, MOST_CHANNELS) // 2 for count in network["features_per_stage"]]
+    planned["patch_size"] = [min(side, LARGEST_SIDE) for side in planned["patch_size"]]
+    planned["batch_size"] = min(planned["batch_size"], LARGEST_BATCH)
     file.write_text(json.dumps(plans), encoding="utf-8")
 
 

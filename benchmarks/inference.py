@@ -1,7 +1,7 @@
 """Compares prediction with uncertainty with what stock nnU-Net offers, on the same weights and images.
 
     python benchmarks/inference.py [--scenes hippocampus acdc] [--members 1 5] [--repeats 1] [--without-b]
-        [-device cuda] [-o inference.json]
+        [-device cuda] [--runtime openvino] [-o inference.json]
 
 - ours: `nnunet_ext predict`, with segmentation, entropy map and table of cases
 - A: `nnUNetv2_predict` with the members as folds, segmentation only
@@ -81,6 +81,7 @@ def main() -> None:
         "--without-b", action="store_true", help="leave out B, which takes as long as everything else"
     )
     parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="device for ours, A and B")
+    parser.add_argument("--runtime", choices=("torch", "openvino", "auto"), default="torch", help="runtime for ours")
     parser.add_argument("-o", type=Path, default=Path("inference.json"))
     options = parser.parse_args()
     results = []
@@ -90,11 +91,12 @@ def main() -> None:
     print("|---|" + 9 * "---:|")
     for name in options.scenes:
         for members in options.members:
-            found = measure(SCENES[name], members, options.repeats, options.device, with_b=not options.without_b)
-            results.append({"scene": name, "members": members, **found})
+            machine = ["-device", options.device, "--runtime", options.runtime]
+            found = measure(SCENES[name], members, options.repeats, machine, with_b=not options.without_b)
+            results.append({"scene": name, "members": members, "runtime": options.runtime, **found})
             print(table_row(name, members, found["costs"], found["same_labels"]), flush=True)
-    machine = {"cores": os.cpu_count(), "torch": torch.__version__, "results": results}
-    options.o.write_text(json.dumps(machine, indent=2))
+    record = {"cores": os.cpu_count(), "torch": torch.__version__, "results": results}
+    options.o.write_text(json.dumps(record, indent=2))
 
 
 def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels: float) -> str:
@@ -109,8 +111,9 @@ def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels
     return f"| {' | '.join(cells)} | {same_labels:.2%} |"
 
 
-def measure(scene: Scene, members: int, repeats: int, device: str, *, with_b: bool) -> dict:
-    """The costs of ours, A and B, and the share of voxels with the same label in ours and A."""
+def measure(scene: Scene, members: int, repeats: int, machine: Sequence[str], *, with_b: bool) -> dict:
+    """Costs of ours with the flags `machine`, of A and B, and the share of voxels labelled alike in ours and A."""
+    device = machine[1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folds(
@@ -119,7 +122,7 @@ def measure(scene: Scene, members: int, repeats: int, device: str, *, with_b: bo
         )  # fmt: skip
         write_images(folder / "images", cases=scene.cases, shape=scene.shape, spacing_mm=scene.spacing_mm)
         ways: dict[str, Callable[[Path], list[resource.struct_rusage]]] = {
-            "ours": lambda output: ours(folder, output, members, device),
+            "ours": lambda output: ours(folder, output, members, machine),
             "A": lambda output: stock(folder, output, range(members), device),
         }
         if with_b:
@@ -142,11 +145,11 @@ def cost_of(predict: Callable[[Path], list[resource.struct_rusage]], output: Pat
     )
 
 
-def ours(folder: Path, output: Path, members: int, device: str) -> list[resource.struct_rusage]:
+def ours(folder: Path, output: Path, members: int, machine: Sequence[str]) -> list[resource.struct_rusage]:
     """Runs `nnunet_ext predict`, averaging logits as stock nnU-Net does, so that the labels can be compared."""
     return run([sys.executable, "-m", "nnunet_ext", "predict", "-i", str(folder / "images"), "-o", str(output),
          "-m", str(folder / "model"), "-f", *map(str, range(members)), "--average", "logits", "--maps", "entropy",
-         "-device", device, "--disable_progress_bar"])  # fmt: skip
+         *machine, "--disable_progress_bar"])  # fmt: skip
 
 
 def stock(folder: Path, output: Path, folds: Sequence[int], device: str, *more: str) -> list[resource.struct_rusage]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.functional import instance_norm
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -35,6 +36,8 @@ class ChannelsLastInstanceNorm(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Normalises (B, C, *spatial): each channel of an image gets mean `bias` and standard deviation `weight`."""
+        if torch.jit.is_tracing():  # another runtime knows this norm as one operation, and chooses its own layout
+            return instance_norm(values, weight=self.weight, bias=self.bias, eps=self.eps)
         channels_last = values.contiguous(memory_format=LAYOUTS[values.ndim]).movedim(1, -1)  # (B, *spatial, C)
         spatial = tuple(range(1, values.ndim - 1))
         centred = channels_last - channels_last.mean(spatial, keepdim=True)

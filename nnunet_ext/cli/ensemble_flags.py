@@ -12,6 +12,7 @@ from nnunet_ext.options import (
     DEVICES,
     EARLY_EXITS,
     PRECISIONS,
+    RUNTIME_NAMES,
     TTA_SETS,
     AdaptOptions,
     EnsembleOptions,
@@ -124,6 +125,13 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         "changes in one patch of the first case (default: as stock, fp32 on CPUs and "
         "half-precision autocast on CUDA)",
     )
+    machine.add_argument(
+        "--runtime",
+        choices=RUNTIME_NAMES,
+        default="torch",
+        help="torch (default), openvino (on CPUs; needs nnunet-ext[openvino]), or auto: the faster of both in a "
+        "short trial. Where OpenVINO cannot run a network torch does, with a line that says why",
+    )
     machine.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
 
 
@@ -145,6 +153,7 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         tile_step_size=arguments.step_size,
         tta=transform_set(arguments.tta, none=arguments.disable_tta),
         precision=arguments.precision,
+        runtime=arguments.runtime,
         early_exit=arguments.early_exit,
         fast_resampling=arguments.fast_resampling,
         adapt=AdaptOptions() if arguments.adapt else None,
@@ -182,6 +191,8 @@ def say_where(options: EnsembleOptions) -> None:
     from nnunet_ext.machine.devices import words_for
 
     print(words_for(device_of(options)))
+    if options.adapt is not None and options.runtime != "torch":
+        print("with torch instead of OpenVINO, because --adapt changes the networks")
     logging.getLogger("nnunet_ext.cost").setLevel(logging.INFO)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from nnunet_ext.commands.error_map_fit import error_probability
 from nnunet_ext.error_maps.case_judgement import TABLE_NAME, CaseJudgement, judged, with_judgement
 from nnunet_ext.error_maps.error_dataset import made_from, one_hot
 from nnunet_ext.error_maps.error_model import FILE_NAME, ErrorModel
+from nnunet_ext.error_maps.text import doubts
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map, require_labels
 from nnunet_ext.evaluation.summary import write_table
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path, without_nan, write_json
@@ -30,6 +32,8 @@ from nnunet_ext.prediction_folder.map_files import map_file_ending, write_map
 from nnunet_ext.prediction_folder.output_lock import OutputLock
 
 MAP_NAME = "error"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ def judge_predictions(options: ErrorApplyOptions) -> ErrorMapOutcome:
         FileNotFoundError: if there are no images.
     """
     limits = ErrorModel.load(options.model)
+    for doubt in doubts(limits):
+        logger.warning("%s: %s", options.model / FILE_NAME, doubt)
     plans, dataset_json = model_description(options.model)
     labels = made_from(dataset_json, options.model)["labels"]
     require_agreement(options.predictions)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_ext.calibration.folds import number
 from nnunet_ext.error_maps.case_judgement import LOW_DICE, CaseJudgement
 from nnunet_ext.error_maps.error_model import ErrorModel
 from nnunet_ext.evaluation.text import aligned, count, percent, shown
@@ -24,11 +25,19 @@ def fit_lines(model: ErrorModel) -> list[str]:
         f"Expected Dice is off by {shown(error['mean_absolute_error'], 3)} on average; the mean of the other folds "
         f"would be off by {shown(error['mean_absolute_error_of_mean'], 3)}.",
     ]
-    if error["mean_absolute_error"] > error["mean_absolute_error_of_mean"]:
-        lines.append("The error map does not predict the Dice of a case here: do not rely on the expected Dice.")
+    return [*lines, *doubts(model)]
+
+
+def doubts(model: ErrorModel) -> list[str]:
+    """Reasons not to rely on an error map, as sentences; `fit` prints them, and `apply` repeats them."""
+    error = model.figures.get("expected_dice", {})
+    own, of_mean = number(error, "mean_absolute_error"), number(error, "mean_absolute_error_of_mean")
+    found = []
+    if own > of_mean:
+        found.append("The error map does not predict the Dice of a case here: do not rely on the expected Dice.")
     if math.isnan(model.slice_threshold):
-        lines.append("No slice of the cross-validation is right, so there is no threshold: no slice will be flagged.")
-    return lines
+        found.append("No slice of the cross-validation is right, so there is no threshold: no slice will be flagged.")
+    return found
 
 
 def judgement_lines(judgements: Sequence[CaseJudgement]) -> list[str]:

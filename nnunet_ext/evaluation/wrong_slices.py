@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,8 @@ FALSE_ALARMS = 0.1
 SMALL_SLICE = 0.1  # of the case's mean area: about the area of errors that raises the score of an empty slice to 1/2
 
 
-class SliceFigures(NamedTuple):
+@dataclass(frozen=True)
+class SliceFigures:
     """The slices of one case, along its stack.
 
     Attributes:

@@ -29,7 +29,7 @@ from nnunet_ext.inference.memory_estimate import network_volumes_of, require_mem
 from nnunet_ext.inference.memory_fallback import where_it_fits
 from nnunet_ext.inference.passes import passes_by_fold, passes_of
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
-from nnunet_ext.inference.runtimes.choice import ChooseRuntime, runtime_for
+from nnunet_ext.inference.runtimes.choice import CHOICES, ChooseRuntime
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
 from nnunet_ext.inference.sliding_window import tile_image
 from nnunet_ext.inference.stages.postprocess import postprocess_stage, warn_of_other_ensemble
@@ -69,7 +69,7 @@ class EnsembleEngine:
         models: loaded model folders; several form an ensemble in image space.
         options: how the members are combined and where they run.
         calibration: adds calibrated probabilities, predicted Dice, verdict and covering mask.
-        choose_runtime: returns the runtime of each model; adaptation always takes the plain torch runtime.
+        choose_runtime: returns each model's runtime; None takes `options.runtime`, adaptation always plain torch.
 
     Raises:
         MemberError: if the models do not segment the same labels, or `model_weights` is not one positive number per
@@ -88,7 +88,7 @@ class EnsembleEngine:
         options: EnsembleOptions,
         *,
         calibration: Calibration | None = None,
-        choose_runtime: ChooseRuntime = runtime_for,
+        choose_runtime: ChooseRuntime | None = None,
     ) -> None:
         require_same_labels(models)
         require_model_weights(options.model_weights, models)
@@ -106,7 +106,7 @@ class EnsembleEngine:
             require_fitted_for(self.class_weights, self.models, self.settings)
         warn_of_other_ensemble(self.postprocess, self.settings)
         arithmetic = arithmetic_for(options.precision, self.device)
-        choose = choose_runtime if options.adapt is None else adaptable_runtime
+        choose = (choose_runtime or CHOICES[options.runtime]) if options.adapt is None else adaptable_runtime
         self.runners = [MemberRunner(model, choose(model, self.device, arithmetic)) for model in self.models]
         transforms = TRANSFORM_SETS[options.tta]
         self.passes = passes_of(

@@ -16,6 +16,7 @@ EarlyExit = Literal["label", "information"]
 MapName = Literal["entropy", "mutual_information", "expected_entropy", "variance", "confidence", "tta_variance"]
 MapType = Literal["float32", "float16", "uint8"]
 Precision = Literal["fp32", "bf16", "auto"]
+RuntimeName = Literal["torch", "openvino", "auto"]
 TestTimeTransforms = Literal["flips", "rot90", "full", "none"]
 
 AVERAGES: tuple[Average, ...] = get_args(Average)
@@ -23,6 +24,7 @@ EARLY_EXITS: tuple[EarlyExit, ...] = get_args(EarlyExit)
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 MAP_TYPES: tuple[MapType, ...] = get_args(MapType)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 TTA_SETS: tuple[TestTimeTransforms, ...] = get_args(TestTimeTransforms)
 DEVICES = ("cuda", "mps", "cpu")
 
@@ -48,6 +50,8 @@ class EnsembleOptions:
         tta: the test-time transforms that each member is averaged over: "flips" are stock's, along the axes that
             the training mirrored; "rot90" adds rotations by 90 degrees, "full" small rotations and scales as well.
         precision: "fp32", "bf16", or "auto", which takes bf16 on a CPU that computes faster in it; None is stock's.
+        runtime: "torch", "openvino" on CPUs, or "auto", the faster of both in a short trial. Torch runs what
+            OpenVINO cannot, and adaptation.
         early_exit: "label" skips members where they can no longer change the label; "information" where the mutual
             information has converged; None runs all members everywhere.
         postprocess: file written by `postprocess`, or nnU-Net's `postprocessing.pkl`; True takes `postprocess.json`
@@ -75,6 +79,7 @@ class EnsembleOptions:
     use_gaussian: bool = True
     tta: TestTimeTransforms = "flips"
     precision: Precision | None = None
+    runtime: RuntimeName = "torch"
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
     adapt: AdaptOptions | None = None
@@ -92,6 +97,7 @@ class EnsembleOptions:
         require_choice("average", self.average, AVERAGES)
         require_choice("tta", self.tta, TTA_SETS)
         require_choice("precision", self.precision, (None, *PRECISIONS))
+        require_choice("runtime", self.runtime, RUNTIME_NAMES)
         require_choice("early_exit", self.early_exit, (None, *EARLY_EXITS))
         if not 0 < self.tile_step_size <= 1:
             raise ValueError(

@@ -16,14 +16,19 @@ class Column:
         values: what it can be, with its unit.
         meaning: what it is.
         empty: when its cell is empty, which means: not defined.
-        calibrated: it is there with `--calibrated` only.
+        only_with: flag or command without which the column is not there; empty if it always is.
     """
 
     name: str
     values: str
     meaning: str
     empty: str = "never"
-    calibrated: bool = False
+    only_with: str = ""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the column is there with `--calibrated` only."""
+        return self.only_with == "--calibrated"
 
 
 @dataclass(frozen=True)
@@ -94,25 +99,28 @@ COLUMNS: tuple[Column, ...] = (
            "standard deviation of the members' volumes (with M, not M - 1, in the denominator) divided by their mean",
            "with one member, or if no member has the label"),
     Column("adapted_members", "from 0",
-           "with `--adapt` only: members whose adapted prediction is used; the others kept the unadapted one"),
+           "with `--adapt` only: members whose adapted prediction is used; the others kept the unadapted one",
+           only_with="--adapt"),
     Column("not_adapted", "sentences, `; ` between",
            "with `--adapt` only: each member that kept its unadapted prediction, and what jumped",
-           "all members were adapted"),
+           "all members were adapted", only_with="--adapt"),
     Column("judged_confidence", "as the calibration's column",
            "the confidence that predicted Dice and verdict are based on: the column that `calibrate` chose; with "
            "several folds the mean of the folds' own values, each from its own members",
-           "not defined, as a column of disagreement with one member per fold", calibrated=True),
+           "not defined, as a column of disagreement with one member per fold", only_with="--calibrated"),
     Column("predicted_dice", "0 to 1", "mean foreground Dice that is predicted for a case of this confidence",
            "there is no estimate: the confidence is outside the range of the calibration cases or not defined",
-           calibrated=True),
+           only_with="--calibrated"),
     Column("predicted_dice_low", "0 to 1", "lower end of its interval, at the level that `calibrate` was given",
-           "there is no estimate, or calibration had too few patients for an interval", calibrated=True),
-    Column("predicted_dice_high", "0 to 1", "upper end", "likewise", calibrated=True),
-    Column("verdict", "`accept`, `review`, `reject`", "what to do with the case", calibrated=True),
-    Column("verdict_reason", "sentences, `; ` between", "why, the worst first", calibrated=True),
+           "there is no estimate, or calibration had too few patients for an interval", only_with="--calibrated"),
+    Column("predicted_dice_high", "0 to 1", "upper end", "likewise", only_with="--calibrated"),
+    Column("verdict", "`accept`, `review`, `reject`", "what to do with the case", only_with="--calibrated"),
+    Column("verdict_reason", "sentences, `; ` between", "why, the worst first", only_with="--calibrated"),
     Column("expected_dice", "0 to 1", "Dice of the whole foreground that the error map expects; after "
-           "`nnunet_ext error-map apply`", "nothing is segmented and no error expected"),
-    Column("flagged_slices", "from 0", "number of slices that seem wrong; after `nnunet_ext error-map apply`"),
+           "`nnunet_ext error-map apply`", "nothing is segmented and no error expected",
+           only_with="error-map apply"),
+    Column("flagged_slices", "from 0", "number of slices that seem wrong; after `nnunet_ext error-map apply`",
+           only_with="error-map apply"),
     Column("flags", "words, `;` between", "what to know before trusting the other numbers", "nothing to say"),
 )
 

@@ -46,6 +46,8 @@ NOT_RUN = {
     "pip": "downloads packages; CI installs this one",
     "python3": "makes an environment",
     "make": "demo, test and lint; CI runs them",
+    "lint-imports": "checks the package itself; CI runs it",
+    "deptry": "checks the package itself; CI runs it",
     "git": "downloads",
     "sbatch": "needs a cluster with SLURM",
     "apptainer": "needs a container",

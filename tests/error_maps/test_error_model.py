@@ -15,7 +15,7 @@ from nnunet_ext.error_maps.error_model import (
     fitted,
     validated_case,
 )
-from nnunet_ext.error_maps.text import fit_lines
+from nnunet_ext.error_maps.text import doubts, fit_lines
 
 
 def case(
@@ -46,6 +46,14 @@ def test_the_expected_dice_is_compared_with_the_mean_of_the_other_folds(two_fold
     """0.9 for 0.8 and 0.5 for 0.6, against 0.6 for 0.8 and 0.8 for 0.6."""
     errors = fitted(two_folds, failure_dice=0.75, false_alarms=0.1).figures["expected_dice"]
     assert errors == pytest.approx({"mean_absolute_error": 0.1, "mean_absolute_error_of_mean": 0.2})
+
+
+def test_doubts_are_about_an_expected_dice_that_is_worse_than_the_mean(two_folds):
+    """The case of fold 0 is expected at 0.2 instead: off by 0.6, while the mean of the other fold is off by 0.2."""
+    assert doubts(fitted(two_folds, failure_dice=0.75, false_alarms=0.1)) == []
+    worse = [case("0", [0.1, 0.5], [1.0, 0.0], expected=0.2, true=0.8), two_folds[1]]
+    (doubt,) = doubts(fitted(worse, failure_dice=0.75, false_alarms=0.1))
+    assert "expected Dice" in doubt
 
 
 def test_without_a_right_slice_nothing_can_be_flagged(tmp_path):

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CaseAdaptation:
-    """The adaptation to one case, made anew for every case.
+    """The adaptation to one case; every case has its own.
 
     Attributes:
         case: the case's name.

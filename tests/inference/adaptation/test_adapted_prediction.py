@@ -207,7 +207,8 @@ def test_arrays_are_adapted_by_the_predictor(folder):
 def test_the_case_is_logged_once(folder, images, caplog):
     caplog.set_level("INFO", "nnunet_ext.inference.adaptation")
     predicted(folder, images, NEVER)
-    said = [record.getMessage().split(" adapted")[0] for record in caplog.records]
+    records = [record for record in caplog.records if record.name.startswith("nnunet_ext.inference.adaptation")]
+    said = [record.getMessage().split(" adapted")[0] for record in records]
     assert said == ["a: 0 of 2 members", "b: 0 of 2 members"]
 
 

@@ -120,7 +120,7 @@ def test_row_of_a_case():
 
 
 def test_the_columns_of_a_row_are_those_that_the_reference_describes():
-    described = [column.name for column in COLUMNS if not column.calibrated and column.name != "case"]
+    described = [column.name for column in COLUMNS if not column.only_with and column.name != "case"]
     found = row_of(SEGMENTATION, SEGMENTATION, OTHER)
     one_label = [name.replace("_left", f"_{ANY_LABEL}") for name in found if not name.endswith(("_right", "_both"))]
     assert one_label == described

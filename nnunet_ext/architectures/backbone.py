@@ -1,0 +1,145 @@
+"""Makes a network with decoder levels behave as nnU-Net's: any image size, and its switch of deep supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Axes = tuple[int, ...]  # one number per spatial axis
+CONV_BY_AXES: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class LevelNetwork(nn.Module):
+    """A network whose decoder has levels; the base class of those that `Backbone` wraps.
+
+    Attributes:
+        multiple: what the size of an image must be a multiple of, per axis.
+        level_strides: how much coarser than the image each coarser level is, per axis, the finest level first.
+        level_channels: number of channels of each coarser level.
+    """
+
+    multiple: Axes
+    level_strides: Sequence[Axes]
+    level_channels: Sequence[int]
+
+    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits at full resolution and the decoder's features of the coarser levels, the finest first.
+
+        Args:
+            image: (B, channels, *spatial), its size a multiple of `multiple`.
+
+        Returns:
+            (B, C, *spatial), and for each coarser level (B, its channels, *spatial / its stride).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define levels().")
+
+
+class Backbone(nn.Module):
+    """Pads the image to what the network needs, crops the logits again, and supervises the decoder's levels.
+
+    Args:
+        network: the network.
+        outputs: C, the number of logits.
+        strides: stride of each stage of nnU-Net's plans, per axis; the list of logits has their sizes.
+        deep_supervision: return a list of logits instead of those at full resolution. Can be changed later.
+    """
+
+    def __init__(
+        self, network: LevelNetwork, outputs: int, strides: Sequence[Axes], *, deep_supervision: bool
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.decoder = LevelHeads(network, outputs, strides, deep_supervision=deep_supervision)
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """(B, channels, *spatial) to logits (B, C, *spatial), or to a list of them, the finest first."""
+        size = image.shape[2:]
+        logits, features = self.network.levels(padded(image, self.network.multiple))
+        logits = cropped(logits, size)
+        if not self.decoder.deep_supervision:
+            return logits
+        return [logits, *self.decoder(features, size)]
+
+
+class LevelHeads(nn.Module):
+    """The logits of deep supervision: a 1x1 convolution for each coarser level of the network that is used.
+
+    nnU-Net compares the logits of stage i with labels at the resolution of stage i of the plans, but for the deepest.
+    Those logits are made from the network's level i, or from its coarsest level if it has fewer, and averaged over
+    areas where the resolutions differ.
+
+    Args:
+        network: the network with its levels.
+        outputs: C, the number of logits.
+        strides: stride of each stage of the plans, per axis.
+        deep_supervision: nnU-Net's switch.
+    """
+
+    def __init__(
+        self, network: LevelNetwork, outputs: int, strides: Sequence[Axes], *, deep_supervision: bool
+    ) -> None:
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        self.planned_strides = total_strides(strides)[1:-1]
+        used = min(len(self.planned_strides), len(network.level_strides))
+        self.level_strides = list(network.level_strides[:used])
+        conv = CONV_BY_AXES[len(strides[0])]
+        self.heads = nn.ModuleList(conv(channels, outputs, 1) for channels in network.level_channels[:used])
+
+    def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
+        """Logits of the coarser levels at the sizes of the plans.
+
+        Args:
+            features: see `LevelNetwork.levels`.
+            size: spatial shape of the image before padding.
+        """
+        by_level = [
+            cropped(head(level), coarser(size, stride))
+            for head, level, stride in zip(self.heads, features, self.level_strides, strict=False)
+        ]
+        outputs = []
+        for index, stride in enumerate(self.planned_strides):
+            logits, wanted = by_level[min(index, len(by_level) - 1)], coarser(size, stride)
+            outputs.append(logits if logits.shape[2:] == wanted else F.interpolate(logits, size=wanted, mode="area"))
+        return outputs
+
+
+def padded(image: Tensor, multiple: Axes) -> Tensor:
+    """The image with zeros behind it along each axis, so that its size is a multiple.
+
+    Zero is what nnU-Net pads with, and padding on one side leaves each voxel at its index.
+    """
+    missing = [-length % step for length, step in zip(image.shape[2:], multiple, strict=True)]
+    if not any(missing):
+        return image
+    return F.pad(image, [pad for after in reversed(missing) for pad in (0, after)])  # the last axis first
+
+
+def cropped(values: Tensor, size: Sequence[int]) -> Tensor:
+    """The first positions along each axis: (B, C, *spatial) to (B, C, *size)."""
+    for axis, length in enumerate(size, start=2):
+        values = values.narrow(axis, 0, length)
+    return values
+
+
+def coarser(size: Sequence[int], stride: Axes) -> Axes:
+    """A size divided by a stride, rounded up."""
+    return tuple(-(-length // step) for length, step in zip(size, stride, strict=True))
+
+
+def total_strides(strides: Sequence[Axes]) -> list[Axes]:
+    """How much coarser than the image each stage is, per axis, from the stride of each stage.
+
+    Example:
+        (1, 1), (1, 2), (2, 2) give (1, 1), (1, 2), (2, 4).
+    """
+    return list(accumulate(strides, product))
+
+
+def product(first: Axes, second: Axes) -> Axes:
+    """The product per axis."""
+    return tuple(a * b for a, b in zip(first, second, strict=True))
