@@ -3,6 +3,11 @@
     python benchmarks/held_out_coverage.py DATA/Dataset004_Hippocampus 3d_fullres WORK --fit 45 --held-out 60
     python benchmarks/error_map.py WORK 4 3d_fullres --new-id 104 --error-configuration 2d --members samples:2
 
+    python benchmarks/held_out_coverage.py DATA/Dataset027_ACDC 2d WORK --patients '(patient[0-9]+)_' \\
+        -tr nnUNetTrainerCyclical2_NoDA_10epochs_60iters --members samples:2
+    python benchmarks/error_map.py WORK 27 2d --new-id 127 --members samples:2 --patients '(patient[0-9]+)_' \\
+        --segmentation nnUNetTrainerCyclical2_NoDA_10epochs_60iters --held-out 40
+
 The second command takes the models that the first one trained, trains an error model on what their folds held out
 (small plans, few iterations), predicts the held-out cases, judges them and evaluates all maps. What WORK has already
 is not made again.
