@@ -122,7 +122,7 @@ def prepare(preprocessed: Path, number: int) -> None:
 def train(model: Path, number: int, configuration: str, trainer: str, device: str) -> None:
     """Trains the folds that are missing."""
     for fold in range(2):
-        if not (model / f"fold_{fold}" / "validation" / "summary.json").is_file():
+        if not (model / f"fold_{fold}" / "checkpoint_final.pth").is_file():
             run("nnUNetv2_train", number, configuration, fold, "-tr", trainer, "-p", PLANS, "-device", device)
 
 
