@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="raw ACDC")
     parser.add_argument("other", type=Path, help="raw dataset of another scanner with the same labels")
     parser.add_argument("work", type=Path)
+    parser.add_argument("--cases", type=int, default=20, help="of each set, the first in alphabetical order")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     work = options.work.resolve()
@@ -71,16 +72,22 @@ def main() -> None:
         "other scanner": (options.other / "imagesTr", options.other / "labelsTr"),
     }
     table: dict[str, dict[str, Mapping[str, float]]] = {}
-    for where, (images, truths) in sets.items():
+    for where, (whole, truths) in sets.items():
+        images = first_cases(whole, work / f"first_{options.cases}_{where.replace(' ', '_')}", options.cases)
         for way, (of, flags) in WAYS.items():
-            folder = work / "predictions" / where.replace(" ", "_") / re.sub("[^a-z0-9]+", "_", way.lower())
+            folder = (
+                work
+                / f"predictions_{options.cases}"
+                / where.replace(" ", "_")
+                / re.sub("[^a-z0-9]+", "_", way.lower())
+            )
             if not (folder / "summary.json").is_file():
                 files = [work / flag if flag.endswith(".json") else flag for flag in flags]
                 chosen = [word for name in of for word in ("-m", models[name])]
                 predict(folder, images, *chosen, *files, *machine)
                 if way == "2D, no transforms":
                     run("nnunet_ext", "error-map", "apply", "-m", error_model, "-i", images, "-p", folder, *machine)
-                run("nnunet_ext", "evaluate", truths, folder, "--disable_progress_bar", "-np", 1)
+                run("nnunet_ext", "evaluate", truths, folder, "--disable_progress_bar", "-np", 1, "--chill")
                 for file in (*folder.glob("*.npz"), *folder.glob("*.pkl")):
                     file.unlink()
             table.setdefault(where, {})[way] = figures(folder)
@@ -154,6 +161,15 @@ def fit_error_map(work: Path, number: int, device: str, machine: tuple[str, ...]
     if not (model / "error_map.json").is_file():
         run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
     return model
+
+
+def first_cases(images: Path, folder: Path, count: int) -> Path:
+    """A folder with links to the first images, of one channel."""
+    folder.mkdir(exist_ok=True)
+    for image in sorted(images.iterdir())[:count]:
+        if not (folder / image.name).exists():
+            (folder / image.name).symlink_to(image)
+    return folder
 
 
 def predict(folder: Path, images: Path, *words: object) -> None:
