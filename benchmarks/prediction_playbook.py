@@ -73,7 +73,7 @@ def main() -> None:
     }
     table: dict[str, dict[str, Mapping[str, float]]] = {}
     for where, (whole, truths) in sets.items():
-        images = first_cases(whole, work / f"first_{options.cases}_{where.replace(' ', '_')}", options.cases)
+        images = first_cases(whole, work / f"first_{options.cases}_{slug(where)}", options.cases)
         for way, (of, flags) in WAYS.items():
             folder = (
                 work
@@ -161,6 +161,11 @@ def fit_error_map(work: Path, number: int, device: str, machine: tuple[str, ...]
     if not (model / "error_map.json").is_file():
         run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
     return model
+
+
+def slug(title: str) -> str:
+    """A title as a folder's name."""
+    return re.sub("[^a-z0-9]+", "_", title.lower())
 
 
 def first_cases(images: Path, folder: Path, count: int) -> Path:
