@@ -75,12 +75,7 @@ def main() -> None:
     for where, (whole, truths) in sets.items():
         images = first_cases(whole, work / f"first_{options.cases}_{slug(where)}", options.cases)
         for way, (of, flags) in WAYS.items():
-            folder = (
-                work
-                / f"predictions_{options.cases}"
-                / where.replace(" ", "_")
-                / re.sub("[^a-z0-9]+", "_", way.lower())
-            )
+            folder = work / f"predictions_{options.cases}" / slug(where) / slug(way)
             if not (folder / "summary.json").is_file():
                 files = [work / flag if flag.endswith(".json") else flag for flag in flags]
                 chosen = [word for name in of for word in ("-m", models[name])]
