@@ -19,7 +19,7 @@ class EnsembleCase:
     """A case, small enough to keep hundreds in memory. K is the number of models, C that of classes or regions.
 
     Weights only matter where models are undecided or disagree. Of these voxels a sample is kept; all others are
-    summed up, for each model.
+    counted.
 
     Attributes:
         case: its name.
@@ -29,8 +29,6 @@ class EnsembleCase:
         truth: (C, n) bool.
         stands_for: (n) float64, number of undecided voxels that each of the sample stands for.
         truth_voxels: (C), number of true voxels of the whole image.
-        settled_overlap: (K, C), sum of the probabilities of true voxels, over the others.
-        settled_sum: (K, C), sum of the probabilities, over the others.
         settled_hits: (C), number of the others that are predicted and true.
         settled_predicted: (C), number of the others that are predicted.
         model_dice: (K, C), Dice of each model alone; NaN where prediction and truth are empty.
@@ -43,8 +41,6 @@ class EnsembleCase:
     truth: np.ndarray
     stands_for: np.ndarray
     truth_voxels: np.ndarray
-    settled_overlap: np.ndarray
-    settled_sum: np.ndarray
     settled_hits: np.ndarray
     settled_predicted: np.ndarray
     model_dice: np.ndarray
@@ -71,8 +67,7 @@ def ensemble_case(
     masks = np.stack([np.isin(labels, region) for region in scheme.outputs().values()])  # (C, N)
     settled = settled_voxels(flat, regions=scheme.regions)
     kept, stands_for = drawn_by_label(np.flatnonzero(~settled), labels, seed=zlib.crc32(case.encode()))
-    others = flat[:, :, settled]
-    predicted = others[0] > 0.5
+    predicted = flat[0, :, settled].T > 0.5  # (C, others)
     return EnsembleCase(
         case=case,
         patient=patient,
@@ -81,8 +76,6 @@ def ensemble_case(
         truth=masks[:, kept],
         stands_for=stands_for,
         truth_voxels=masks.sum(axis=1),
-        settled_overlap=np.where(masks[:, settled], others, 0).sum(axis=2, dtype=np.float64),
-        settled_sum=others.sum(axis=2, dtype=np.float64),
         settled_hits=(predicted & masks[:, settled]).sum(axis=1),
         settled_predicted=predicted.sum(axis=1),
         model_dice=np.array([dice_of(one, masks, regions=scheme.regions) for one in flat]),

@@ -11,10 +11,11 @@ import torch
 
 from nnunet_ext.calibration.ensemble_case import EnsembleCase
 from nnunet_ext.calibration.ensemble_weights import LEAST_WEIGHT, EnsembleWeights, Method
-from nnunet_ext.calibration.weighted_dice import dice_with, soft_dice
+from nnunet_ext.calibration.weighted_dice import dice_with, sharpened_dice
 from nnunet_ext.evaluation.comparison import paired_comparison
 from nnunet_ext.evaluation.held_out_parts import held_out_parts
 
+SHARPNESS = 8.0  # of the Dice that is fitted
 STOP = {"maxiter": 100, "ftol": 1e-12, "gtol": 1e-8}
 
 Weights = np.ndarray  # (K, C), each class or region with the sum 1
@@ -104,12 +105,14 @@ def equal_weights(cases: Sequence[EnsembleCase]) -> Weights:
     return np.full((models, outputs), 1 / models)
 
 
-def learned_weights(cases: Sequence[EnsembleCase], pull: float, *, regions: bool) -> Weights:
-    """The weights with the largest soft Dice, pulled to 1/K.
+def learned_weights(
+    cases: Sequence[EnsembleCase], pull: float, *, regions: bool, sharpness: float = SHARPNESS
+) -> Weights:
+    """The weights with the largest sharpened Dice, pulled to 1/K.
 
     They are a softmax over the models for each class or region, and minimise
 
-        mean over classes of (1 - mean soft Dice of the cases that have the class) + pull * mean over classes of
+        mean over classes of (1 - mean Dice of the cases that have the class) + pull * mean over classes of
         the sum over models of (weight - 1/K)²
 
     over the foreground classes or regions. The background gets their mean weights: of its own, one model's could
@@ -120,6 +123,7 @@ def learned_weights(cases: Sequence[EnsembleCase], pull: float, *, regions: bool
         cases: of any patients.
         pull: strength of the pull, 0 or more.
         regions: whether the outputs are regions.
+        sharpness: of the Dice, see `sharpened_dice`.
     """
     from scipy.optimize import minimize  # imported here, because it takes a second
 
@@ -138,13 +142,15 @@ def learned_weights(cases: Sequence[EnsembleCase], pull: float, *, regions: bool
         gradient = torch.autograd.grad(penalty, parameters)[0]
         total = float(penalty.detach())
         for case, share in zip(cases, shares, strict=True):  # one at a time keeps memory small
-            missed = (share * (1 - soft_dice(case, weights_of(parameters), regions=regions)[first:])).sum()
+            weights = weights_of(parameters)
+            found = sharpened_dice(case, weights, regions=regions, sharpness=sharpness)[first:]
+            missed = (share * (1 - found)).sum()
             gradient += torch.autograd.grad(missed, parameters)[0]
             total += float(missed.detach())
         return total, gradient.numpy()
 
-    found = minimize(loss, np.zeros(models * outputs), jac=True, method="L-BFGS-B", options=STOP)
-    return weights_of(torch.from_numpy(found.x)).numpy()
+    optimum = minimize(loss, np.zeros(models * outputs), jac=True, method="L-BFGS-B", options=STOP)
+    return weights_of(torch.from_numpy(optimum.x)).numpy()
 
 
 def with_background(weights: torch.Tensor, *, regions: bool) -> torch.Tensor:

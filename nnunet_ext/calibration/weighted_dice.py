@@ -8,24 +8,29 @@ import torch
 from nnunet_ext.calibration.ensemble_case import EnsembleCase
 
 
-def soft_dice(case: EnsembleCase, weights: torch.Tensor, *, regions: bool) -> torch.Tensor:
-    """Soft Dice 2 Σ p g / (Σ p + Σ g) of every class or region, (C) float64; differentiable in the weights.
+def sharpened_dice(case: EnsembleCase, weights: torch.Tensor, *, regions: bool, sharpness: float) -> torch.Tensor:
+    """Dice 2 Σ q g / (Σ q + Σ g) of every class or region, (C) float64; differentiable in the weights.
 
-    Voxels that are not in the sample, where one class has nearly all the probability, are not renormalised.
+    With the sharpness s, q is p^s, normalised over the classes, or for a region over p and 1 - p. s = 1 is soft
+    Dice, a large s that of the segmentation. Soft Dice rates a model by its confidence as well: it leaves out an
+    unconfident model that would correct a confident one.
 
     Args:
-        case: the case.
+        case: the case; what is not in its sample counts as its segmentation.
         weights: (K, C) float64.
         regions: whether the outputs are regions; classes are renormalised.
+        sharpness: s, above 0.
     """
     values = torch.from_numpy(case.probabilities).double()
-    mixed = (weights[:, :, None] * values).sum(0)
-    if not regions:
-        mixed = mixed / mixed.sum(0)
-    mixed = mixed * torch.from_numpy(case.stands_for)
-    overlap = (mixed * torch.from_numpy(case.truth)).sum(1)
-    overlap = overlap + (weights * torch.from_numpy(case.settled_overlap)).sum(0)
-    size = mixed.sum(1) + (weights * torch.from_numpy(case.settled_sum)).sum(0)
+    mixed = (weights[:, :, None] * values).sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+    if regions:
+        against = (1 - mixed).clamp_min(torch.finfo(torch.float64).tiny)
+        sharp = torch.sigmoid(sharpness * (mixed.log() - against.log()))
+    else:
+        sharp = torch.softmax(sharpness * mixed.log(), dim=0)
+    sharp = sharp * torch.from_numpy(case.stands_for)
+    overlap = (sharp * torch.from_numpy(case.truth)).sum(1) + torch.from_numpy(case.settled_hits)
+    size = sharp.sum(1) + torch.from_numpy(case.settled_predicted)
     return 2 * overlap / (size + torch.from_numpy(case.truth_voxels))
 
 

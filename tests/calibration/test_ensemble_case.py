@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nnunet_ext.calibration.ensemble_case import MOST_VOXELS, drawn_by_label, ensemble_case, settled_voxels
-from nnunet_ext.calibration.weighted_dice import dice_with, soft_dice
+from nnunet_ext.calibration.weighted_dice import dice_with, sharpened_dice
 from nnunet_ext.labels import LabelScheme
 
 CLASSES = LabelScheme({"left": (1,), "right": (2,)})
@@ -49,10 +49,13 @@ def test_dice_of_weights_is_that_of_the_whole_image(regions):
     predicted = whole > 0.5 if regions else whole.argmax(axis=0) == np.arange(3).reshape(-1, 1, 1, 1)
     hard = 2 * (predicted & masks).sum(axis=axes) / (predicted.sum(axis=axes) + masks.sum(axis=axes))
     np.testing.assert_allclose(dice_with(case, weights, regions=regions), hard)
-    soft = 2 * (whole * masks).sum(axis=axes) / (whole.sum(axis=axes) + masks.sum(axis=axes))
-    # of classes, voxels where all models agree are not renormalised
-    found = soft_dice(case, torch.from_numpy(weights), regions=regions)
-    np.testing.assert_allclose(found.numpy(), soft, atol=1e-6 if regions else 2e-3)
+    sharp = whole**2 / (whole**2 + (1 - whole) ** 2) if regions else whole**2 / (whole**2).sum(axis=0)
+    soft = 2 * (sharp * masks).sum(axis=axes) / (sharp.sum(axis=axes) + masks.sum(axis=axes))
+    # voxels where all models agree count as segmented
+    found = sharpened_dice(case, torch.from_numpy(weights), regions=regions, sharpness=2.0)
+    np.testing.assert_allclose(found.numpy(), soft, atol=1e-3)
+    hardest = sharpened_dice(case, torch.from_numpy(weights), regions=regions, sharpness=1e6)
+    np.testing.assert_allclose(hardest.numpy(), hard)
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -73,7 +76,7 @@ def test_ignored_voxels_count_nowhere():
     ignored[2:] = 3
     with_ignored = ensemble_case("case", probabilities, ignored, scheme, patient="p", fold="0")
     cut = ensemble_case("case", probabilities[:, :, :2], truth[:2], CLASSES, patient="p", fold="0")
-    for name in ("probabilities", "truth", "truth_voxels", "settled_sum", "settled_hits", "model_dice"):
+    for name in ("probabilities", "truth", "truth_voxels", "settled_hits", "model_dice"):
         np.testing.assert_array_equal(getattr(with_ignored, name), getattr(cut, name))
 
 
