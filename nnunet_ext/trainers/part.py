@@ -63,6 +63,11 @@ class Requirement(Enum):
         "a U-Net with nnU-Net's encoder and decoder (PlainConvUNet, ResidualEncoderUNet)",
         "choose plans with such a network",
     )
+    LEVELS = (
+        "a U-Net whose levels it can read (PlainConvUNet, ResidualEncoderUNet, SegResNet, VNet, UNETR, SwinUNETR, "
+        "LCOVNet)",
+        "choose plans or a part with such a network",
+    )
     LABELS = ("labels rather than regions", "train on a dataset of labels")
     SEGMENTATION = ("a training on labels", "start another training from its checkpoint with -pretrained_weights")
     ONE_NETWORK = ("a single network", "train the networks one by one")

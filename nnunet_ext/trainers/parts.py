@@ -28,6 +28,7 @@ LEARNING_RATE = frozenset({Claim.LEARNING_RATE})
 TRAINED_ENCODER = frozenset({Claim.TRAINED_ENCODER})
 ADAPTING = LEARNING_RATE | TRAINED_ENCODER | {Claim.EMA_CHECKPOINT}  # a mean of B·A is not that of B times that of A
 UNET = frozenset({Requirement.UNET})
+LEVELS = frozenset({Requirement.LEVELS})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
 ONE_NETWORK = frozenset({Requirement.ONE_NETWORK})
 PRE_TRAINED = UNET | SEGMENTATION | ONE_NETWORK
@@ -107,16 +108,16 @@ PARTS: tuple[Part, ...] = (
          claims=frozenset({Claim.EMA_CHECKPOINT})),
     Part("DSD", Kind.SUPERVISION, SELF_DISTILLATION,
          "dual self-distillation: one level teaches the others, in encoder and in decoder", DISTILLATION_PAPER,
-         "nnUNetTrainerDSD_Cyclical", claims=TRAINING_OUTPUT, requires=UNET),
+         "nnUNetTrainerDSD_Cyclical", claims=TRAINING_OUTPUT, requires=LEVELS),
     Part("SDD", Kind.SUPERVISION, SELF_DISTILLATION,
          "DSD with distillation in the decoder only", DISTILLATION_PAPER, "nnUNetTrainerSDD",
-         claims=TRAINING_OUTPUT, requires=UNET, values={"encoder_weight": 0.0}),
+         claims=TRAINING_OUTPUT, requires=LEVELS, values={"encoder_weight": 0.0}),
     Part("SDE", Kind.SUPERVISION, SELF_DISTILLATION,
          "DSD with distillation in the encoder only", DISTILLATION_PAPER, "nnUNetTrainerSDE",
-         claims=TRAINING_OUTPUT, requires=UNET, values={"decoder_weight": 0.0}),
+         claims=TRAINING_OUTPUT, requires=LEVELS, values={"decoder_weight": 0.0}),
     Part("DS", Kind.SUPERVISION, SELF_DISTILLATION,
          "DSD without distillation: supervises every decoder level", DISTILLATION_PAPER, "nnUNetTrainerDS",
-         claims=TRAINING_OUTPUT, requires=UNET, values={"encoder_weight": 0.0, "decoder_weight": 0.0}),
+         claims=TRAINING_OUTPUT, requires=LEVELS, values={"encoder_weight": 0.0, "decoder_weight": 0.0}),
     Part("FullResolution", Kind.SUPERVISION, "",
          "modifies DSD, SDD, SDE or DS: heads at full resolution, as in the paper; more memory", DISTILLATION_PAPER,
          "nnUNetTrainerDSD_FullResolution_NoDeepSupervision",
@@ -211,7 +212,7 @@ PARTS: tuple[Part, ...] = (
          "nnUNetTrainerMCDropout", claims=frozenset({Claim.DROPOUT}), requires=UNET),
     Part("DeepLab", Kind.NETWORK, DEEPLAB,
          "trains a DeepLabV3+ instead of the planned network", "arXiv 1802.02611", "nnUNetTrainerDeepLab",
-         claims=NETWORK, lacks=UNET),
+         claims=NETWORK, lacks=UNET | LEVELS),
     Part("SegResNet", Kind.NETWORK, "nnunet_ext.trainers.networks.segresnet.SegResNet",
          "trains a SegResNet instead of the planned network", "arXiv 1810.11654", "nnUNetTrainerSegResNet",
          claims=NETWORK, lacks=UNET),
