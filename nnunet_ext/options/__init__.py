@@ -76,6 +76,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.trainers import TrainerCostOptions
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -130,6 +131,7 @@ __all__ = [
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",
+    "TrainerCostOptions",
     "WeightsOptions",
     "recorded",
     "require_choice",

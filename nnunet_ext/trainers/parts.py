@@ -39,10 +39,9 @@ DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
 MASKED = ("MAE", "S3D")
 FINE_TUNING = ("Finetune", "Finetune<n>", "LoRA", "LoRA<r>")  # parts that start from pre-trained weights
-MIXTURES = (
-    *("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>"),
-    *("StreamingUNetD3P", "StreamingFixedUNetD3P"),
-)
+OPEN_MIXTURES = ("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>")  # of any networks
+MIXTURES = (*OPEN_MIXTURES, "StreamingUNetD3P", "StreamingFixedUNetD3P")
+FIXED_MIXTURES = ("StreamingFixed", "StreamingFixed<K>", "StreamingFixedUNetD3P")
 
 # fmt: off
 PARTS: tuple[Part, ...] = (
@@ -207,6 +206,13 @@ PARTS: tuple[Part, ...] = (
          "modifies Streaming: second softmax on the mixed probabilities, as in the paper", STREAMING_PAPER,
          "nnUNetTrainerStreaming_PaperMixture",
          requires=frozenset({Requirement.LABELS}), changes=MIXTURES, values={"mixture": "paper"}),
+    Part("Weights<w>", Kind.SUPERVISION, "",
+         "modifies StreamingFixed: the classifiers' weights as a ratio, 70 to 30 for example", STREAMING_PAPER,
+         "nnUNetTrainerStreamingFixed_Weights70x30",
+         changes=FIXED_MIXTURES, attribute="weight_ratio", several=True, smallest=0),
+    Part("WithPlanned", Kind.SUPERVISION, "",
+         "modifies Streaming: the planned network comes first, beside those of the name", STREAMING_PAPER,
+         "nnUNetTrainerStreaming_WithPlanned_SegResNet", changes=OPEN_MIXTURES, values={"with_planned": True}),
     Part("MCDropout", Kind.NETWORK, "nnunet_ext.trainers.networks.mc_dropout.MCDropout",
          "dropout in the two deepest levels, for predict --members mc-dropout:10", "arXiv 1506.02142",
          "nnUNetTrainerMCDropout", claims=frozenset({Claim.DROPOUT}), requires=UNET),
