@@ -25,7 +25,7 @@ from nnunet_ext.evaluation.remarks import warn_of_truths_not_taken, warn_of_unkn
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.files.listing import visible_files
 from nnunet_ext.labels import Region, regions_of
-from nnunet_ext.options import JudgeOptions, MetricOptions
+from nnunet_ext.options import MEMORY_MAPS, JudgeOptions, MetricOptions
 from nnunet_ext.prediction_folder.map_files import map_file_ending
 
 DEFAULT_PLANS = {"label_manager": "LabelManager"}  # nnU-Net's own default, which it would print
@@ -187,6 +187,7 @@ def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) 
     probabilities = prediction_folder / f"{case}.npz"
     ending = map_file_ending(dataset.file_ending, dataset.reader)
     folders = sorted(path for path in (prediction_folder / "maps").glob("*") if path.is_dir())
+    folders = [path for path in folders if not path.name.startswith(MEMORY_MAPS)]  # they are not uncertainties
     maps = {folder.name: folder / f"{case}{ending}" for folder in folders}
     return Files(
         case=case,
