@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 
 from nnunet_ext.architectures.cost import NetworkCost, network_cost
 from nnunet_ext.commands.training_cases import variable_folder
@@ -68,13 +71,22 @@ def named_or_default(options: TrainerCostOptions) -> Sequence[str]:
 def cost_of(trainer: str, plans: PlansManager, configuration: str, dataset_json: dict) -> TrainerCost:
     """The cost of one trainer's network; a trainer that is refused has the reason instead."""
     planned = plans.get_configuration(configuration)
-    labels = plans.get_label_manager(dataset_json)
     channels = determine_num_input_channels(plans, planned, dataset_json)
+    build = partial(build_network, trainer, plans, planned, dataset_json, plans.get_label_manager(dataset_json))
     try:
-        network = build_network(trainer, plans, planned, dataset_json, labels)
+        network = without_data(build)
     except (ValueError, RuntimeError) as error:  # the reasons of names and of parts
         return TrainerCost(trainer, None, str(error))
     return TrainerCost(trainer, network_cost(network, channels, planned.patch_size))
+
+
+def without_data(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose weights take neither memory nor time, but for the few that read values while they are built."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except RuntimeError:  # "cannot be called on meta tensors"
+        return build()
 
 
 def cost_lines(costs: Sequence[TrainerCost]) -> list[str]:

@@ -19,6 +19,7 @@ SELF_DISTILLATION = "nnunet_ext.trainers.supervision.self_distillation.DSD"
 FINETUNE = "nnunet_ext.trainers.fine_tuning.finetune.Finetune"
 LORA = "nnunet_ext.trainers.fine_tuning.lora.LoRA"
 STREAMING = "nnunet_ext.trainers.networks.streaming.Streaming"
+PRIMUS = "nnunet_ext.trainers.networks.primus.Primus"
 DEEPLAB = "nnunet_ext.trainers.networks.deeplab.DeepLab"
 
 SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
@@ -32,6 +33,7 @@ LEVELS = frozenset({Requirement.LEVELS})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
 ONE_NETWORK = frozenset({Requirement.ONE_NETWORK})
 PRE_TRAINED = UNET | SEGMENTATION | ONE_NETWORK
+PRIMUS_NEEDS = frozenset({Requirement.ONE_NETWORK, Requirement.THREE_AXES})
 LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
 PRE_TRAINING = frozenset({Claim.LOSS, Claim.TRAINING_OUTPUT, Claim.AUGMENTATION})
 
@@ -234,6 +236,22 @@ PARTS: tuple[Part, ...] = (
     Part("LCOVNet", Kind.NETWORK, "nnunet_ext.trainers.networks.lcovnet.LCOVNet",
          "trains a small network of separable convolutions", "Zhao et al. 2023", "nnUNetTrainerLCOVNet",
          claims=NETWORK, lacks=UNET),
+    Part("PrimusS", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus S instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusS",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "S"}),
+    Part("PrimusB", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus B instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusB",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "B"}),
+    Part("PrimusM", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus M instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusM",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "M"}),
+    Part("PrimusL", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus L instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusL",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "L"}),
     Part("DiceFocal", Kind.LOSS, "nnunet_ext.trainers.losses.dice_focal.DiceFocal",
          "Dice plus 10 times focal loss instead of nnU-Net's loss", STREAMING_PAPER,
          "nnUNetTrainerStreaming_DiceFocal",
