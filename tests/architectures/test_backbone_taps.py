@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo import is_dynamo_supported
 
 from nnunet_ext.architectures.backbone import Backbone
 from nnunet_ext.architectures.feature_taps import taps_of
@@ -99,6 +100,17 @@ def test_gradients_flow_from_every_feature(name):
             feature.square().sum(), list(net.parameters()), retain_graph=True, allow_unused=True
         )
         assert sum(gradient.abs().sum() for gradient in gradients if gradient is not None) > 0
+
+
+@pytest.mark.skipif(not is_dynamo_supported(), reason="torch.compile does not run on this Python or system")
+@pytest.mark.parametrize("name", ["SegResNet", "UNETR"])
+def test_torch_compile_sees_one_graph(name):
+    torch._dynamo.reset()
+    net = network(name).eval()
+    with torch.no_grad():
+        compiled = torch.compile(lambda image: taps_of(net)(image), backend="eager", fullgraph=True)(picture())
+        for found, expected in zip(compiled, taps_of(net)(picture()), strict=True):
+            assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(found, expected, strict=True))
 
 
 def test_where_a_network_pads_its_coarser_levels_are_taught_background_there():
