@@ -1,9 +1,10 @@
-"""Prints the number of parameters of each trainer's network for a size of plans.
+"""Prints parameters and operations of each trainer's network for a size of plans.
 
     python benchmarks/parameters.py [--trainers nnUNetTrainer nnUNetTrainerVNet] [--patch 128 128 128]
         [--features 32 64 128 256 320 320] [--channels 1] [--classes 4]
 
-Two numbers for --patch make plans of a 2D configuration. All strides but the first are 2.
+Two numbers for --patch make plans of a 2D configuration. All strides but the first are 2. For the plans of a dataset,
+use `nnunet_ext trainers --cost`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from random_model import random_plans
 
+from nnunet_ext.architectures.cost import network_cost
 from nnunet_ext.trainers.names import trainer_class
 
 TRAINERS = ("nnUNetTrainer", *(f"nnUNetTrainer{part}" for part in (
@@ -35,7 +37,8 @@ def main() -> None:
         network = trainer_class(trainer).build_network_architecture(
             plans, plans.get_configuration(configuration), options.channels, options.classes, False
         )
-        print(f"{trainer:24}{sum(parameter.numel() for parameter in network.parameters()):>12,}")
+        cost = network_cost(network, options.channels, options.patch)
+        print(f"{trainer:24}{cost.parameters:>12,}{cost.operations / 1e9:>12,.1f} x 10^9")
 
 
 if __name__ == "__main__":

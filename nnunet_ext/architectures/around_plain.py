@@ -14,7 +14,7 @@ class AroundPlainNetwork(nn.Module):
     What a subclass adds is not in its state dict, so that every checkpoint loads in the plain network.
 
     Args:
-        plain: one of nnU-Net's U-Nets.
+        plain: one of nnU-Net's U-Nets, or another network with its `decoder.deep_supervision`.
     """
 
     plain: Any

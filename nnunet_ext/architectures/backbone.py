@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Axes = tuple[int, ...]  # one number per spatial axis
+from nnunet_ext.architectures.feature_taps import Axes, Features, Levels
+from nnunet_ext.losses.targets import padded
+
 CONV_BY_AXES: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class LevelFeatures(NamedTuple):
+    """The logits of a network, and the features that self-distillation reads; level 0 is at full resolution.
+
+    Attributes:
+        logits: (B, C, *spatial).
+        encoder: E_0 ... E_{n-2}, each (B, channels, *spatial / its stride).
+        decoder: D_0 ... D_{n-1}; D_l has the grid of E_l.
+    """
+
+    logits: Tensor
+    encoder: list[Tensor]
+    decoder: list[Tensor]
 
 
 class LevelNetwork(nn.Module):
@@ -18,24 +34,28 @@ class LevelNetwork(nn.Module):
 
     Attributes:
         multiple: what the size of an image must be a multiple of, per axis.
-        level_strides: how much coarser than the image each coarser level is, per axis, the finest level first.
-        level_channels: number of channels of each coarser level.
+        level_strides: how much coarser than the image each coarser level with deep supervision is, per axis, the
+            finest level first.
+        steps: stride of each of the n levels against the next finer one, per axis.
+        encoder_channels: number of channels of E_0 ... E_{n-2}.
+        decoder_channels: number of channels of D_0 ... D_{n-1}.
+        separate_heads: see `Levels`.
     """
 
     multiple: Axes
     level_strides: Sequence[Axes]
-    level_channels: Sequence[int]
+    steps: Sequence[Axes]
+    encoder_channels: Sequence[int]
+    decoder_channels: Sequence[int]
+    separate_heads = False
 
-    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits at full resolution and the decoder's features of the coarser levels, the finest first.
+    def features(self, image: Tensor) -> LevelFeatures:
+        """Logits at full resolution and the features of the levels.
 
         Args:
             image: (B, channels, *spatial), its size a multiple of `multiple`.
-
-        Returns:
-            (B, C, *spatial), and for each coarser level (B, its channels, *spatial / its stride).
         """
-        raise NotImplementedError(f"{type(self).__name__} must define levels().")
+        raise NotImplementedError(f"{type(self).__name__} must define features().")
 
 
 class Backbone(nn.Module):
@@ -58,11 +78,40 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """(B, channels, *spatial) to logits (B, C, *spatial), or to a list of them, the finest first."""
         size = image.shape[2:]
-        logits, features = self.network.levels(padded(image, self.network.multiple))
-        logits = cropped(logits, size)
+        return self.segmentation(self.network.features(padded(image, self.network.multiple)), size)
+
+    def segmentation(self, features: LevelFeatures, size: Sequence[int]) -> Tensor | list[Tensor]:
+        """The output for an image of this spatial shape, from the features of the padded image."""
+        logits = cropped(features.logits, size)
         if not self.decoder.deep_supervision:
             return logits
-        return [logits, *self.decoder(features, size)]
+        return [logits, *self.decoder(features.decoder[1:], size)]
+
+    def feature_taps(self) -> BackboneTaps:
+        """The features of its levels; see `architectures.feature_taps.FeatureTaps`."""
+        return BackboneTaps(self)
+
+
+class BackboneTaps:
+    """The taps of a `Backbone`; its features are those of the padded image."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        network = backbone.network
+        self.backbone = backbone
+        self.levels = Levels(
+            encoder_channels=network.encoder_channels,
+            decoder_channels=network.decoder_channels,
+            strides=network.steps,
+            conv_op=CONV_BY_AXES[len(network.multiple)],
+            separate_heads=network.separate_heads,
+            multiple=network.multiple,
+        )
+
+    def __call__(self, image: Tensor) -> Features:
+        """See `FeatureTaps`."""
+        network = self.backbone.network
+        found = network.features(padded(image, network.multiple))
+        return Features(found.encoder, found.decoder, self.backbone.segmentation(found, image.shape[2:]))
 
 
 class LevelHeads(nn.Module):
@@ -88,13 +137,13 @@ class LevelHeads(nn.Module):
         used = min(len(self.planned_strides), len(network.level_strides))
         self.level_strides = list(network.level_strides[:used])
         conv = CONV_BY_AXES[len(strides[0])]
-        self.heads = nn.ModuleList(conv(channels, outputs, 1) for channels in network.level_channels[:used])
+        self.heads = nn.ModuleList(conv(channels, outputs, 1) for channels in network.decoder_channels[1 : used + 1])
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
         """Logits of the coarser levels at the sizes of the plans.
 
         Args:
-            features: see `LevelNetwork.levels`.
+            features: D_1 ... D_{n-1}, each (B, channels, *spatial); those without a head are not used.
             size: spatial shape of the image before padding.
         """
         by_level = [
@@ -106,17 +155,6 @@ class LevelHeads(nn.Module):
             logits, wanted = by_level[min(index, len(by_level) - 1)], coarser(size, stride)
             outputs.append(logits if logits.shape[2:] == wanted else F.interpolate(logits, size=wanted, mode="area"))
         return outputs
-
-
-def padded(image: Tensor, multiple: Axes) -> Tensor:
-    """The image with zeros behind it along each axis, so that its size is a multiple.
-
-    Zero is what nnU-Net pads with, and padding on one side leaves each voxel at its index.
-    """
-    missing = [-length % step for length, step in zip(image.shape[2:], multiple, strict=True)]
-    if not any(missing):
-        return image
-    return F.pad(image, [pad for after in reversed(missing) for pad in (0, after)])  # the last axis first
 
 
 def cropped(values: Tensor, size: Sequence[int]) -> Tensor:

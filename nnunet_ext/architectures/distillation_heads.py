@@ -67,15 +67,16 @@ class LevelHeads(nn.Module):
     """The heads of the chosen levels of encoder and decoder.
 
     Args:
-        make_head: builds the head of a level.
+        make_head: builds the head of a level of a side, "encoder" or "decoder"; a shared one is built once.
         encoder_levels: levels whose encoder feature gets a head.
         decoder_levels: levels whose decoder feature gets a head; the bottleneck counts as a decoder feature.
-        shared: whether E_l and D_l share one head, as in the authors' nnU-Net, instead of having one each.
+        shared: whether E_l and D_l share one head, as in the authors' nnU-Net and Swin UNETR, instead of having one
+            each, as in their UNETR and V-Net.
     """
 
     def __init__(
         self,
-        make_head: Callable[[int], nn.Module],
+        make_head: Callable[[str, int], nn.Module],
         encoder_levels: Collection[int],
         decoder_levels: Collection[int],
         *,
@@ -84,17 +85,17 @@ class LevelHeads(nn.Module):
         super().__init__()
         self.encoder_keys = {level: head_key("encoder", level, shared) for level in sorted(encoder_levels)}
         self.decoder_keys = {level: head_key("decoder", level, shared) for level in sorted(decoder_levels)}
-        levels = {key: level for keys in (self.encoder_keys, self.decoder_keys) for level, key in keys.items()}
-        self.heads = nn.ModuleDict({key: make_head(level) for key, level in levels.items()})
+        places = {key: ("encoder", level) for level, key in self.encoder_keys.items()}
+        places |= {key: ("decoder", level) for level, key in self.decoder_keys.items()}
+        self.heads = nn.ModuleDict({key: make_head(*place) for key, place in places.items()})
 
     def forward(self, encoder: Sequence[Tensor], decoder: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The heads' outputs for the chosen levels of the encoder and of the decoder, each the finest level first.
 
         Args:
-            encoder: features E_0 ... E_{n-1}.
-            decoder: features D_0 ... D_{n-2}; the bottleneck E_{n-1} is added as D_{n-1}.
+            encoder: features E_0 ... E_{n-2}.
+            decoder: features D_0 ... D_{n-1}, the bottleneck last.
         """
-        decoder = [*decoder, encoder[-1]]
         return (
             [self.heads[key](encoder[level]) for level, key in self.encoder_keys.items()],
             [self.heads[key](decoder[level]) for level, key in self.decoder_keys.items()],

@@ -9,7 +9,7 @@ from dynamic_network_architectures.building_blocks.helper import get_matching_in
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelNetwork, total_strides
+from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelFeatures, LevelNetwork, total_strides
 
 DROPOUT = 0.2  # probability, as in the released code
 POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -49,22 +49,23 @@ class LCOVNetLevels(LevelNetwork):
         totals = total_strides(strides)
         self.multiple = totals[-1]
         self.level_strides = totals[1:-1]
-        self.level_channels = list(features[1:-1])
+        self.steps = strides
+        self.encoder_channels, self.decoder_channels = features[:-1], features
 
-    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def features(self, image: Tensor) -> LevelFeatures:
         """See `LevelNetwork`."""
         features = self.encoder_blocks[0](image)
         skips = []
         for pool, block in zip(self.pool, self.encoder_blocks[1:], strict=True):
             skips.append(features)
             features = block(pool(features))
-        levels: list[Tensor] = []
+        decoded = [features]
         for level in reversed(range(len(skips))):
             skip = skips[level]
             finer = F.interpolate(self.reduce[level](features), size=skip.shape[2:], mode=self.mode)
             features = self.decoder_blocks[level](torch.cat([finer, skip], dim=1))
-            levels.insert(0, features)
-        return self.classify(levels[0]), levels[1:]
+            decoded.insert(0, features)
+        return LevelFeatures(self.classify(decoded[0]), skips, decoded)
 
 
 class SeparableBlock(nn.Module):

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 from torch import Tensor, nn
+
+
+class Memory(NamedTuple):
+    """What a mixture remembers of a volume; K is the number of classifiers.
+
+    Attributes:
+        uncertainty: U, (K, *spatial): how decided each classifier is, the same in all slices.
+        weights: W, (K, *spatial): the weight of each classifier, which sums to 1 over K.
+    """
+
+    uncertainty: Tensor
+    weights: Tensor
 
 
 class OverVolumes(Protocol):
@@ -19,17 +31,22 @@ class OverVolumes(Protocol):
             logits (B, C, *patch).
         may_be_compiled: whether `torch.compile` may be applied to each classifier.
         needs_whole_volume: whether `combine` depends on more than one voxel, so that no tile may be left out.
+        has_memory: whether the classifiers are weighted, so that `memory` can be asked for.
     """
 
     classifiers: Sequence[nn.Module]
     may_be_compiled: bool
     needs_whole_volume: bool
+    has_memory: bool
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """Combines the classifiers' logits of the volume, each (C, *spatial), into the network's, (C, *spatial).
 
         Padding has been removed: every slice is part of the image.
         """
+
+    def memory(self, logits: Sequence[Tensor]) -> Memory:
+        """What `combine` weights the classifiers by; arguments as for `combine`."""
 
     def weights_changed(self) -> None:
         """Called after the network's tensors were replaced without `load_state_dict`."""
@@ -40,6 +57,7 @@ class SingleNetwork:
 
     may_be_compiled = True
     needs_whole_volume = False
+    has_memory = False
 
     def __init__(self, network: nn.Module) -> None:
         self.classifiers: Sequence[nn.Module] = (network,)
@@ -47,6 +65,14 @@ class SingleNetwork:
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """See `OverVolumes`; returns the logits of the only classifier."""
         return logits[0]
+
+    def memory(self, logits: Sequence[Tensor]) -> NoReturn:
+        """See `OverVolumes`; there is none.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("A single network has no memory. Ask has_memory first.")
 
     def weights_changed(self) -> None:
         """See `OverVolumes`; there is nothing to update."""

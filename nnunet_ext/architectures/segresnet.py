@@ -8,7 +8,7 @@ from math import gcd, prod
 from monai.networks.blocks.segresnet_block import ResBlock
 from torch import Tensor, nn
 
-from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelNetwork, total_strides
+from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelFeatures, LevelNetwork, total_strides
 
 BLOCKS = (1, 2, 2, 4)  # residual blocks of each encoder stage, as in the paper
 LARGEST_GROUPS = 8  # of group norm, as in the paper
@@ -53,20 +53,21 @@ class SegResNetLevels(LevelNetwork):
         totals = total_strides(steps)
         self.multiple = totals[-1]
         self.level_strides = totals[1:-1]
-        self.level_channels = channels[1:-1]
+        self.steps = steps
+        self.encoder_channels, self.decoder_channels = channels[:-1], channels
 
-    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def features(self, image: Tensor) -> LevelFeatures:
         """See `LevelNetwork`."""
         features = self.stem(image)
         skips = []
         for stage in self.encoder_stages:
             features = stage(features)
             skips.append(features)
-        levels: list[Tensor] = []
+        decoded = [features]
         for skip, to_finer, stage in zip(skips[-2::-1], self.to_finer, self.decoder_stages, strict=True):
             features = stage(to_finer(features) + skip)
-            levels.insert(0, features)
-        return self.classify(levels[0]), levels[1:]
+            decoded.insert(0, features)
+        return LevelFeatures(self.classify(decoded[0]), skips[:-1], decoded)
 
 
 def enlarged(stride: Axes) -> nn.Module:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.feature_taps import is_unet
+from nnunet_ext.architectures.over_volumes import Memory
 
 Mixture = Literal["log", "paper"]
 # (probabilities, valid_slices=..., regions=...) to the logarithms of weights that sum to 1 over the K classifiers
@@ -44,13 +45,17 @@ def log_memory_weights(
     probabilities: Tensor, *, kappa: float = 1.0, valid_slices: Tensor | None = None, regions: bool = False
 ) -> Tensor:
     """The natural logarithm of `memory_weights`, computed so that it is finite for every kappa."""
+    confidence = memory_uncertainty(probabilities, valid_slices=valid_slices, regions=regions)
+    return torch.log_softmax(kappa * confidence, dim=0)
+
+
+def memory_uncertainty(probabilities: Tensor, *, valid_slices: Tensor | None = None, regions: bool = False) -> Tensor:
+    """U_i of `memory_weights`, (K, B, 1, 1, *in_plane) in fp32; large where the classifier is decided."""
     memory = mean_over_slices(probabilities.float(), valid_slices)  # (K, B, C, 1, *in_plane)
     if regions:
         # the unbiased variance of the two numbers p and 1 - p is (p - (1 - p))^2 / 2
-        confidence = ((2 * memory - 1).square() / 2).mean(dim=2, keepdim=True)
-    else:
-        confidence = memory.var(dim=2, keepdim=True)
-    return torch.log_softmax(kappa * confidence, dim=0)
+        return ((2 * memory - 1).square() / 2).mean(dim=2, keepdim=True)
+    return memory.var(dim=2, keepdim=True)
 
 
 def mean_over_slices(probabilities: Tensor, valid_slices: Tensor | None) -> Tensor:
@@ -219,6 +224,7 @@ class MixtureOverVolumes:
 
     may_be_compiled = False  # its classifiers are called one by one
     needs_whole_volume = True
+    has_memory = True
 
     def __init__(self, network: StreamingNetwork) -> None:
         self.network = network
@@ -228,6 +234,16 @@ class MixtureOverVolumes:
         """Mixes the classifiers' logits, each (C, D, *in_plane), into the network's output (C, D, *in_plane)."""
         stacked = torch.stack(list(logits))[:, None]  # (K, 1, C, D, *in_plane)
         return self.network.combine_logits(stacked)[0]
+
+    def memory(self, logits: Sequence[Tensor]) -> Memory:
+        """U and W of the volume, from each classifier's logits (C, D, *in_plane)."""
+        stacked = torch.stack(list(logits))[:, None].float()  # (K, 1, C, D, *in_plane)
+        regions = self.network.has_regions
+        probabilities = torch.sigmoid(stacked) if regions else torch.softmax(stacked, dim=2)
+        uncertainty = memory_uncertainty(probabilities, regions=regions)
+        weights = self.network.weigh(probabilities, valid_slices=None, regions=regions).exp()
+        shape = (len(stacked), *stacked.shape[3:])
+        return Memory(*(values[:, 0, 0].expand(shape) for values in (uncertainty, weights)))
 
     def weights_changed(self) -> None:
         """Updates the copy of the flag `regions`, which is stored with the weights."""

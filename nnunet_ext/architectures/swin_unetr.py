@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import Tensor
 
-from nnunet_ext.architectures.backbone import Axes, LevelNetwork
+from nnunet_ext.architectures.backbone import Axes, LevelFeatures, LevelNetwork
 
 STRIDE = 32  # of the deepest features, along each axis
 
@@ -27,14 +27,18 @@ class SwinUNETRLevels(LevelNetwork):
         )
         self.multiple: Axes = (STRIDE,) * axes
         self.level_strides = [(stride,) * axes for stride in (2, 4, 8, 16)]
-        self.level_channels = [filters, 2 * filters, 4 * filters, 8 * filters]
+        self.steps: list[Axes] = [(1,) * axes, *[(2,) * axes] * 4]
+        self.encoder_channels = [filters, filters, 2 * filters, 4 * filters]
+        self.decoder_channels = [*self.encoder_channels, 8 * filters]
 
-    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `LevelNetwork`."""
+    def features(self, image: Tensor) -> LevelFeatures:
+        """See `LevelNetwork`; the coarsest level is at a sixteenth, as in self-distillation's released code."""
         net = self.swin
         half, quarter, eighth, sixteenth, deepest = net.swinViT(image, net.normalize)
+        encoder = [net.encoder1(image), net.encoder2(half), net.encoder3(quarter), net.encoder4(eighth)]
         sixteenth = net.decoder5(net.encoder10(deepest), sixteenth)
-        eighth = net.decoder4(sixteenth, net.encoder4(eighth))
-        quarter = net.decoder3(eighth, net.encoder3(quarter))
-        half = net.decoder2(quarter, net.encoder2(half))
-        return net.out(net.decoder1(half, net.encoder1(image))), [half, quarter, eighth, sixteenth]
+        eighth = net.decoder4(sixteenth, encoder[3])
+        quarter = net.decoder3(eighth, encoder[2])
+        half = net.decoder2(quarter, encoder[1])
+        full = net.decoder1(half, encoder[0])
+        return LevelFeatures(net.out(full), encoder, [full, half, quarter, eighth, sixteenth])

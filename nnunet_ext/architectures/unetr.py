@@ -9,7 +9,7 @@ from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunet_ext.architectures.backbone import Axes, LevelNetwork
+from nnunet_ext.architectures.backbone import Axes, LevelFeatures, LevelNetwork
 
 TOKEN = 16  # voxels of a token along each axis
 HEADS = 12  # of the attention; the paper's ViT-B
@@ -28,6 +28,8 @@ class UNETRLevels(LevelNetwork):
         filters: number of channels of the decoder's finest level.
         hidden: number of channels of a token, a multiple of 12.
     """
+
+    separate_heads = True
 
     def __init__(
         self, input_channels: int, outputs: int, *, patch_size: Sequence[int], filters: int, hidden: int
@@ -48,16 +50,20 @@ class UNETRLevels(LevelNetwork):
         without_cross_attention(self.unetr.vit)
         self.multiple: Axes = (TOKEN,) * axes
         self.level_strides = [(stride,) * axes for stride in (2, 4, 8)]
-        self.level_channels = [2 * filters, 4 * filters, 8 * filters]
+        self.steps: list[Axes] = [(1,) * axes, *[(2,) * axes] * 4]
+        self.encoder_channels = [filters, 2 * filters, 4 * filters, 8 * filters]
+        self.decoder_channels = [*self.encoder_channels, hidden]
 
-    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `LevelNetwork`."""
+    def features(self, image: Tensor) -> LevelFeatures:
+        """See `LevelNetwork`; the bottleneck is the transformer's output."""
         net = self.unetr
         bottleneck, (half, quarter, eighth) = self.transformed(image)
-        eighth = net.decoder5(bottleneck, net.encoder4(eighth))
-        quarter = net.decoder4(eighth, net.encoder3(quarter))
-        half = net.decoder3(quarter, net.encoder2(half))
-        return net.out(net.decoder2(half, net.encoder1(image))), [half, quarter, eighth]
+        encoder = [net.encoder1(image), net.encoder2(half), net.encoder3(quarter), net.encoder4(eighth)]
+        eighth = net.decoder5(bottleneck, encoder[3])
+        quarter = net.decoder4(eighth, encoder[2])
+        half = net.decoder3(quarter, encoder[1])
+        full = net.decoder2(half, encoder[0])
+        return LevelFeatures(net.out(full), encoder, [full, half, quarter, eighth, bottleneck])
 
     def transformed(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The transformer's output and those of the layers for the decoder, each (B, hidden, *spatial / 16)."""

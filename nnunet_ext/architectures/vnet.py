@@ -8,7 +8,7 @@ from typing import Any
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 from torch import Tensor, nn
 
-from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelNetwork, total_strides
+from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelFeatures, LevelNetwork, total_strides
 
 CONVOLUTIONS_DOWN = (1, 2, 3, 2)  # of each stage after the first, as MONAI has them
 CONVOLUTIONS_UP = (1, 1, 2, 2)  # of each level, the finest first
@@ -30,6 +30,8 @@ class VNetLevels(LevelNetwork):
         filters: the least number of channels of the first stage. It is rounded up to a multiple of the image
             channels, which the first residual connection repeats.
     """
+
+    separate_heads = True
 
     def __init__(self, input_channels: int, outputs: int, *, strides: Sequence[Axes], filters: int) -> None:
         super().__init__()
@@ -57,20 +59,22 @@ class VNetLevels(LevelNetwork):
         totals = total_strides(steps)
         self.multiple = totals[-1]
         self.level_strides = totals[1:-1]
-        self.level_channels = [2 * width for width in channels[1:-1]]
+        self.steps = steps
+        self.encoder_channels = channels[:-1]
+        self.decoder_channels = [*(2 * width for width in channels[:-1]), channels[-1]]
 
-    def levels(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def features(self, image: Tensor) -> LevelFeatures:
         """See `LevelNetwork`."""
         features = self.enter(image)
         skips = []
         for down in self.down:
             skips.append(features)
             features = down(features)
-        levels: list[Tensor] = []
+        decoded = [features]
         for up, skip in zip(self.up, reversed(skips), strict=True):
             features = up(features, skip)
-            levels.insert(0, features)
-        return self.classify(levels[0]), levels[1:]
+            decoded.insert(0, features)
+        return LevelFeatures(self.classify(decoded[0]), skips, decoded)
 
 
 def down_transition(channels: int, stride: Axes, convolutions: int, *, drops: bool) -> DownTransition:

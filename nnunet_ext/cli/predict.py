@@ -45,7 +45,8 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         default=["entropy"],
         choices=(*MAP_NAMES, "none"),
         metavar="MAP",
-        help=f"uncertainty maps: {', '.join(MAP_NAMES)}, or none (default: entropy)",
+        help=f"uncertainty maps: {', '.join(MAP_NAMES)}, or none; memory shows each classifier of a Streaming model "
+        f"(default: entropy)",
     )
     results.add_argument(
         "--map-dtype",
@@ -57,7 +58,11 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--save_probabilities", action="store_true", help="write CASE.npz and CASE.pkl, as stock does"
     )
-    results.add_argument("--save_members", action="store_true", help="write each member's own segmentation")
+    results.add_argument(
+        "--save_members",
+        action="store_true",
+        help="write each member's own segmentation, and each classifier's of a Streaming model",
+    )
 
     machine = parser.add_argument_group("background work")
     machine.add_argument("-npp", type=int, default=1, help="0: do not preprocess the next case ahead (default: 1)")

@@ -18,11 +18,30 @@ def trainers_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="show only the parts and nnU-Net's own variants with this word in their name or description",
     )
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="parameters and operations of the networks of trainers in prediction, for the plans of -d and -c",
+    )
+    parser.add_argument("-d", metavar="DATASET", help="--cost: dataset name or id, planned in nnUNet_preprocessed")
+    parser.add_argument("-c", metavar="CONFIG", help="--cost: configuration, 2d or 3d_fullres, for example")
+    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="--cost: plans (default: %(default)s)")
+    parser.add_argument(
+        "-tr",
+        nargs="+",
+        metavar="TRAINER",
+        default=(),
+        help="--cost: these trainers instead of nnU-Net's and one for each part that changes the network",
+    )
 
 
 def trainers(arguments: argparse.Namespace) -> int:
     from nnunet_ext.trainers.parts import PARTS
 
+    if arguments.cost:
+        return cost(arguments)
+    if arguments.d or arguments.c or arguments.tr:
+        raise ValueError("-d, -c and -tr count costs; found them without --cost. Add --cost.")
     if arguments.WORD:
         return search(arguments.WORD)
     print_parts([part for part in PARTS if not part.internal])
@@ -31,6 +50,18 @@ def trainers(arguments: argparse.Namespace) -> int:
         "nnUNetTrainerCyclical_NoMirroring_500epochs."
     )
     return 0
+
+
+def cost(arguments: argparse.Namespace) -> int:
+    """Prints the costs; returns exit status 1 if a trainer that was named has none."""
+    from nnunet_ext.commands.trainer_costs import cost_lines, trainer_costs
+    from nnunet_ext.options import TrainerCostOptions
+
+    if not (arguments.d and arguments.c) or arguments.WORD:
+        raise ValueError("--cost needs -d DATASET and -c CONFIG, and takes no WORD. Name trainers with -tr.")
+    costs = trainer_costs(TrainerCostOptions(arguments.d, arguments.c, arguments.p, tuple(arguments.tr)))
+    print(*cost_lines(costs), sep="\n")
+    return 1 if arguments.tr and any(each.cost is None for each in costs) else 0
 
 
 def search(word: str) -> int:
@@ -81,6 +112,10 @@ COMMAND = Command(
   $ nnunet_ext trainers mirror        # all about mirroring, including nnU-Net's own variants
   nnU-Net's own variants:
     -tr nnUNetTrainerNoMirroring
-    ...""",
-    status_1="no part or variant has WORD in it",
+    ...
+  $ nnunet_ext trainers --cost -d 27 -c 3d_fullres -tr nnUNetTrainer nnUNetTrainerLCOVNet
+  trainer               parameters          operations, 10^9
+  nnUNetTrainer         31,197,204  x 1.00             954.7  x 1.00
+  nnUNetTrainerLCOVNet   5,954,548  x 0.19             206.7  x 0.22""",
+    status_1="no part or variant has WORD in it, or a trainer of -tr cannot be built",
 )

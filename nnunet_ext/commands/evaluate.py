@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.folds import fold_summary
 from nnunet_ext.evaluation.label_translation import parse_translation
 from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.evaluation.summary import own_summary, write_case_metrics_csv, write_metrics_csv, write_summary
+from nnunet_ext.evaluation.superadditivity import superadditivity, superadditivity_lines
 from nnunet_ext.evaluation.text import comparison_lines, evaluation_lines
 from nnunet_ext.evaluation.verdict_check import verdict_check, verdict_check_lines
 from nnunet_ext.evaluation.wrong_slices import slices_found
@@ -60,12 +61,14 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     # none in a folder that stock nnU-Net wrote
     rows = [row for folder in options.predictions for row in recorded_rows(folder)]
     check = verdict_check(evaluation.cases, rows, failure_dice=options.failure_dice)
+    with_members = superadditivity(evaluation.cases)
     own: dict[str, Any] = {
         **own_summary(evaluation, end_threshold=options.end_threshold),
         **fold_summary(evaluation, end_threshold=options.end_threshold),
         "settings": recorded_settings(options, dataset),
         "failure_detection": failure_table(evaluation.cases, rows, failure_dice=options.failure_dice),
         "verdicts": None if check is None else asdict(check),
+        "superadditivity": None if with_members is None else asdict(with_members),
         "wrong_slices": {
             name: asdict(found)
             for name, found in slices_found(
@@ -77,7 +80,7 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
             evaluation.cases, read_columns(options.groups) if options.groups else {}, worst=options.worst
         ),
     }
-    lines = [*left_out_lines(evaluation), *evaluation_lines(own)]
+    lines = [*left_out_lines(evaluation), *evaluation_lines(own), *superadditivity_lines(with_members)]
     if check is not None:
         lines += ["", *verdict_check_lines(check)]
     problems = dict(evaluation.problems)

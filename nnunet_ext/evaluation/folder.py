@@ -19,13 +19,14 @@ from nnunet_ext.error_text import in_words
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
 from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
 from nnunet_ext.evaluation.label_map_reader import reader_of
-from nnunet_ext.evaluation.label_maps import NotComparableError, read_pair
+from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map, read_pair, require_labels
 from nnunet_ext.evaluation.label_translation import LabelTranslation, translated
 from nnunet_ext.evaluation.remarks import warn_of_truths_not_taken, warn_of_unknown_spacing
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
+from nnunet_ext.evaluation.superadditivity import member_dice, member_files
 from nnunet_ext.files.listing import visible_files
 from nnunet_ext.labels import Region, regions_of
-from nnunet_ext.options import JudgeOptions, MetricOptions
+from nnunet_ext.options import MEMORY_MAPS, JudgeOptions, MetricOptions
 from nnunet_ext.prediction_folder.map_files import map_file_ending
 
 DEFAULT_PLANS = {"label_manager": "LabelManager"}  # nnU-Net's own default, which it would print
@@ -69,13 +70,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one case; maps and probabilities where they exist."""
+    """The files of one case; maps, probabilities and the members' own segmentations where they exist."""
 
     case: str
     truth: Path
     prediction: Path
     probabilities: Path | None
     maps: Mapping[str, Path]
+    members: Mapping[str, Path]
     fold: str = ""
 
 
@@ -121,8 +123,9 @@ def evaluate_folds(
 
     Args:
         truth_folder: label maps, CASE<ending>.
-        prediction_folders: label maps of the same names; `CASE.npz` and `maps/NAME/CASE<ending>` are evaluated if
-            they exist. Several are the folds of a cross-validation. Of `fold_X/validation` only its own cases count.
+        prediction_folders: label maps of the same names; `CASE.npz`, `maps/NAME/CASE<ending>` and
+            `members/NAME/CASE<ending>` are evaluated if they exist. Several are the folds of a cross-validation. Of
+            `fold_X/validation` only its own cases count.
         dataset: see `open_dataset`.
         options: how they are compared; None takes the defaults of `JudgeOptions`.
 
@@ -187,6 +190,7 @@ def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) 
     probabilities = prediction_folder / f"{case}.npz"
     ending = map_file_ending(dataset.file_ending, dataset.reader)
     folders = sorted(path for path in (prediction_folder / "maps").glob("*") if path.is_dir())
+    folders = [path for path in folders if not path.name.startswith(MEMORY_MAPS)]  # they are not uncertainties
     maps = {folder.name: folder / f"{case}{ending}" for folder in folders}
     return Files(
         case=case,
@@ -194,6 +198,7 @@ def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) 
         prediction=prediction_folder / f"{case}{dataset.file_ending}",
         probabilities=probabilities if probabilities.is_file() else None,
         maps={name: path for name, path in maps.items() if path.is_file()},
+        members=member_files(prediction_folder, case, dataset.file_ending),
     )
 
 
@@ -229,9 +234,12 @@ def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> Ca
             read_probabilities(files.probabilities, pair.truth.shape, dataset) if files.probabilities else None
         )
         maps = {name: read_map(path, pair.truth.shape, dataset) for name, path in files.maps.items()}
-        evaluation = evaluate_case(
-            files.case, pair, dataset.judgement(metrics), probabilities=probabilities, maps=maps
-        )
+        judgement = dataset.judgement(metrics)
+        evaluation = evaluate_case(files.case, pair, judgement, probabilities=probabilities, maps=maps)
+        members = {
+            name: member_dice(read_member(path, pair.truth, dataset), pair.truth, judgement)
+            for name, path in files.members.items()
+        }
     except NotComparableError as error:
         return str(error)
     stock = {
@@ -239,7 +247,23 @@ def evaluate_files(files: Files, dataset: Dataset, metrics: MetricOptions) -> Ca
         "prediction_file": str(files.prediction),
         "metrics": {dataset.stock_keys[name]: values for name, values in evaluation.stock.items()},
     }
-    return replace(evaluation, stock=stock, fold=files.fold)
+    return replace(evaluation, stock=stock, fold=files.fold, member_dice=members)
+
+
+def read_member(path: Path, truth: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """(z, y, x): a member's own segmentation.
+
+    Raises:
+        NotComparableError: if it cannot be read, has another shape than the truth, or labels of another dataset.
+    """
+    segmentation, _ = read_label_map(path, dataset.reader)
+    if segmentation.shape != truth.shape:
+        raise NotComparableError(
+            f"A member's segmentation must have the shape of the truth, {truth.shape}; {path} has "
+            f"{segmentation.shape}."
+        )
+    require_labels(segmentation, dataset.labels, f"the member's segmentation {path}")
+    return segmentation
 
 
 def read_probabilities(path: Path, shape: tuple[int, ...], dataset: Dataset) -> np.ndarray:

@@ -27,6 +27,7 @@ class CaseEvaluation:
         counts: name of a structure to its voxel counts.
         fold: name of its fold in a cross-validation; empty if there is none.
         slices: Dice of its slices and how wrong each map calls them; None without maps.
+        member_dice: name of a member to the mean Dice of its own segmentation; empty without `--save_members`.
     """
 
     case: str
@@ -37,6 +38,7 @@ class CaseEvaluation:
     counts: Mapping[str, OverlapCounts] = field(default_factory=dict)
     fold: str = ""
     slices: SliceFigures | None = field(default=None, compare=False)  # arrays
+    member_dice: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
+from nnunet_ext.inference.accumulation.memory_maps import with_memory_maps
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
 from nnunet_ext.inference.adaptation.adapting_runner import adaptable_runtime
 from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
@@ -27,7 +28,7 @@ from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.memory_estimate import network_volumes_of, require_memory_for
 from nnunet_ext.inference.memory_fallback import where_it_fits
-from nnunet_ext.inference.passes import passes_by_fold, passes_of
+from nnunet_ext.inference.passes import passes_by_fold, passes_of, segmented_names
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import CHOICES, ChooseRuntime
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
@@ -47,7 +48,7 @@ from nnunet_ext.models.model import (
     require_previous_stage,
     require_same_labels,
 )
-from nnunet_ext.options import EnsembleOptions, OutputOptions
+from nnunet_ext.options import MEMORY_MAPS, EnsembleOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CaseContents, CasePrediction
 from nnunet_ext.prediction_folder.cases import Case, cases_from
 from nnunet_ext.prediction_folder.provenance import Provenance, provenance_of
@@ -227,7 +228,7 @@ class EnsembleEngine:
             OutputInUseError: if another run is writing to the output folder.
             OtherEnsembleError: if the output folder holds the results of another ensemble.
         """
-        options = replace(options or OutputOptions(), **fields)
+        options = with_memory_maps(replace(options or OutputOptions(), **fields), self.models)
         sum_options(self.options, options)  # refuses contradictory options before the first case
         if "tta_variance" in options.maps:
             require_several_transforms(self.models, self.passes)
@@ -304,7 +305,7 @@ class EnsembleEngine:
         Raises:
             CaseTooLargeError: if the case cannot fit into memory.
         """
-        options = options or OutputOptions()
+        options = with_memory_maps(options or OutputOptions(), self.models)
         require_memory_for(
             name,
             self.models,
@@ -335,7 +336,7 @@ class EnsembleEngine:
         first, calibration = self.models[0], self.calibration
         contents = CaseContents(
             options,
-            member_names=[step.name for passes in self.passes for step in passes] if options.save_members else (),
+            member_names=segmented_names(self.passes, self.models) if options.save_members else (),
             covering_mask=calibration is not None and calibration.mask is not None,
             verdict=calibration is not None,
         )
@@ -387,4 +388,5 @@ def sum_options(ensemble: EnsembleOptions, output: OutputOptions) -> SumOptions:
         keep_members=output.save_members,
         fast_resampling=ensemble.fast_resampling,
         with_transform_variance="tta_variance" in output.maps,
+        with_memory=any(name.startswith(MEMORY_MAPS) for name in output.maps),
     )

@@ -85,7 +85,13 @@ class MemberLoop:
         else:
             variance = sums.transform_variance
             observe = None if variance is None else variance.observer(position, step)
-            logits = self.runners[position].logits(step, prepared[position].tiled, tiles, observe)
+            runner, tiled = self.runners[position], prepared[position].tiled
+            if runner.is_mixture and sums.watches_classifiers:
+                classifiers = runner.classifier_logits(step, tiled, tiles, observe)
+                sums.watch_classifiers(position, step, classifiers)
+                logits = runner.model.volumes.combine(classifiers)
+            else:
+                logits = runner.logits(step, tiled, tiles, observe)
             sums.add(position, step, logits, also)
 
     def _tiles_needed(self, position: int, sums: CaseSums) -> list[Tile] | None:

@@ -61,6 +61,23 @@ class MemberRunner:
         observe: Observer | None = None,
     ) -> torch.Tensor:
         """`logits` with the weights that the network has, which are those of the member or adapted from them."""
+        return self.model.volumes.combine(self._of_each_classifier(step, tiled, tiles, observe))
+
+    @torch.inference_mode()
+    def classifier_logits(
+        self,
+        step: Pass,
+        tiled: TiledImage,
+        tiles: Sequence[Tile] | None = None,
+        observe: Observer | None = None,
+    ) -> list[torch.Tensor]:
+        """What `logits` combines: the logits (C, *spatial) of each classifier; arguments as there."""
+        self.runtime.load(step.member)
+        return self._of_each_classifier(step, tiled, tiles, observe)
+
+    def _of_each_classifier(
+        self, step: Pass, tiled: TiledImage, tiles: Sequence[Tile] | None, observe: Observer | None
+    ) -> list[torch.Tensor]:
         first = (slice(None), *tiled.tiles[0])
         batch_size = self.runtime.fitting_batch_size(tiled.image[first])
         run_group = partial(self._logits_of_classifiers, tiled=tiled, tiles=tiles, batch_size=batch_size)
@@ -71,10 +88,10 @@ class MemberRunner:
             if observe is not None:
                 observe(group[0], self.model.volumes.combine(over_classifiers))
             if len(groups) == 1:
-                return self.model.volumes.combine(over_classifiers)
+                return over_classifiers
             view = group[0].field_of_view(over_classifiers[0].shape[1:], over_classifiers[0].device)
             mean.add(over_classifiers, len(group) if view is None else view)
-        return self.model.volumes.combine(mean.values())
+        return mean.values()
 
     def _logits_of_classifiers(
         self,
@@ -89,6 +106,11 @@ class MemberRunner:
         if group[0].exact:
             return [sliding_window_logits(run, tiled, group, batch_size=batch_size, tiles=tiles) for run in runs]
         return [logits_of_transformed(run, tiled, group[0], batch_size) for run in runs]
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the network weights several classifiers."""
+        return self.model.volumes.has_memory
 
     @property
     def needs_all_tiles(self) -> bool:

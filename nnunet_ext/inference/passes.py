@@ -26,6 +26,10 @@ class Pass:
     weight: float
     class_weights: tuple[float, ...] | None = None
 
+    def classifier_names(self, classifiers: int) -> list[str]:
+        """The names of a mixture's classifiers, as `--save_members` writes them; none for a single network."""
+        return [f"{self.name}+classifier{number}" for number in range(classifiers)] if classifiers > 1 else []
+
     def groups(self, *, apart: bool = False) -> list[tuple[Transform, ...]]:
         """The transforms in groups that run together: the exact ones share their batches, all others run alone.
 
@@ -66,6 +70,21 @@ def passes_of(
             tta_members=tta_members,
         )
         for position, (model, name) in enumerate(zip(models, distinct_names(models), strict=True))
+    ]
+
+
+def segmented_names(passes: Sequence[Sequence[Pass]], models: Sequence[Model]) -> list[str]:
+    """The names under which `--save_members` writes segmentations: each pass, then its classifiers if it has several.
+
+    Args:
+        passes: the passes of each model.
+        models: the models.
+    """
+    return [
+        name
+        for of_model, model in zip(passes, models, strict=True)
+        for step in of_model
+        for name in (step.name, *step.classifier_names(len(model.volumes.classifiers)))
     ]
 
 

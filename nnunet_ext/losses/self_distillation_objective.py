@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_ext.losses.self_distillation import distillation_kl, mean_teacher_kl
-from nnunet_ext.losses.targets import target_on_grid
+from nnunet_ext.losses.targets import padded, target_on_grid
 
 TeacherRule = Literal["deep", "reversed", "mean"]
 SegmentationLoss = Callable[[Any, Any], Tensor]
@@ -75,10 +75,19 @@ class SelfDistillationLoss(nn.Module):
         stock: the loss of the plain network's output.
         one_output: the same loss for a single tensor of logits and its target.
         terms: the terms of self-distillation and their weights.
+        multiple: what the network pads images to a multiple of, per axis; logits of coarser levels cover the padding,
+            which is background. Empty if it does not pad.
     """
 
-    def __init__(self, stock: SegmentationLoss, one_output: SegmentationLoss, terms: DistillationTerms) -> None:
+    def __init__(
+        self,
+        stock: SegmentationLoss,
+        one_output: SegmentationLoss,
+        terms: DistillationTerms,
+        multiple: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        self.multiple = tuple(multiple)
         self.stock = stock
         self.one_output = one_output
         self.terms = terms
@@ -110,9 +119,15 @@ class SelfDistillationLoss(nn.Module):
     def supervision(self, decoder_logits: Sequence[Tensor], target: Tensor) -> Tensor:
         """The supervision of all heads with the ground truth, each on the head's own grid (Eq. 3); a scalar."""
         total = torch.stack(
-            [self.one_output(logits, target_on_grid(target, logits)) for logits in decoder_logits]
+            [self.one_output(logits, self.target_of(logits, target)) for logits in decoder_logits]
         ).sum()
         return total / len(decoder_logits) if self.terms.mean_supervision else total
+
+    def target_of(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The target on the grid of a head's logits."""
+        if logits.shape[2:] == target.shape[2:] or not self.multiple:
+            return target_on_grid(target, logits)
+        return target_on_grid(padded(target, self.multiple), logits)
 
     def divergence(self, logits: Sequence[Tensor], *, teacher: int) -> Tensor:
         """Sum over students of KL(teacher || student) x T^2 (Eq. 4).

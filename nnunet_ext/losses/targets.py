@@ -6,6 +6,7 @@ the ignore label in the first case, and are marked by an additional last channel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,6 +70,17 @@ def target_on_grid(target: Tensor, logits: Tensor) -> Tensor:
     if target.shape[2:] == grid:
         return target
     return F.interpolate(target.float(), size=grid, mode="nearest-exact").to(target.dtype)
+
+
+def padded(values: Tensor, multiple: Sequence[int]) -> Tensor:
+    """Values (B, channels, *spatial) with zeros behind them along each axis, so that their size is a multiple.
+
+    Zero is what nnU-Net pads images and labels with, and padding on one side leaves each voxel at its index.
+    """
+    missing = [-length % step for length, step in zip(values.shape[2:], multiple, strict=True)]
+    if not any(missing):
+        return values
+    return F.pad(values, [pad for after in reversed(missing) for pad in (0, after)])  # the last axis first
 
 
 def require_fitting(logits: Tensor, truth: Tensor, *, regions: bool) -> None:

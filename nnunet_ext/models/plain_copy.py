@@ -12,7 +12,7 @@ from nnunet_ext.files.checkpoints import load_checkpoint, save_checkpoint
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import Model, build_network, find_trainer, load_model
 from nnunet_ext.options import PlainCopyOptions
-from nnunet_ext.trainers.stock_variants import stock_variant
+from nnunet_ext.trainers.stock_variants import stock_class, stock_variant
 
 PREDICTION_KEYS = ("network_weights", "init_args", "inference_allowed_mirroring_axes")
 DESCRIPTIONS = ("dataset.json", "plans.json", "dataset_fingerprint.json")
@@ -66,14 +66,21 @@ def copy_plain_model(model_folder: Path, options: PlainCopyOptions) -> Path:
 def plain_trainer_name(trainer_name: str) -> str:
     """The stock trainer that builds the same network: `nnUNetTrainerBN` for `nnUNetTrainerDSD_BN_Cyclical`.
 
+    For `nnUNetTrainerCyclical_PrimusM` it is `nnUNet_Primus_M_Trainer`.
+
     A stock trainer, whatever its name (`nnUNet_Primus_M_Trainer`), is returned as it is.
     """
     trainer = find_trainer(trainer_name)
     if trainer.__module__.startswith("nnunetv2."):
         return trainer_name
     words = getattr(trainer, "network_parts", ())
-    stock = [stock_variant(word) for word in words]
+    stock = [stock_variant(word) or stock_primus(word) for word in words]
     return next((variant.__name__ for variant in stock if variant is not None), nnUNetTrainer.__name__)
+
+
+def stock_primus(word: str) -> type[nnUNetTrainer] | None:
+    """nnU-Net's trainer of a Primus, which has a name of another form; None for any other word."""
+    return stock_class(f"nnUNet_Primus_{word.removeprefix('Primus')}_Trainer")
 
 
 def plain_weights(weights: dict[str, torch.Tensor], classifier: int | None) -> dict[str, torch.Tensor]:

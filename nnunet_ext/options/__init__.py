@@ -54,6 +54,8 @@ from nnunet_ext.options.prediction import (
     EARLY_EXITS,
     MAP_NAMES,
     MAP_TYPES,
+    MEMORY,
+    MEMORY_MAPS,
     PRECISIONS,
     RECORDED_AS,
     RUNTIME_NAMES,
@@ -76,6 +78,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.trainers import TrainerCostOptions
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -88,6 +91,8 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "MEMORY",
+    "MEMORY_MAPS",
     "OPERATION_NAMES",
     "PRECISIONS",
     "PRESETS",
@@ -130,6 +135,7 @@ __all__ = [
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",
+    "TrainerCostOptions",
     "WeightsOptions",
     "recorded",
     "require_choice",

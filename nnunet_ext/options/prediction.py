@@ -13,7 +13,9 @@ from nnunet_ext.options.models import ModelChoice
 
 Average = Literal["probabilities", "logits"]
 EarlyExit = Literal["label", "information"]
-MapName = Literal["entropy", "mutual_information", "expected_entropy", "variance", "confidence", "tta_variance"]
+MapName = Literal[
+    "entropy", "mutual_information", "expected_entropy", "variance", "confidence", "tta_variance", "memory"
+]
 MapType = Literal["float32", "float16", "uint8"]
 Precision = Literal["fp32", "bf16", "auto"]
 RuntimeName = Literal["torch", "openvino", "auto"]
@@ -27,6 +29,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 TTA_SETS: tuple[TestTimeTransforms, ...] = get_args(TestTimeTransforms)
 DEVICES = ("cuda", "mps", "cpu")
+MEMORY: MapName = "memory"  # asks for the maps below, one of each per classifier: memory_weight_0
+MEMORY_MAPS = ("memory_uncertainty", "memory_weight")
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class OutputOptions:
     write_behind: bool = True
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.maps) - set(MAP_NAMES))
+        unknown = sorted(name for name in {*self.maps} - {*MAP_NAMES} if name.rpartition("_")[0] not in MEMORY_MAPS)
         if unknown:
             raise ValueError(f"Maps must be among {', '.join(MAP_NAMES)}; found {', '.join(unknown)}.")
         require_choice("The type of the maps", self.map_type, MAP_TYPES)

@@ -68,7 +68,8 @@ FILES: tuple[FolderFile, ...] = (
                "stock's format: the array `probabilities` (C, z, y, x), float32, in the axes of nnU-Net's reader; C "
                "counts the network's outputs: classes with background, or regions; not changed by `--postprocess`"),
     FolderFile("CASE.pkl", "`--save_probabilities`", "what nnU-Net recorded about the image, as stock writes it"),
-    FolderFile("members/NAME/CASE<ending>", "`--save_members`", "the segmentation of one member alone"),
+    FolderFile("members/NAME/CASE<ending>", "`--save_members`",
+               "the segmentation of one member alone, and of each classifier of a mixture"),
     FolderFile("covering_masks/CASE<ending>", "`--calibrated`, if the calibration has a threshold for them",
                "1 where foreground of any label may be, else 0"),
     FolderFile("report.html", "`nnunet_ext report`", "one page about the folder, with nothing to load"),

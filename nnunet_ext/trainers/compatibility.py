@@ -19,14 +19,14 @@ class UsedPart:
     Attributes:
         word: the part as written in the name.
         row: its row of the table; None for a stock variant.
-        number: the number in the word; None if it has none.
+        numbers: the numbers in the word.
         variant: nnU-Net's class; None for a part of the table.
         variant_claims: what a stock variant sets.
     """
 
     word: str
     row: Part | None = None
-    number: int | None = None
+    numbers: tuple[int, ...] = ()
     variant: type | None = None
     variant_claims: frozenset[Claim] = frozenset()
 
@@ -45,8 +45,9 @@ class UsedPart:
         """The class attributes that the part sets."""
         if self.row is None:
             return {}
-        number = {self.row.attribute: self.number} if self.row.attribute else {}
-        return {**self.row.values, **number}
+        if not self.row.attribute:
+            return dict(self.row.values)
+        return {**self.row.values, self.row.attribute: self.numbers if self.row.several else self.numbers[0]}
 
     @property
     def is_network(self) -> bool:

@@ -124,13 +124,13 @@ def table_part(word: str, rows: Sequence[Part] = PARTS) -> UsedPart | None:
         found = row.pattern.fullmatch(word)
         if not found:
             continue
-        number = int(found["number"]) if row.attribute else None
-        if number is not None and number < row.smallest:
+        numbers = tuple(map(int, found["number"].split("x"))) if row.attribute else ()
+        if any(number < row.smallest for number in numbers):
             raise TrainerNameError(
                 f"The number in {row.spelling} must be at least {row.smallest}; found {word!r}. Write {row.example}, "
                 f"for example."
             )
-        return UsedPart(word, row, number)
+        return UsedPart(word, row, numbers)
     return None
 
 

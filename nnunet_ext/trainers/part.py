@@ -63,6 +63,11 @@ class Requirement(Enum):
         "a U-Net with nnU-Net's encoder and decoder (PlainConvUNet, ResidualEncoderUNet)",
         "choose plans with such a network",
     )
+    LEVELS = (
+        "a U-Net whose levels it can read (PlainConvUNet, ResidualEncoderUNet, SegResNet, VNet, UNETR, SwinUNETR, "
+        "LCOVNet)",
+        "choose plans or a part with such a network",
+    )
     LABELS = ("labels rather than regions", "train on a dataset of labels")
     SEGMENTATION = ("a training on labels", "start another training from its checkpoint with -pretrained_weights")
     ONE_NETWORK = ("a single network", "train the networks one by one")
@@ -92,6 +97,7 @@ class Part:
         shares: claims that several network parts may make in the same name if this part, which mixes them, is there.
         values: class attributes that the part sets.
         attribute: the class attribute that takes the number in the word.
+        several: whether the word holds several numbers, separated by x; the attribute takes them as a tuple.
         smallest: the smallest number that is allowed.
         internal: whether the part is hidden from users, because it cannot be trained.
     """
@@ -109,13 +115,15 @@ class Part:
     shares: frozenset[Claim] = frozenset()
     values: Mapping[str, object] = field(default_factory=dict)
     attribute: str = ""
+    several: bool = False
     smallest: int = 1
     internal: bool = False
 
     @property
     def pattern(self) -> re.Pattern[str]:
         """Matches a word of this spelling; has the group `number` if the spelling has a placeholder."""
-        return re.compile(re.sub(r"<\w>", lambda _: r"(?P<number>\d+)", self.spelling))
+        number = r"(?P<number>\d+(?:x\d+)*)" if self.several else r"(?P<number>\d+)"
+        return re.compile(re.sub(r"<\w>", lambda _: number, self.spelling))
 
 
 def load(path: str) -> type:

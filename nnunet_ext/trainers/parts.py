@@ -19,6 +19,7 @@ SELF_DISTILLATION = "nnunet_ext.trainers.supervision.self_distillation.DSD"
 FINETUNE = "nnunet_ext.trainers.fine_tuning.finetune.Finetune"
 LORA = "nnunet_ext.trainers.fine_tuning.lora.LoRA"
 STREAMING = "nnunet_ext.trainers.networks.streaming.Streaming"
+PRIMUS = "nnunet_ext.trainers.networks.primus.Primus"
 DEEPLAB = "nnunet_ext.trainers.networks.deeplab.DeepLab"
 
 SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
@@ -28,9 +29,11 @@ LEARNING_RATE = frozenset({Claim.LEARNING_RATE})
 TRAINED_ENCODER = frozenset({Claim.TRAINED_ENCODER})
 ADAPTING = LEARNING_RATE | TRAINED_ENCODER | {Claim.EMA_CHECKPOINT}  # a mean of B·A is not that of B times that of A
 UNET = frozenset({Requirement.UNET})
+LEVELS = frozenset({Requirement.LEVELS})
 SEGMENTATION = frozenset({Requirement.SEGMENTATION})
 ONE_NETWORK = frozenset({Requirement.ONE_NETWORK})
 PRE_TRAINED = UNET | SEGMENTATION | ONE_NETWORK
+PRIMUS_NEEDS = frozenset({Requirement.ONE_NETWORK, Requirement.THREE_AXES})
 LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
 PRE_TRAINING = frozenset({Claim.LOSS, Claim.TRAINING_OUTPUT, Claim.AUGMENTATION})
 
@@ -38,10 +41,9 @@ DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
 MASKED = ("MAE", "S3D")
 FINE_TUNING = ("Finetune", "Finetune<n>", "LoRA", "LoRA<r>")  # parts that start from pre-trained weights
-MIXTURES = (
-    *("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>"),
-    *("StreamingUNetD3P", "StreamingFixedUNetD3P"),
-)
+OPEN_MIXTURES = ("Streaming", "Streaming<K>", "StreamingFixed", "StreamingFixed<K>")  # of any networks
+MIXTURES = (*OPEN_MIXTURES, "StreamingUNetD3P", "StreamingFixedUNetD3P")
+FIXED_MIXTURES = ("StreamingFixed", "StreamingFixed<K>", "StreamingFixedUNetD3P")
 
 # fmt: off
 PARTS: tuple[Part, ...] = (
@@ -107,16 +109,16 @@ PARTS: tuple[Part, ...] = (
          claims=frozenset({Claim.EMA_CHECKPOINT})),
     Part("DSD", Kind.SUPERVISION, SELF_DISTILLATION,
          "dual self-distillation: one level teaches the others, in encoder and in decoder", DISTILLATION_PAPER,
-         "nnUNetTrainerDSD_Cyclical", claims=TRAINING_OUTPUT, requires=UNET),
+         "nnUNetTrainerDSD_Cyclical", claims=TRAINING_OUTPUT, requires=LEVELS),
     Part("SDD", Kind.SUPERVISION, SELF_DISTILLATION,
          "DSD with distillation in the decoder only", DISTILLATION_PAPER, "nnUNetTrainerSDD",
-         claims=TRAINING_OUTPUT, requires=UNET, values={"encoder_weight": 0.0}),
+         claims=TRAINING_OUTPUT, requires=LEVELS, values={"encoder_weight": 0.0}),
     Part("SDE", Kind.SUPERVISION, SELF_DISTILLATION,
          "DSD with distillation in the encoder only", DISTILLATION_PAPER, "nnUNetTrainerSDE",
-         claims=TRAINING_OUTPUT, requires=UNET, values={"decoder_weight": 0.0}),
+         claims=TRAINING_OUTPUT, requires=LEVELS, values={"decoder_weight": 0.0}),
     Part("DS", Kind.SUPERVISION, SELF_DISTILLATION,
          "DSD without distillation: supervises every decoder level", DISTILLATION_PAPER, "nnUNetTrainerDS",
-         claims=TRAINING_OUTPUT, requires=UNET, values={"encoder_weight": 0.0, "decoder_weight": 0.0}),
+         claims=TRAINING_OUTPUT, requires=LEVELS, values={"encoder_weight": 0.0, "decoder_weight": 0.0}),
     Part("FullResolution", Kind.SUPERVISION, "",
          "modifies DSD, SDD, SDE or DS: heads at full resolution, as in the paper; more memory", DISTILLATION_PAPER,
          "nnUNetTrainerDSD_FullResolution_NoDeepSupervision",
@@ -206,12 +208,19 @@ PARTS: tuple[Part, ...] = (
          "modifies Streaming: second softmax on the mixed probabilities, as in the paper", STREAMING_PAPER,
          "nnUNetTrainerStreaming_PaperMixture",
          requires=frozenset({Requirement.LABELS}), changes=MIXTURES, values={"mixture": "paper"}),
+    Part("Weights<w>", Kind.SUPERVISION, "",
+         "modifies StreamingFixed: the classifiers' weights as a ratio, 70 to 30 for example", STREAMING_PAPER,
+         "nnUNetTrainerStreamingFixed_Weights70x30",
+         changes=FIXED_MIXTURES, attribute="weight_ratio", several=True, smallest=0),
+    Part("WithPlanned", Kind.SUPERVISION, "",
+         "modifies Streaming: the planned network comes first, beside those of the name", STREAMING_PAPER,
+         "nnUNetTrainerStreaming_WithPlanned_SegResNet", changes=OPEN_MIXTURES, values={"with_planned": True}),
     Part("MCDropout", Kind.NETWORK, "nnunet_ext.trainers.networks.mc_dropout.MCDropout",
          "dropout in the two deepest levels, for predict --members mc-dropout:10", "arXiv 1506.02142",
          "nnUNetTrainerMCDropout", claims=frozenset({Claim.DROPOUT}), requires=UNET),
     Part("DeepLab", Kind.NETWORK, DEEPLAB,
          "trains a DeepLabV3+ instead of the planned network", "arXiv 1802.02611", "nnUNetTrainerDeepLab",
-         claims=NETWORK, lacks=UNET),
+         claims=NETWORK, lacks=UNET | LEVELS),
     Part("SegResNet", Kind.NETWORK, "nnunet_ext.trainers.networks.segresnet.SegResNet",
          "trains a SegResNet instead of the planned network", "arXiv 1810.11654", "nnUNetTrainerSegResNet",
          claims=NETWORK, lacks=UNET),
@@ -227,6 +236,22 @@ PARTS: tuple[Part, ...] = (
     Part("LCOVNet", Kind.NETWORK, "nnunet_ext.trainers.networks.lcovnet.LCOVNet",
          "trains a small network of separable convolutions", "Zhao et al. 2023", "nnUNetTrainerLCOVNet",
          claims=NETWORK, lacks=UNET),
+    Part("PrimusS", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus S instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusS",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "S"}),
+    Part("PrimusB", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus B instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusB",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "B"}),
+    Part("PrimusM", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus M instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusM",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "M"}),
+    Part("PrimusL", Kind.NETWORK, PRIMUS,
+         "trains nnU-Net's Primus L instead of the planned network", "arXiv 2503.01835",
+         "nnUNetTrainerCyclical_PrimusL",
+         claims=NETWORK | {Claim.OPTIMIZER}, requires=PRIMUS_NEEDS, lacks=UNET | LEVELS, values={"primus_size": "L"}),
     Part("DiceFocal", Kind.LOSS, "nnunet_ext.trainers.losses.dice_focal.DiceFocal",
          "Dice plus 10 times focal loss instead of nnU-Net's loss", STREAMING_PAPER,
          "nnUNetTrainerStreaming_DiceFocal",

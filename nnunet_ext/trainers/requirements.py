@@ -70,6 +70,7 @@ def plane_of(trainer: nnUNetTrainer) -> str:
 # For each requirement, a function that returns what was found instead; "" if it is met or cannot be checked yet.
 INSTEAD: dict[Requirement, Callable[[nnUNetTrainer], str]] = {
     Requirement.UNET: another_network,
+    Requirement.LEVELS: another_network,
     Requirement.LABELS: found_regions,
     Requirement.SEGMENTATION: own_steps_of,
     Requirement.ONE_NETWORK: lambda trainer: "",  # the table says which parts mix networks

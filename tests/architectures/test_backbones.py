@@ -5,12 +5,13 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunet_ext.architectures.backbone import Backbone, LevelNetwork, padded, total_strides
+from nnunet_ext.architectures.backbone import Backbone, LevelFeatures, LevelNetwork, total_strides
 from nnunet_ext.architectures.lcovnet import LCOVNetLevels
 from nnunet_ext.architectures.segresnet import SegResNetLevels
 from nnunet_ext.architectures.swin_unetr import SwinUNETRLevels
 from nnunet_ext.architectures.unetr import UNETRLevels
 from nnunet_ext.architectures.vnet import VNetLevels
+from nnunet_ext.losses.targets import padded
 
 # Plans, among them some whose first axis is coarse and needs padding for the transformers.
 STRIDES = {
@@ -122,11 +123,11 @@ class Averages(LevelNetwork):
 
     multiple = (3, 3)
     level_strides = ((3, 3),)
-    level_channels = (1,)
+    decoder_channels = (1, 1)
 
-    def levels(self, image):
+    def features(self, image):
         self.seen = image
-        return image, [nn.functional.avg_pool2d(image, 3)]
+        return LevelFeatures(image, [image], [image, nn.functional.avg_pool2d(image, 3)])
 
 
 def averages(strides):

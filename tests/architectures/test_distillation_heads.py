@@ -22,7 +22,7 @@ def heads_at_full_resolution(features, classes, *, strides=ISOTROPIC, shared=Tru
     """The paper's: the encoder's levels before the bottleneck, the decoder's from half resolution down."""
     levels = len(features)
 
-    def make_head(level):
+    def make_head(side, level):
         return DistillationHead(features[level], classes, steps_to_full_resolution(strides, level), nn.Conv3d)
 
     return LevelHeads(make_head, range(levels - 1), range(1, levels), shared=shared)
@@ -181,7 +181,7 @@ def test_up_sampling_by_convolutions_before_the_mean_is_a_linear_map_of_the_feat
 # --- one head a level ---
 
 
-def make_counted_head(level):
+def make_counted_head(side, level):
     """A head of as many channels as the level's number plus one, which tells heads of levels apart."""
     return DistillationHead(level + 1, 2, (), nn.Conv2d)
 
@@ -206,18 +206,18 @@ def test_only_levels_that_take_part_have_heads():
     assert sorted(LevelHeads(make_counted_head, range(0), range(1, 4)).heads) == ["level_1", "level_2", "level_3"]
     none = LevelHeads(make_counted_head, range(0), range(0))
     assert parameter_count(none) == 0
-    assert none(features_of(4), features_of(3)) == ([], [])
+    assert none(features_of(3), features_of(4)) == ([], [])
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_outputs_have_the_finest_level_first_and_the_bottleneck_last_in_the_decoder(shared):
     heads = LevelHeads(make_counted_head, (2, 0, 1), (3, 1, 2), shared=shared)  # in any order
-    encoder = features_of(4)
-    decoder = [feature + 1 for feature in features_of(3)]
+    encoder = features_of(3)
+    decoder = [feature + 1 for feature in features_of(4)]
     of_encoder, of_decoder = heads(encoder, decoder)
     e_keys = ["level_0", "level_1", "level_2"] if shared else ["encoder_0", "encoder_1", "encoder_2"]
     d_keys = ["level_1", "level_2", "level_3"] if shared else ["decoder_1", "decoder_2", "decoder_3"]
-    d_features = [decoder[1], decoder[2], encoder[3]]
-    for found, keys, features in ((of_encoder, e_keys, encoder[:3]), (of_decoder, d_keys, d_features)):
+    d_features = decoder[1:]
+    for found, keys, features in ((of_encoder, e_keys, encoder), (of_decoder, d_keys, d_features)):
         expected = [heads.heads[key](feature) for key, feature in zip(keys, features, strict=True)]
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))

@@ -5,7 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
-from nnunet_ext.architectures.feature_taps import as_unet, tap_features
+from nnunet_ext.architectures.feature_taps import taps_of
 
 FEATURES = (4, 6, 8, 10)
 CLASSES = 3
@@ -66,7 +66,7 @@ def test_the_segmentation_is_the_networks_own_bit_for_bit(architecture, grids, t
     network = unet(architecture, strides, deep_supervision=deep_supervision).train(training)
     image = image_of(grid)
     with torch.no_grad():
-        own, tapped = network(image), tap_features(network, image).segmentation
+        own, tapped = network(image), taps_of(network)(image).segmentation
     assert type(tapped) is type(own) is (list if deep_supervision else torch.Tensor)
     assert len(as_list(tapped)) == len(as_list(own))
     assert all(torch.equal(*pair) for pair in zip(as_list(own), as_list(tapped), strict=True))
@@ -77,10 +77,10 @@ def test_the_segmentation_is_the_networks_own_bit_for_bit(architecture, grids, t
 def test_encoder_and_decoder_features_of_a_level_have_the_same_shape(architecture, grids):
     strides, grid = GRIDS[grids]
     network = unet(architecture, strides)
-    features = tap_features(network, image_of(grid))
+    features = taps_of(network)(image_of(grid))
     expected = [(2, channels, *level) for channels, level in zip(FEATURES, LEVELS[grids], strict=True)]
-    assert [tuple(feature.shape) for feature in features.encoder] == expected
-    assert [tuple(feature.shape) for feature in features.decoder] == expected[:-1]  # the bottleneck has none
+    assert [tuple(feature.shape) for feature in features.encoder] == expected[:-1]
+    assert [tuple(feature.shape) for feature in features.decoder] == expected  # the bottleneck is its last
     assert [tuple(logits.shape) for logits in features.segmentation] == [
         (2, CLASSES, *level) for level in LEVELS[grids][:-1]
     ]
@@ -96,17 +96,20 @@ def test_features_are_those_that_the_stages_computed(architecture):
     for position, stage in enumerate(network.decoder.stages):  # the coarsest first
         level = len(strides) - 2 - position
         stage.register_forward_hook(lambda _, __, output, level=level: computed.update({("decoder", level): output}))
-    features = tap_features(network, image_of(grid))
-    for side in ("encoder", "decoder"):
-        for level, feature in enumerate(getattr(features, side)):
-            assert feature is computed[side, level]
+    features = taps_of(network)(image_of(grid))
+    assert all(feature is computed["encoder", level] for level, feature in enumerate(features.encoder))
+    bottleneck = computed["encoder", len(strides) - 1]
+    decoder = [computed["decoder", level] for level in range(len(strides) - 1)]
+    assert all(
+        feature is expected for feature, expected in zip(features.decoder, [*decoder, bottleneck], strict=True)
+    )
 
 
 def test_gradients_flow_from_every_level_to_the_first_convolution():
     strides, grid = GRIDS["2D"]
     network = unet(PlainConvUNet, strides)
     first = next(network.encoder.parameters())
-    features = tap_features(network, image_of(grid))
+    features = taps_of(network)(image_of(grid))
     for feature in (*features.encoder, *features.decoder):
         (gradient,) = torch.autograd.grad(feature.square().sum(), first, retain_graph=True)
         assert gradient.abs().sum() > 0
@@ -115,9 +118,9 @@ def test_gradients_flow_from_every_level_to_the_first_convolution():
 def test_deep_supervision_can_be_switched_between_calls():
     strides, grid = GRIDS["2D"]
     network, image = unet(PlainConvUNet, strides), image_of(grid)
-    finest = tap_features(network, image).segmentation[0]
+    finest = taps_of(network)(image).segmentation[0]
     network.decoder.deep_supervision = False
-    assert torch.equal(tap_features(network, image).segmentation, finest)
+    assert torch.equal(taps_of(network)(image).segmentation, finest)
 
 
 # --- refused ---
@@ -126,12 +129,12 @@ def test_deep_supervision_can_be_switched_between_calls():
 @pytest.mark.parametrize("architecture", [PlainConvUNet, ResidualEncoderUNet])
 def test_three_levels_are_enough(architecture):
     network = unet(architecture, GRIDS["2D"][0][:3])
-    assert as_unet(network) is network
+    assert taps_of(network).network is network
 
 
 def test_two_levels_are_refused():
     with pytest.raises(ValueError, match=r"at least 3 levels.*found 2\. Raise n_stages in the plans"):
-        as_unet(unet(PlainConvUNet, GRIDS["2D"][0][:2]))
+        taps_of(unet(PlainConvUNet, GRIDS["2D"][0][:2]))
 
 
 class EncoderOfAnotherMake(nn.Module):
@@ -159,5 +162,7 @@ class DecoderOfAnotherMake(nn.Module):
     ],
 )
 def test_a_network_without_nnunets_encoder_and_decoder_is_refused(network, name):
-    with pytest.raises(ValueError, match=rf"PlainConvUNet, ResidualEncoderUNet\); found {name}\. Leave the part out"):
-        as_unet(network)
+    with pytest.raises(
+        ValueError, match=rf"PlainConvUNet, ResidualEncoderUNet\).*; found {name}\. Leave the part out"
+    ):
+        taps_of(network)

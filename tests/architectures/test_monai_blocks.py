@@ -37,7 +37,7 @@ def test_segresnet(axes):
     ours = ours_with_the_weights_of(theirs, SegResNetLevels(2, 3, strides=strides, filters=8), groups)
     image = torch.randn(1, 2, *[32] * axes)
     with torch.no_grad():
-        torch.testing.assert_close(ours.levels(image)[0], theirs(image))
+        torch.testing.assert_close(ours.features(image).logits, theirs(image))
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -51,7 +51,7 @@ def test_vnet(axes):
     ours = ours_with_the_weights_of(theirs, VNetLevels(2, 3, strides=strides, filters=16), groups)
     image = torch.randn(1, 2, *[32] * axes)
     with torch.no_grad():
-        torch.testing.assert_close(ours.levels(image)[0], theirs(image))
+        torch.testing.assert_close(ours.features(image).logits, theirs(image))
 
 
 def test_vnet_rounds_its_channels_up_to_a_multiple_of_the_images():
@@ -65,7 +65,7 @@ def test_unetr(axes):
     net = UNETRLevels(2, 3, patch_size=(32,) * axes, filters=4, hidden=24).eval()
     image = torch.randn(1, 2, *[32] * axes)
     with torch.no_grad():
-        torch.testing.assert_close(net.levels(image)[0], net.unetr(image))
+        torch.testing.assert_close(net.features(image).logits, net.unetr(image))
 
 
 def test_unetrs_position_embeddings_are_interpolated_for_another_size():
@@ -83,4 +83,4 @@ def test_swin_unetr(axes):
     net = SwinUNETRLevels(axes, 2, 3, filters=12).eval()
     image = torch.randn(1, 2, *[32] * (axes - 1), 64)
     with torch.no_grad():
-        torch.testing.assert_close(net.levels(image)[0], net.swin(image))
+        torch.testing.assert_close(net.features(image).logits, net.swin(image))

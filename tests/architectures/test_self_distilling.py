@@ -17,8 +17,8 @@ from nnunet_ext.architectures.distillation_heads import (
     VectorHead,
     steps_to_full_resolution,
 )
-from nnunet_ext.architectures.feature_taps import tap_features
-from nnunet_ext.architectures.self_distilling import SelfDistillingUNet
+from nnunet_ext.architectures.feature_taps import taps_of
+from nnunet_ext.architectures.self_distilling import SelfDistillingNetwork
 from nnunet_ext.losses.self_distillation_objective import DistillationOutput, DistillationTerms, SelfDistillationLoss
 
 FEATURES = (4, 6, 8, 10)
@@ -51,7 +51,7 @@ def plain_unet(architecture=PlainConvUNet, *, deep_supervision=True, seed=0):
 
 
 def segmentation_heads(*, full=False, shared=True, encoder=True, decoder=True):
-    def make_head(level):
+    def make_head(side, level):
         steps = steps_to_full_resolution(STRIDES, level) if full else ()
         return DistillationHead(FEATURES[level], CLASSES, steps, nn.Conv2d)
 
@@ -60,12 +60,12 @@ def segmentation_heads(*, full=False, shared=True, encoder=True, decoder=True):
 
 
 def vector_heads(levels=(), *, shared=True):
-    return LevelHeads(lambda level: VectorHead(FEATURES[level]), levels, levels, shared=shared)
+    return LevelHeads(lambda side, level: VectorHead(FEATURES[level]), levels, levels, shared=shared)
 
 
 def distilling(plain, *, vectors=(), **options):
     shared = options.get("shared", True)
-    return SelfDistillingUNet(plain, segmentation_heads(**options), vector_heads(vectors, shared=shared))
+    return SelfDistillingNetwork(plain, segmentation_heads(**options), vector_heads(vectors, shared=shared))
 
 
 def image(seed=0):
@@ -152,7 +152,7 @@ def test_in_training_the_heads_read_the_tapped_features():
     plain = plain_unet()
     network = distilling(plain, vectors=(1, 2))
     output = network(image())
-    encoder, decoder, _ = tap_features(plain, image())
+    encoder, decoder, _ = taps_of(plain)(image())
     heads, vectors = network.distillation_heads["segmentation"].heads, network.distillation_heads["vectors"].heads
     for found, side, levels in (
         (output.encoder_logits, encoder, (0, 1, 2)),
@@ -160,7 +160,7 @@ def test_in_training_the_heads_read_the_tapped_features():
     ):
         for logits, level in zip(found, levels, strict=False):
             assert torch.equal(logits, heads[f"level_{level}"](side[level]))
-    assert torch.equal(output.decoder_logits[2], heads["level_3"](encoder[3]))  # the bottleneck
+    assert torch.equal(output.decoder_logits[2], heads["level_3"](decoder[3]))  # the bottleneck
     assert torch.equal(output.encoder_vectors[1], vectors["level_2"](encoder[2]))
     assert torch.equal(output.decoder_vectors[0], vectors["level_1"](decoder[1]))
 

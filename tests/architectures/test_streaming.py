@@ -707,3 +707,31 @@ def test_torch_compile_sees_one_graph_in_training(plan, deep_supervision):
     expected = network(stack())
     for pair in zip(found, expected, strict=True) if deep_supervision else [(found, expected)]:
         torch.testing.assert_close(*pair)
+
+
+# --- the memory of a volume ---
+
+
+def test_the_memory_of_a_volume_by_hand():
+    """Two slices, four classes: a decided classifier has U = 1/4, an undecided one 0; W = e^U over the sum of both.
+
+    Where the first one is decided for another class in each slice, M = (1/2, 1/2, 0, 0) and U = 4 (1/4)^2 / 3 = 1/12.
+    """
+    decided = torch.full((4, 2, 1, 2), -100.0)  # (C, D, 1, 2)
+    decided[1, :, 0, 0] = decided[1, 0, 0, 1] = decided[2, 1, 0, 1] = 100.0
+    volumes = StreamingNetwork([nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 1)], MemoryWeights()).over_volumes()
+    uncertainty, weights = volumes.memory([decided, torch.zeros(4, 2, 1, 2)])
+    assert uncertainty.shape == weights.shape == (2, 2, 1, 2)
+    for each_slice in range(2):
+        assert uncertainty[0, each_slice, 0].tolist() == pytest.approx([1 / 4, 1 / 12])
+        assert uncertainty[1, each_slice, 0].tolist() == pytest.approx([0, 0], abs=1e-7)
+        # e^(1/4) = 1.2840, e^(1/12) = 1.0869
+        assert weights[0, each_slice, 0].tolist() == pytest.approx([1.2840 / 2.2840, 1.0869 / 2.0869], abs=1e-4)
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2, 1, 2))
+
+
+def test_fixed_weights_are_the_memorys_weights_everywhere():
+    network = StreamingNetwork([nn.Conv2d(1, 3, 1), nn.Conv2d(1, 3, 1)], FixedWeights([0.7, 0.3]))
+    weights = network.over_volumes().memory([torch.zeros(3, 2, 4, 4)] * 2).weights
+    assert weights.shape == (2, 2, 4, 4)
+    torch.testing.assert_close(weights[0], torch.full((2, 4, 4), 0.7))

@@ -38,6 +38,7 @@ def model_folder(make_model_folder, write_checkpoint):
         ("nnUNetTrainerDSD_BN", "nnUNetTrainerBN"),  # another network
         ("nnUNetTrainerDSD_NoMirroring", "nnUNetTrainer"),  # the same network, trained in another way
         ("nnUNetTrainerBN", "nnUNetTrainerBN"),  # stock's own
+        ("nnUNetTrainerCyclical_PrimusM", "nnUNet_Primus_M_Trainer"),
     ],
 )
 def test_the_plain_trainer_is_the_stock_one_that_builds_the_same_network(trainer, plain):

@@ -16,6 +16,7 @@ from nnunet_ext.inference.accumulation.class_weighted import moments_for
 from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_map, label_type
 from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
+from nnunet_ext.inference.accumulation.memory_maps import MemoryMaps
 from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
 from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, SlicedVolume, assembled, for_each_slab
 from nnunet_ext.inference.accumulation.transform_variance import TransformVariance
@@ -38,6 +39,7 @@ class SumOptions:
         class_totals: sum of the members' weights for each class or region, by which they are divided; None if a
             member has one weight.
         with_transform_variance: also track the variance between the transforms of each member.
+        with_memory: also track the memory of mixtures.
     """
 
     average: Average = "probabilities"
@@ -46,10 +48,13 @@ class SumOptions:
     fast_resampling: bool = False
     class_totals: tuple[float, ...] | None = None
     with_transform_variance: bool = False
+    with_memory: bool = False
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
-        return replace(self, with_variance=False, keep_members=False, with_transform_variance=False)
+        return replace(
+            self, with_variance=False, keep_members=False, with_transform_variance=False, with_memory=False
+        )
 
 
 class CaseSums:
@@ -69,6 +74,7 @@ class CaseSums:
         member_segmentations: member name to segmentation (*image); empty unless they are kept.
         open_voxels: (*box) bool, where members still run; None means everywhere.
         transform_variance: variance between the transforms of each member; None unless it is tracked.
+        memory: maps of the memory of mixtures; None unless it is tracked.
     """
 
     def __init__(
@@ -92,6 +98,33 @@ class CaseSums:
         self._weights = [0.0] * len(frame.models)
         self._logit_weights: list[float | torch.Tensor] = [0.0] * len(frame.models)  # per voxel if some are not seen
         self.transform_variance = TransformVariance(frame, labels) if options.with_transform_variance else None
+        self.memory = MemoryMaps(frame) if options.with_memory else None
+
+    @property
+    def watches_classifiers(self) -> bool:
+        """Whether `watch_classifiers` is to be called for mixtures."""
+        return self.options.keep_members or self.memory is not None
+
+    def watch_classifiers(self, position: int, step: Pass, classifiers: Sequence[torch.Tensor]) -> None:
+        """Keeps what is asked for of a mixture's classifiers before they are combined.
+
+        Args:
+            position: index of the member's model.
+            step: the pass that produced the logits.
+            classifiers: each classifier's logits (C, *spatial) at the model's resolution.
+        """
+        if self.memory is not None:
+            self.memory.add(position, step, classifiers)
+        if self.options.keep_members:
+            names = step.classifier_names(len(classifiers))  # none if there is one, which is the member itself
+            for name, logits in zip(names, classifiers, strict=False):
+                segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
+
+                def decide(slab: Slab, segmentation: torch.Tensor = segmentation) -> None:
+                    segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
+
+                for_each_slab(self._member_probabilities(position, logits), decide)
+                self.member_segmentations[name] = self.frame.embedded(as_array(segmentation))
 
     def add(self, position: int, step: Pass, logits: torch.Tensor, also: Sequence[CaseSums] = ()) -> None:
         """Accumulates one member.

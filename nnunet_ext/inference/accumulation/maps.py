@@ -13,7 +13,7 @@ from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_
 
 # Each function returns a map (*spatial) in [0, 1]. Its arguments are the moments and their predictive entropy, which
 # is expensive and needed twice. Entropies are divided by their largest value: ln C for classes, R ln 2 for regions.
-# `tta_variance` is not among them: it has sums of its own, see `TransformVariance`.
+# `tta_variance` and `memory` are not among them: they have sums of their own, see `TransformVariance`, `MemoryMaps`.
 MAPS: dict[str, Callable[[Moments, torch.Tensor], torch.Tensor]] = {
     "entropy": lambda moments, entropy: entropy / moments.largest_entropy(),
     "mutual_information": lambda moments, entropy: (
@@ -67,6 +67,12 @@ MAP_FACTS: dict[str, MapFacts] = {
         "0 to 1",
         "how much the J test-time transforms of a member disagree, mean over the members; computed at the network's "
         "resolution",
+    ),
+    "memory": MapFacts(
+        r"U_i, W_i",
+        "0 to 1/C; 0 to 1",
+        "for each classifier of a [mixture](../methods/streaming.md#the-memory-as-maps): how decided its memory is "
+        "(`memory_uncertainty_0` and so on), and its weight (`memory_weight_0` and so on)",
     ),
 }
 

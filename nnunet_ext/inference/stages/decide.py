@@ -29,5 +29,8 @@ def decide(sums: CaseSums, structures: Mapping[str, Region]) -> CaseResult:
         member_segmentations=sums.member_segmentations,
         probabilities=probabilities,
         segmentation=sums.segmentation(probabilities),
-        maps={} if variance is None else {"tta_variance": variance.as_map()},
+        maps={
+            **({} if variance is None else {"tta_variance": variance.as_map()}),
+            **({} if sums.memory is None else sums.memory.as_maps()),
+        },
     )

@@ -8,6 +8,7 @@ from torch import nn
 from nnunet_ext.architectures.deeplab import DeepLabV3Plus
 from nnunet_ext.architectures.deeplab_strides import atrous_rates_for
 from nnunet_ext.trainers.networks.network_part import NetworkPart
+from nnunet_ext.trainers.networks.planned_sizes import planned_sizes
 
 CONV_BY_AXES: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -19,14 +20,14 @@ class DeepLab(NetworkPart):
     def build_network(
         cls, configuration: ConfigurationManager, input_channels: int, outputs: int, deep_supervision: bool
     ) -> DeepLabV3Plus:
-        architecture = configuration.network_arch_init_kwargs
-        patch_size = configuration.patch_size
+        """See `NetworkPart`."""
+        sizes = planned_sizes(configuration, "DeepLab")
         return DeepLabV3Plus(
             input_channels,
             outputs,
-            conv_op=CONV_BY_AXES[len(patch_size)],
-            strides=architecture["strides"],
-            features_per_stage=architecture["features_per_stage"],
-            atrous_rates=atrous_rates_for(patch_size, architecture["strides"]),
+            conv_op=CONV_BY_AXES[len(sizes.patch_size)],
+            strides=sizes.strides,
+            features_per_stage=sizes.features,
+            atrous_rates=atrous_rates_for(sizes.patch_size, sizes.strides),
             deep_supervision=deep_supervision,
         )

@@ -24,14 +24,17 @@ from nnunet_ext.trainers.part import PLANNED, load
 class Streaming(StackLoading):
     """K classifiers in one network, each initialised differently, mixed with memory-based or fixed weights.
 
-    The classifiers are the network parts of the trainer's name in turn, or copies of the planned network if the name
-    has none. `networks` overrides them with dotted paths of network parts, or "planned" for the planned network.
+    The classifiers are the network parts of the trainer's name in turn, in the order of the table of parts, or copies
+    of the planned network if the name has none. With `with_planned` the planned network comes before them. `networks`
+    overrides them with dotted paths of network parts, or "planned" for the planned network.
     """
 
     classifiers: int = 2
     networks: Sequence[str] = ()
     weighting: Literal["memory", "fixed"] = "memory"
-    fixed_weights: Sequence[float] = ()  # one per classifier, summing to 1; empty means equal weights
+    with_planned: bool = False
+    fixed_weights: Sequence[float] = ()  # one per classifier; empty means equal weights
+    weight_ratio: Sequence[int] = ()  # of the name, instead of fixed_weights
     kappa: float = 1.0
     mixture: Mixture = "log"
     bottleneck_dropout: float = 0.5
@@ -65,7 +68,8 @@ class Streaming(StackLoading):
         """
         networks: Sequence[type[NetworkPart] | None]
         networks = [None if path == PLANNED else load(path) for path in cls.networks]
-        networks = networks or network_parts_of(cls) or [None]
+        planned = [None] if cls.with_planned else []
+        networks = networks or [*planned, *network_parts_of(cls)] or [None]
         if len(networks) > cls.classifiers:
             raise ValueError(
                 f"A mixture needs at least one classifier per network; {cls.__name__} has {len(networks)} networks "
@@ -74,23 +78,30 @@ class Streaming(StackLoading):
         return list(islice(cycle(networks), cls.classifiers))
 
     @classmethod
+    def classifier_names(cls) -> list[str]:
+        """What each classifier is: "planned", or the name of its part."""
+        return [network.__name__ if network else PLANNED for network in cls.classifier_networks()]
+
+    @classmethod
     def weight_rule(cls) -> WeightRule:
         """The rule that weights the classifiers.
 
         Raises:
-            ValueError: if `weighting` is unknown, or there is not one fixed weight per classifier.
+            ValueError: if `weighting` is unknown, there is not one fixed weight per classifier, or one is negative,
+                or all are 0.
         """
         if cls.weighting == "memory":
             return MemoryWeights(cls.kappa)
         if cls.weighting != "fixed":
             raise ValueError(f'weighting must be "memory" or "fixed"; found {cls.weighting!r}.')
-        weights = cls.fixed_weights or [1 / cls.classifiers] * cls.classifiers
-        if len(weights) != cls.classifiers:
+        weights = cls.weight_ratio or cls.fixed_weights or [1] * cls.classifiers
+        if len(weights) != cls.classifiers or min(weights) < 0 or not sum(weights):
             raise ValueError(
-                f"fixed_weights must be one number per classifier; found {len(weights)} for {cls.classifiers} "
-                f"classifiers. Give {cls.classifiers} numbers that sum to 1, or none for equal weights."
+                f"Fixed weights must be one number per classifier, not negative and not all 0; found "
+                f"{', '.join(map(str, weights))} for {cls.classifiers} classifiers. Give {cls.classifiers} numbers, "
+                f"or none for equal weights."
             )
-        return FixedWeights(weights)
+        return FixedWeights([weight / sum(weights) for weight in weights])
 
     def training_network(self, network: nn.Module) -> nn.Module:
         streaming = cast(StreamingNetwork, super().training_network(network))
@@ -100,8 +111,12 @@ class Streaming(StackLoading):
                 'Use mixture = "log".'
             )
         streaming.declare_regions(self.label_manager.has_regions)
-        weights = "the memory of the stack" if self.weighting == "memory" else "fixed weights"
-        self.print_to_log_file(f"Streaming: {self.classifiers} classifiers in one network, mixed by {weights}.")
+        rule = self.weight_rule()
+        fixed = f"the fixed weights {', '.join(f'{weight:g}' for weight in getattr(rule, 'weights', ()))}"
+        self.print_to_log_file(
+            f"Streaming: the classifiers {', '.join(self.classifier_names())} in one network, mixed by "
+            f"{'the memory of the stack' if self.weighting == 'memory' else fixed}."
+        )
         return streaming
 
     def on_train_epoch_start(self) -> None:

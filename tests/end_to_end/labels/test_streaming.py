@@ -23,9 +23,17 @@ def test_the_final_validation_of_stock_ran_slice_by_slice(model):
 def test_both_programs_predict_with_a_mixture(
     model, plain_dataset, predict_here, predict_with_stock, tmp_path, labels_in, agreement
 ):
-    ours = predict_here(plain_dataset.images, tmp_path / "ours", "-m", model)
+    watched = ["--maps", "entropy", "memory", "--save_members"]
+    ours = predict_here(plain_dataset.images, tmp_path / "ours", "-m", model, *watched)
     stock = predict_with_stock(model, plain_dataset.images, tmp_path / "stock")
     assert sorted(labels_in(ours)) == sorted(labels_in(stock)) == ["tumour_006", "tumour_007"]
+    member = "fold_0__checkpoint_final"
+    assert {path.name for path in (ours / "members").iterdir()} == {
+        member,
+        f"{member}+classifier0",
+        f"{member}+classifier1",
+    }
+    assert len(list((ours / "maps").glob("memory_*_[01]/tumour_006.nii.gz"))) == 4
     # the memory of the volume and that of a slice: alike, not the same
     assert agreement(ours, stock) > 0.9
 

@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.parametrize(
     ("trainer", "configuration"),
     [
-        ("nnUNetTrainerVNet_1epochs_1iters", "2d"),
+        ("nnUNetTrainerDSD_VNet_1epochs_1iters", "2d"),
         ("nnUNetTrainerLCOVNet_1epochs_1iters", "3d_fullres"),
     ],
 )

@@ -75,7 +75,7 @@ def test_an_unknown_map_is_refused_with_the_known_ones():
 
 
 def test_every_map_that_can_be_chosen_can_be_drawn():
-    assert set(MAP_NAMES) == {*MAPS, "tta_variance"} == set(MAP_FACTS)
+    assert set(MAP_NAMES) == {*MAPS, "tta_variance", "memory"} == set(MAP_FACTS)
 
 
 # --- the row ---

@@ -74,13 +74,13 @@ def test_a_mixture_takes_it_beside_another_network(make_trainer, part):
 
 
 @pytest.mark.parametrize("part", WITH_SWIN)
-@pytest.mark.parametrize("other", ["DSD", "MCDropout", "DeepLab", "BN", "MAE"])
+@pytest.mark.parametrize("other", ["MCDropout", "DeepLab", "BN", "MAE"])
 def test_parts_that_need_the_planned_network_are_refused_by_name(part, other):
     with pytest.raises(TrainerNameError, match=rf"(?s)(?=.*\b{part}\b)(?=.*\b{other}\b).*Leave one out"):
         trainer_class(f"nnUNetTrainer{other}_{part}")
 
 
-@pytest.mark.parametrize("part", WITH_SWIN)
+@pytest.mark.parametrize("part", [*WITH_SWIN, "DeepLab"])
 def test_plans_without_the_sizes_of_a_unet_are_refused(make_trainer, part):
     shape = make_trainer("nnUNetTrainer", initialize=False)
     configuration = changed(shape.configuration_manager)

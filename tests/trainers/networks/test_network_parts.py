@@ -76,7 +76,9 @@ def test_fewer_classifiers_than_networks_are_refused(shape):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"weighting": "fixed", "fixed_weights": (0.5, 0.3, 0.2)}, "found 3 for 2 classifiers"),
+        ({"weighting": "fixed", "fixed_weights": (0.5, 0.3, 0.2)}, "found 0.5, 0.3, 0.2 for 2 classifiers"),
+        ({"weighting": "fixed", "fixed_weights": (1.5, -0.5)}, "not negative"),
+        ({"weighting": "fixed", "weight_ratio": (0, 0)}, "not all 0"),
         ({"weighting": "random"}, "found 'random'"),
     ],
 )
@@ -89,6 +91,45 @@ def test_fixed_weights_are_equal_unless_they_are_given():
     rule = mixture(weighting="fixed", classifiers=4).weight_rule()
     assert isinstance(rule, FixedWeights)
     assert rule.weights == (0.25,) * 4
+
+
+@pytest.mark.parametrize(
+    ("part", "weights"),
+    [
+        ("StreamingFixed_Weights70x30", (0.7, 0.3)),
+        ("StreamingFixed_Weights1x3", (0.25, 0.75)),
+        ("StreamingFixed3_Weights2x1x1", (0.5, 0.25, 0.25)),
+        ("StreamingFixed_Weights1x0", (1, 0)),
+        ("StreamingFixedUNetD3P_Weights60x40", (0.6, 0.4)),  # instead of the paper's 0.7 and 0.3
+    ],
+)
+def test_a_name_holds_any_fixed_weights_as_a_ratio(part, weights):
+    assert trainer_class(f"nnUNetTrainer{part}").weight_rule().weights == weights
+
+
+def test_weights_of_a_name_need_fixed_weights_and_one_number_per_classifier():
+    with pytest.raises(TrainerNameError, match=r"Weights70x30 changes StreamingFixed, .*, which the name lacks"):
+        trainer_class("nnUNetTrainerStreaming_Weights70x30")
+    with pytest.raises(ValueError, match=r"found 1, 2, 3 for 2 classifiers\. Give 2 numbers"):
+        trainer_class("nnUNetTrainerStreamingFixed_Weights1x2x3").weight_rule()
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("Streaming_WithPlanned_SegResNet", ["planned", "SegResNet"]),
+        ("Streaming_WithPlanned", ["planned", "planned"]),
+        ("Streaming3_LCOVNet_WithPlanned_SegResNet", ["planned", "SegResNet", "LCOVNet"]),  # in the table's order
+        ("Streaming_UNETR_VNet", ["VNet", "UNETR"]),
+        ("StreamingFixed3_VNet", ["VNet", "VNet", "VNet"]),
+    ],
+)
+def test_any_networks_are_partners(shape, part, names):
+    trainer = trainer_class(f"nnUNetTrainer{part}")
+    assert trainer.classifier_names() == names
+    network = build(trainer, shape).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, 32, 32)).softmax(1).sum(1).allclose(torch.ones(1, 32, 32))
 
 
 def test_network_parts_of_a_trainer_are_found_in_the_tables_order():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
-from nnunet_ext.architectures.feature_taps import tap_features
+from nnunet_ext.architectures.feature_taps import taps_of
 from nnunet_ext.losses.self_distillation import distillation_kl
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
@@ -185,11 +185,11 @@ def test_heads_read_the_features_that_the_plain_network_computes(make_trainer, r
     trainer = make_trainer("nnUNetTrainerDSD")
     image = random_batch(trainer, 0)["data"]
     output = trainer.network.train()(image)
-    encoder, decoder, _ = tap_features(trainer.plain_network, image)
+    encoder, decoder, _ = taps_of(trainer.plain_network)(image)
     heads = trainer.network.distillation_heads["segmentation"].heads
     assert torch.equal(output.encoder_logits[1], heads["level_1"](encoder[1]))
     assert torch.equal(output.decoder_logits[0], heads["level_1"](decoder[1]))
-    assert torch.equal(output.decoder_logits[1], heads["level_2"](encoder[2]))  # the bottleneck
+    assert torch.equal(output.decoder_logits[1], heads["level_2"](decoder[2]))  # the bottleneck
 
 
 # --- names ---
