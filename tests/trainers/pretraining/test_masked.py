@@ -116,9 +116,9 @@ def test_the_loss_is_the_mean_square_over_hidden_voxels(make_trainer, name):
 def test_the_network_does_not_see_hidden_voxels(make_trainer, name):
     trainer = make_trainer(name)
     batch = batch_of()
-    trainer.seed_masks(1)
+    trainer.seed_stage(1)
     seen, (_, visible) = trainer.inputs_and_targets(batch)
-    trainer.seed_masks(1)
+    trainer.seed_stage(1)
     changed, _ = trainer.inputs_and_targets({"data": torch.where(visible == 0, 99.0, batch["data"])})
     assert torch.equal(trainer.network(seen), trainer.network(changed))
 
@@ -243,7 +243,7 @@ def test_a_cascades_second_stage_is_refused(make_trainer):
     trainer = make_trainer("nnUNetTrainerMAE", initialize=False)
     trainer.is_cascaded = True
     with pytest.raises(ValueError, match="cascade"):
-        trainer.as_autoencoder(make_trainer("nnUNetTrainer").network)
+        trainer.as_pretrained(make_trainer("nnUNetTrainer").network)
 
 
 @pytest.mark.parametrize(
