@@ -12,6 +12,7 @@ CHECKPOINT_PAPER = "arXiv 2212.06278"
 DISTILLATION_PAPER = "arXiv 2306.03271"
 STREAMING_PAPER = "arXiv 2502.09269"
 PRE_TRAINING_PAPER = "arXiv 2410.23132"
+GENESIS_PAPER = "arXiv 1908.06912"
 ADAPTER_PAPER = "arXiv 2106.09685"
 
 CYCLICAL = "nnunet_ext.trainers.schedules.cyclical.Cyclical"
@@ -159,6 +160,9 @@ PARTS: tuple[Part, ...] = (
     Part("S3D", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.S3D",
          "MAE with an encoder that sees visible voxels only, a mask token and densification", PRE_TRAINING_PAPER,
          "nnUNetTrainerS3D", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("ModelsGenesis", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.models_genesis.ModelsGenesis",
+         "pre-training without labels: restores images with shuffled voxels, changed grey values, painted regions",
+         GENESIS_PAPER, "nnUNetTrainerModelsGenesis", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
     Part("PresetL", Kind.PRE_TRAINING, "",
          "modifies MAE or S3D: 4000 epochs from rate 0.03, for batches of 48",
          PRE_TRAINING_PAPER, "nnUNetTrainerS3D_PresetL",
