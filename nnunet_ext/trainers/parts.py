@@ -13,6 +13,7 @@ DISTILLATION_PAPER = "arXiv 2306.03271"
 STREAMING_PAPER = "arXiv 2502.09269"
 PRE_TRAINING_PAPER = "arXiv 2410.23132"
 GENESIS_PAPER = "arXiv 1908.06912"
+FUSION_PAPER = "arXiv 2306.16925"
 ADAPTER_PAPER = "arXiv 2106.09685"
 
 CYCLICAL = "nnunet_ext.trainers.schedules.cyclical.Cyclical"
@@ -163,6 +164,9 @@ PARTS: tuple[Part, ...] = (
     Part("ModelsGenesis", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.models_genesis.ModelsGenesis",
          "pre-training without labels: restores images with shuffled voxels, changed grey values, painted regions",
          GENESIS_PAPER, "nnUNetTrainerModelsGenesis", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("VolumeFusion", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.volume_fusion.VolumeFusion",
+         "pre-training without labels: segments the coefficients with which two images were fused",
+         FUSION_PAPER, "nnUNetTrainerVolumeFusion", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
     Part("PresetL", Kind.PRE_TRAINING, "",
          "modifies MAE or S3D: 4000 epochs from rate 0.03, for batches of 48",
          PRE_TRAINING_PAPER, "nnUNetTrainerS3D_PresetL",

@@ -12,7 +12,7 @@ from nnunet_ext.architectures.weight_transfer import transfer_weights
 from nnunet_ext.files.checkpoints import CANNOT_SEGMENT_KEY, EXTRA_STATE_KEY, load_checkpoint
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
-NAMES = ["nnUNetTrainerMAE", "nnUNetTrainerS3D", "nnUNetTrainerModelsGenesis"]
+NAMES = ["nnUNetTrainerMAE", "nnUNetTrainerS3D", "nnUNetTrainerModelsGenesis", "nnUNetTrainerVolumeFusion"]
 EVERY = pytest.mark.parametrize("name", NAMES)
 DRAWING = pytest.mark.parametrize(
     ("name", "curve"),
@@ -20,6 +20,7 @@ DRAWING = pytest.mark.parametrize(
         ("nnUNetTrainerMAE", "explained variance"),
         ("nnUNetTrainerS3D", "explained variance"),
         ("nnUNetTrainerModelsGenesis", "explained variance"),
+        ("nnUNetTrainerVolumeFusion", "accuracy"),
     ],
 )
 
