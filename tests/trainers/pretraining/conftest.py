@@ -36,6 +36,8 @@ def train(make_trainer, preprocessed_cases):
         trainer = make_trainer(name, initialize=False, picture_every=2)
         trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 2
         trainer.save_every = 1
+        if hasattr(trainer, "vector_size"):
+            trainer.vector_size = 32  # ten million weights less
         preprocessed_cases(trainer)
         if start_from is not None:
             trainer.load_checkpoint(str(start_from))

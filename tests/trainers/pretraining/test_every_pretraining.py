@@ -12,7 +12,8 @@ from nnunet_ext.architectures.weight_transfer import transfer_weights
 from nnunet_ext.files.checkpoints import CANNOT_SEGMENT_KEY, EXTRA_STATE_KEY, load_checkpoint
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
-NAMES = ["nnUNetTrainerMAE", "nnUNetTrainerS3D", "nnUNetTrainerModelsGenesis", "nnUNetTrainerVolumeFusion"]
+WORDS = ("MAE", "S3D", "ModelsGenesis", "VolumeFusion", "VoCo")
+NAMES = [f"nnUNetTrainer{word}" for word in WORDS]
 EVERY = pytest.mark.parametrize("name", NAMES)
 DRAWING = pytest.mark.parametrize(
     ("name", "curve"),
