@@ -23,6 +23,11 @@ def pretrain_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file-ending", metavar="ENDING", help="file ending (default: the most frequent one in the folder)"
     )
+    parser.add_argument(
+        "--removed",
+        metavar="FOLDER",
+        help="folder of masks CASE<ending>, above 0 where an image was defaced; not part of reconstruction losses",
+    )
     add_filter_flags(parser.add_argument_group("scans to leave out (default: none)"))
     add_plans_flags(parser.add_argument_group("plans (default: ResEnc-L at 1 mm, as in the paper)"))
     add_training_flags(parser.add_argument_group("training"))
@@ -96,6 +101,7 @@ def options_from(arguments: argparse.Namespace) -> PretrainOptions:
             min_file_kb=arguments.min_file_kb,
             max_file_mb=arguments.max_file_mb,
         ),
+        removed=Path(arguments.removed) if arguments.removed else None,
         plans=Path(arguments.plans) if arguments.plans else None,
         configuration=arguments.c,
         fixed=FixedPlans(arguments.spacing, arguments.patch_size),

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from torch import nn
+from torch import Tensor, nn
 
 from nnunet_ext.architectures.feature_taps import is_unet
 from nnunet_ext.trainers.own_steps import OwnStepsTrainer
 from nnunet_ext.trainers.pretraining.pictures import Column, save_pictures
 from nnunet_ext.trainers.pretraining.transforms import spatial_transforms
 
+REMOVED_REGIONS = "nnunet_ext_removed_regions"  # in dataset.json: labels mark what was removed for anonymity
 VALIDATION = 0  # stage of the seed: the same random changes after every epoch
 
 
@@ -50,6 +51,13 @@ class Pretraining(OwnStepsTrainer):
     ) -> BasicTransform:
         """Rotation, scaling and mirroring as nnU-Net does them; intensities are not changed."""
         return spatial_transforms(patch_size, rotation_for_DA, mirror_axes, do_dummy_2d_data_aug)
+
+    def present(self, batch: Mapping[str, Any]) -> Tensor:
+        """(B, 1, *spatial): 0 where a mask of the dataset says that an image was made anonymous, 1 elsewhere."""
+        image = batch["data"]
+        if self.dataset_json.get(REMOVED_REGIONS):
+            return (batch["target"] <= 0).to(image.dtype)  # nnU-Net sets -1 around the image
+        return torch.ones_like(image[:, :1])
 
     # --- network ---
 

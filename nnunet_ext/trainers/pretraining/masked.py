@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.masked_autoencoder import Densification, SparseMaskedAutoencoder
+from nnunet_ext.losses.reconstruction import explained_variance, reconstruction_error
 from nnunet_ext.masking.blocks import block_grid, hidden_blocks, random_ratio, random_visible_blocks, visible_voxels
 from nnunet_ext.trainers.part_state import PartWithState
 from nnunet_ext.trainers.pretraining.base import Pretraining
@@ -63,34 +64,35 @@ class MaskedPretraining(Pretraining):
     # --- steps ---
 
     def inputs_and_targets(self, batch: Mapping[str, Any]) -> tuple[Tensor, list[Tensor]]:
-        """What the network sees; the image (B, channels, *spatial) and its mask (B, 1, *spatial), 1 where visible."""
+        """What the network sees; the image (B, channels, *spatial), its mask, and what the loss counts.
+
+        Both masks are (B, 1, *spatial): 1 where visible, and 1 where hidden and not removed for anonymity.
+        """
         image = batch["data"]
         ratio = random_ratio(*self.ratios, self.generator)
         blocks = random_visible_blocks(len(image), self.grid, ratio, self.generator)
         visible = visible_voxels(blocks.to(image.device), image.shape[2:])
-        return self.network_input(image, visible), [image, visible]
+        return self.network_input(image, visible), [image, visible, (1 - visible) * self.present(batch)]
 
     def network_input(self, image: Tensor, visible: Tensor) -> Tensor:
         """Hook: what the network gets of an image (B, channels, *spatial) and its mask (B, 1, *spatial)."""
         return image * visible
 
     def training_loss(self, outputs: Tensor, targets: list[Tensor]) -> Tensor:
-        """Mean squared error over the hidden voxels of all channels."""
-        image, visible = targets
-        hidden = 1 - visible
-        return ((outputs.float() - image).square() * hidden).sum() / (hidden.sum() * image.shape[1])
+        """Mean squared error over the hidden voxels of all channels, without those removed for anonymity."""
+        image, _, counted = targets
+        return reconstruction_error(outputs, image, counted)
 
     def validation_figures(self, outputs: Tensor, targets: list[Tensor]) -> dict[str, float]:
         """The share of the variance of hidden voxels that is reconstructed; the first batch is also drawn."""
-        image, visible = targets
+        image, visible, counted = targets
         shown = visible > 0
         self.draw(
             Column("seen", image.masked_fill(~shown, -torch.inf)),  # black
             Column("filled in", torch.where(shown, image, outputs.to(image.dtype))),
             Column("image", image),
         )
-        variance = image[(visible == 0).expand_as(image)].var(correction=0)
-        return {"explained variance": 1 - float(self.training_loss(outputs, targets) / variance.clamp(min=1e-8))}
+        return {"explained variance": explained_variance(outputs, image, counted)}
 
 
 class MAE(MaskedPretraining):

@@ -84,6 +84,24 @@ def test_checkpoints_hold_the_plain_network_and_say_that_it_cannot_segment(
         torch.testing.assert_close(pretrained, started, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES[:3])  # the others reconstruct nothing
+def test_regions_removed_for_anonymity_are_not_part_of_the_loss(make_trainer, batch_of, name):
+    trainer = make_trainer(name)
+    labels = torch.zeros(2, 1, 32, 32)
+    labels[:, :, :16], labels[:, :, 16:20] = 1, -1  # removed; around the image
+    batch = {**batch_of(), "target": labels}
+    outputs = torch.randn(2, 1, 32, 32)
+    wrong_where_removed = torch.where(labels > 0, 50.0, outputs)
+    for is_marked in (True, False):
+        if is_marked:  # without the mark the labels are organs
+            trainer.dataset_json["nnunet_ext_removed_regions"] = True
+        else:
+            del trainer.dataset_json["nnunet_ext_removed_regions"]
+        _, targets = trainer.inputs_and_targets(batch)
+        losses = [float(trainer.training_loss(each, targets)) for each in (outputs, wrong_where_removed)]
+        assert (losses[0] == losses[1]) == is_marked
+
+
 @EVERY
 def test_finetune_reads_encoder_and_decoder(make_trainer, name):
     weights = make_trainer(name).network.state_dict()

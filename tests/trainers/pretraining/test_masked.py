@@ -89,7 +89,7 @@ def test_the_loss_is_the_mean_square_over_hidden_voxels(make_trainer, batch_of, 
     visible[:, :, :8] = 0
     outputs = image + 3.0
     outputs[:, :, 8:] += 100  # what is visible does not count
-    assert float(trainer.training_loss(outputs, [image, visible])) == pytest.approx(9, rel=1e-5)
+    assert float(trainer.training_loss(outputs, [image, visible, 1 - visible])) == pytest.approx(9, rel=1e-5)
 
 
 @BOTH
@@ -97,7 +97,7 @@ def test_the_network_does_not_see_hidden_voxels(make_trainer, batch_of, name):
     trainer = make_trainer(name)
     batch = batch_of()
     trainer.seed_stage(1)
-    seen, (_, visible) = trainer.inputs_and_targets(batch)
+    seen, (_, visible, _) = trainer.inputs_and_targets(batch)
     trainer.seed_stage(1)
     changed, _ = trainer.inputs_and_targets({"data": torch.where(visible == 0, 99.0, batch["data"])})
     assert torch.equal(trainer.network(seen), trainer.network(changed))

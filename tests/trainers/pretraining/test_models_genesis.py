@@ -12,8 +12,9 @@ def test_the_loss_counts_every_voxel(make_trainer):
     image = torch.zeros(2, 1, 32, 32)
     outputs = image.clone()
     outputs[:, :, :8] = 2.0  # a quarter
-    assert float(trainer.training_loss(outputs, [image, image])) == pytest.approx(1.0)
-    assert float(trainer.training_loss(image, [outputs, image])) == 0  # what was seen does not count
+    everywhere = torch.ones_like(image)
+    assert float(trainer.training_loss(outputs, [image, image, everywhere])) == pytest.approx(1.0)
+    assert float(trainer.training_loss(image, [outputs, image, everywhere])) == 0  # what was seen does not count
 
 
 def test_constant_images_have_a_finite_loss_and_figure(make_trainer):
