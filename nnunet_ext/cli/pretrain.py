@@ -71,13 +71,13 @@ def add_training_flags(group: argparse._ArgumentGroup) -> None:
         "-tr",
         default=PretrainOptions.trainer,
         metavar="TRAINER",
-        help=f"a trainer without labels (default: {PretrainOptions.trainer})",
+        help="nnUNetTrainerS3D (default), ...MAE, ...ModelsGenesis, ...VolumeFusion or ...VoCo",
     )
     group.add_argument(
         "--preset",
         choices=PRESETS,
         default=PretrainOptions.preset,
-        help="B: 1000 epochs from rate 0.01; L: 4000 from 0.03 (default: B)",
+        help="B: 1000 epochs from rate 0.01; L, for S3D and MAE: 4000 from 0.03 (default: B)",
     )
     group.add_argument(
         "-f", type=int, default=PretrainOptions.fold, metavar="FOLD", help="which 5 %% are held out (default: 0)"
