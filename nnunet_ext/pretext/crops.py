@@ -12,6 +12,8 @@ from torch import Tensor
 
 from nnunet_ext.pretext.random_boxes import random_integers
 
+BOTTLENECK_VOXELS = 2  # of a crop along an axis; an instance norm over one voxel has no variance
+
 
 @dataclass(frozen=True)
 class CropGrid:
@@ -47,7 +49,9 @@ class CropGrid:
 
 
 def crop_grid(patch_size: Sequence[int], strides: Sequence[int], most: int) -> CropGrid:
-    """As many base crops along each axis as keep more than one voxel of the bottleneck, up to `most`.
+    """As many base crops along each axis as span two voxels of the bottleneck, up to `most`.
+
+    Sides are multiples of the strides: residual encoders cannot halve odd sizes.
 
     Args:
         patch_size: voxels along each axis.
@@ -57,13 +61,18 @@ def crop_grid(patch_size: Sequence[int], strides: Sequence[int], most: int) -> C
     Raises:
         ValueError: if the patch is too small for two crops.
     """
-    counts = tuple(max(1, min(most, size // (stride + 1))) for size, stride in zip(patch_size, strides, strict=True))
+    counts = tuple(
+        max(1, min(most, size // (BOTTLENECK_VOXELS * stride)))
+        for size, stride in zip(patch_size, strides, strict=True)
+    )
     if math.prod(counts) < 2:
         raise ValueError(
             f"Volume contrast needs at least two base crops that span two voxels of the bottleneck; a patch of "
             f"{list(patch_size)} voxels with strides of {list(strides)} has room for one. Choose a larger patch."
         )
-    sides = tuple(size // count for size, count in zip(patch_size, counts, strict=True))
+    sides = tuple(
+        size // count // stride * stride for size, count, stride in zip(patch_size, counts, strides, strict=True)
+    )
     margin = tuple((size - count * side) // 2 for size, count, side in zip(patch_size, counts, sides, strict=True))
     return CropGrid(counts, sides, margin)
 

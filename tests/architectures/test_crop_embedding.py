@@ -1,10 +1,11 @@
 """The vectors of crops: all encoder levels, a plain state dict, and a decoder that does not train."""
 
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
 from nnunet_ext.architectures.crop_embedding import CropEmbedding
+from nnunet_ext.pretext.crops import crop_grid
 
 
 def network(features=16):
@@ -17,6 +18,16 @@ def network(features=16):
 
 def test_a_vector_per_crop_of_every_image():
     assert network()(torch.randn(2, 5, 1, 9, 11)).shape == (2, 5, 16)
+
+
+def test_residual_encoders_take_the_crops_of_a_grid():
+    """Their skips halve sizes rounded down, their convolutions rounded up."""
+    sides = crop_grid((41, 30), (4, 4), 3).sides
+    assert sides == (12, 8)
+    residual = ResidualEncoderUNet(
+        1, 3, (4, 8, 8), nn.Conv2d, 3, (1, 2, 2), (1, 1, 1), 1, (1, 1), True, nn.InstanceNorm2d, {"affine": True}
+    )
+    assert CropEmbedding(residual, 16)(torch.randn(1, 3, 1, *sides)).shape == (1, 3, 16)
 
 
 def test_equal_crops_have_equal_vectors_wherever_they_are_in_the_batch():

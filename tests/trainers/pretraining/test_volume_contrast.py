@@ -13,8 +13,8 @@ def test_a_batch_has_nine_base_and_five_target_crops(make_trainer, batch_of):
     trainer = make_trainer(NAME, initialize=False)
     batch = batch_of()
     crops, overlaps = trainer.inputs_and_targets(batch)
-    assert crops.shape == (2, 9 + 5, 1, 10, 10)  # a patch of 32 with strides of 4
-    assert torch.equal(crops[1, 0], batch["data"][1, :, 1:11, 1:11])
+    assert crops.shape == (2, 9 + 5, 1, 8, 8)  # a patch of 32 with strides of 4
+    assert torch.equal(crops[1, 0], batch["data"][1, :, 4:12, 4:12])
     torch.testing.assert_close(overlaps.sum(dim=2), torch.ones(2, 5))
     assert not torch.equal(overlaps[0], overlaps[1])
     assert make_trainer("nnUNetTrainerVoCo_BaseCrops2", initialize=False).grid.counts == (2, 2)
