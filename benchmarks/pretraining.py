@@ -1,4 +1,4 @@
-"""Compares the sparse auto-encoder with the dense one: time per training iteration and peak memory, in one run.
+"""Compares pre-trainings: time per training iteration and peak memory, in one run; MAE and S3D by default.
 
     python benchmarks/pretraining.py [--trainers nnUNetTrainerMAE nnUNetTrainerS3D] [--patch 64] [--stages 5]
         [--batch 1] [--iterations 4] [--device cpu] [-o pretraining.json]
@@ -64,25 +64,26 @@ def seconds_of_step(trainer: object, image: torch.Tensor) -> float:
     return clock() - start
 
 
-def random_image(options: argparse.Namespace) -> torch.Tensor:
-    """A batch of noise."""
-    return torch.randn((options.batch, 1, *[options.patch] * 3))
+def random_image(trainer: object, patch: int) -> torch.Tensor:
+    """A batch of noise, with as many images as the trainer's loaders give."""
+    return torch.randn((trainer.batch_size, 1, *[patch] * 3))
 
 
 def times(options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of every iteration of every trainer, in turns."""
     trainers = {name: make_trainer(name, options) for name in options.trainers}
-    image = random_image(options)
+    images = {name: random_image(trainer, options.patch) for name, trainer in trainers.items()}
     found: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(WARM_UP_ITERATIONS + options.iterations):
         for name, trainer in trainers.items():
-            found[name].append(seconds_of_step(trainer, image))
+            found[name].append(seconds_of_step(trainer, images[name]))
     return {name: seconds[WARM_UP_ITERATIONS:] for name, seconds in found.items()}
 
 
 def memory_mib(name: str, options: argparse.Namespace) -> float:
     """Growth of the peak memory of this process in two iterations."""
-    trainer, image = make_trainer(name, options), random_image(options)
+    trainer = make_trainer(name, options)
+    image = random_image(trainer, options.patch)
     before = peak_bytes(trainer.device)
     for _ in range(2):
         seconds_of_step(trainer, image)

@@ -23,6 +23,11 @@ def pretrain_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file-ending", metavar="ENDING", help="file ending (default: the most frequent one in the folder)"
     )
+    parser.add_argument(
+        "--removed",
+        metavar="FOLDER",
+        help="folder of masks CASE<ending>, above 0 where an image was defaced; not part of reconstruction losses",
+    )
     add_filter_flags(parser.add_argument_group("scans to leave out (default: none)"))
     add_plans_flags(parser.add_argument_group("plans (default: ResEnc-L at 1 mm, as in the paper)"))
     add_training_flags(parser.add_argument_group("training"))
@@ -66,13 +71,13 @@ def add_training_flags(group: argparse._ArgumentGroup) -> None:
         "-tr",
         default=PretrainOptions.trainer,
         metavar="TRAINER",
-        help=f"a trainer without labels (default: {PretrainOptions.trainer})",
+        help="nnUNetTrainerS3D (default), ...MAE, ...ModelsGenesis, ...VolumeFusion or ...VoCo",
     )
     group.add_argument(
         "--preset",
         choices=PRESETS,
         default=PretrainOptions.preset,
-        help="B: 1000 epochs from rate 0.01; L: 4000 from 0.03 (default: B)",
+        help="B: 1000 epochs from rate 0.01; L, for S3D and MAE: 4000 from 0.03 (default: B)",
     )
     group.add_argument(
         "-f", type=int, default=PretrainOptions.fold, metavar="FOLD", help="which 5 %% are held out (default: 0)"
@@ -96,6 +101,7 @@ def options_from(arguments: argparse.Namespace) -> PretrainOptions:
             min_file_kb=arguments.min_file_kb,
             max_file_mb=arguments.max_file_mb,
         ),
+        removed=Path(arguments.removed) if arguments.removed else None,
         plans=Path(arguments.plans) if arguments.plans else None,
         configuration=arguments.c,
         fixed=FixedPlans(arguments.spacing, arguments.patch_size),

@@ -35,7 +35,7 @@ from nnunet_ext.unlabelled.dataset import (
 )
 from nnunet_ext.unlabelled.plans import adopted_plans, fixed_plans
 from nnunet_ext.unlabelled.preprocess import Preparation, PreparedScan, prepare_scan
-from nnunet_ext.unlabelled.scans import common_channels, common_ending, find_scans
+from nnunet_ext.unlabelled.scans import common_channels, common_ending, find_scans, masks_of
 
 PRESET_WORDS = {"B": "", "L": "_PresetL"}
 
@@ -61,7 +61,7 @@ def prepare(options: PretrainOptions) -> PretrainingData:
     """Makes the dataset, or completes it: scans that were preprocessed before are kept.
 
     Raises:
-        FileNotFoundError: if there are no scans, or no plans.
+        FileNotFoundError: if there are no scans, no plans, or no masks in a folder that should have them.
         ValueError: if the dataset has other data or other plans, the plans need another number of channels, or fewer
             than two patients remain.
     """
@@ -73,11 +73,12 @@ def prepare(options: PretrainOptions) -> PretrainingData:
     channels = len(configuration.normalization_schemes)
     folder = variable_folder("nnUNet_preprocessed") / dataset
     raw = os.environ.get("nnUNet_raw")  # noqa: SIM112 - nnU-Net's spelling
-    require_own_dataset(folder, Path(raw) / dataset if raw else None, plans)
-    write_description(folder, plans, channels=channels, file_ending=ending)
+    masks = masks_of(scans, options.removed, ending) if options.removed is not None else {}
+    require_own_dataset(folder, Path(raw) / dataset if raw else None, plans, removed_regions=bool(masks))
+    write_description(folder, plans, channels=channels, file_ending=ending, removed_regions=bool(masks))
     cases = folder / configuration.data_identifier
     cases.mkdir(exist_ok=True)
-    preparation = Preparation(cases, plans, options.configuration, channels, ending, options.scan_filter)
+    preparation = Preparation(cases, plans, options.configuration, channels, ending, options.scan_filter, masks)
     prepared = prepare_all(scans, preparation, options)
     write_table(prepared, folder / TABLE)
     splits = splits_of([scan.scan.name for scan in prepared if scan.dropped is None], options.patients)

@@ -71,6 +71,8 @@ class PretrainOptions:
         dataset: name or id of the dataset that is made.
         file_ending: of the scans; None takes the most frequent one in the folder.
         scan_filter: which scans are left out.
+        removed: folder of masks CASE<ending>, above 0 where an image was defaced or otherwise made anonymous; the
+            losses of reconstructions leave these voxels out. None if nothing was.
         plans: plans.json of another dataset whose spacing, normalisation and network are used; None for `fixed`.
         configuration: of the plans.
         fixed: the paper's plans.
@@ -93,6 +95,7 @@ class PretrainOptions:
     dataset: str
     file_ending: str | None = None
     scan_filter: ScanFilter = field(default_factory=ScanFilter)
+    removed: Path | None = None
     plans: Path | None = None
     configuration: str = "3d_fullres"
     fixed: FixedPlans = field(default_factory=FixedPlans)

@@ -12,6 +12,9 @@ CHECKPOINT_PAPER = "arXiv 2212.06278"
 DISTILLATION_PAPER = "arXiv 2306.03271"
 STREAMING_PAPER = "arXiv 2502.09269"
 PRE_TRAINING_PAPER = "arXiv 2410.23132"
+GENESIS_PAPER = "arXiv 1908.06912"
+FUSION_PAPER = "arXiv 2306.16925"
+CONTRAST_PAPER = "arXiv 2402.17300"
 ADAPTER_PAPER = "arXiv 2106.09685"
 
 CYCLICAL = "nnunet_ext.trainers.schedules.cyclical.Cyclical"
@@ -161,6 +164,18 @@ PARTS: tuple[Part, ...] = (
     Part("S3D", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.S3D",
          "MAE with an encoder that sees visible voxels only, a mask token and densification", PRE_TRAINING_PAPER,
          "nnUNetTrainerS3D", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("ModelsGenesis", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.models_genesis.ModelsGenesis",
+         "pre-training without labels: restores images with shuffled voxels, changed grey values, painted regions",
+         GENESIS_PAPER, "nnUNetTrainerModelsGenesis", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("VolumeFusion", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.volume_fusion.VolumeFusion",
+         "pre-training without labels: segments the coefficients with which two images were fused",
+         FUSION_PAPER, "nnUNetTrainerVolumeFusion", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("VoCo", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.volume_contrast.VoCo",
+         "pre-training of the encoder without labels: finds where in the image a crop is from",
+         CONTRAST_PAPER, "nnUNetTrainerVoCo", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),
+    Part("BaseCrops<n>", Kind.PRE_TRAINING, "",
+         "modifies VoCo: up to n base crops along an axis instead of 3 (released code: 4)",
+         CONTRAST_PAPER, "nnUNetTrainerVoCo_BaseCrops4", changes=("VoCo",), attribute="most_crops", smallest=2),
     Part("PresetL", Kind.PRE_TRAINING, "",
          "modifies MAE or S3D: 4000 epochs from rate 0.03, for batches of 48",
          PRE_TRAINING_PAPER, "nnUNetTrainerS3D_PresetL",

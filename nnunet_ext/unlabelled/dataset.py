@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_ext.files.atomic import atomic_path, write_json
 from nnunet_ext.patients import patient_of
 from nnunet_ext.splits import FILE_NAME, Split, splits_by_patient
+from nnunet_ext.trainers.pretraining.base import REMOVED_REGIONS
 from nnunet_ext.unlabelled.preprocess import PreparedScan
 
 TABLE = "pretraining_scans.csv"
@@ -21,22 +22,32 @@ MOST_FOLDS = 20  # 5 % of the patients are held out
 SEED = 12345
 
 
-def require_own_dataset(folder: Path, raw: Path | None, plans: dict[str, Any]) -> None:
+def require_own_dataset(
+    folder: Path, raw: Path | None, plans: dict[str, Any], *, removed_regions: bool = False
+) -> None:
     """Refuses to mix scans into a dataset with labels, or into one that was preprocessed with other plans.
 
     Args:
         folder: of the preprocessed dataset.
         raw: that of the raw dataset; None if there is no such variable.
         plans: the plans to come.
+        removed_regions: whether scans come with masks of what was removed.
 
     Raises:
         ValueError: if the dataset is another one.
     """
-    description = folder / "dataset.json"
-    is_ours = description.is_file() and MARK in json.loads(description.read_text(encoding="utf-8"))
+    file = folder / "dataset.json"
+    description = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    is_ours = MARK in description
     if (raw is not None and raw.is_dir()) or (folder.is_dir() and any(folder.iterdir()) and not is_ours):
         raise ValueError(
             f"Scans without labels need a dataset of their own; {folder.name} has other data. Choose another -d."
+        )
+    if is_ours and description.get(REMOVED_REGIONS, False) != removed_regions:
+        had = "without" if removed_regions else "with"
+        raise ValueError(
+            f"All scans of a dataset must be prepared in the same way; those of {folder.name} were {had} --removed. "
+            f"Repeat the command with the flags of the first run, or choose another -d."
         )
     file = folder / f"{plans['plans_name']}.json"
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != json.loads(json.dumps(plans)):
@@ -46,7 +57,9 @@ def require_own_dataset(folder: Path, raw: Path | None, plans: dict[str, Any]) -
         )
 
 
-def write_description(folder: Path, plans: dict[str, Any], *, channels: int, file_ending: str) -> None:
+def write_description(
+    folder: Path, plans: dict[str, Any], *, channels: int, file_ending: str, removed_regions: bool = False
+) -> None:
     """Writes plans, dataset.json and what nnU-Net copies at the start of a training."""
     folder.mkdir(parents=True, exist_ok=True)
     dataset_json = {
@@ -56,6 +69,8 @@ def write_description(folder: Path, plans: dict[str, Any], *, channels: int, fil
         "file_ending": file_ending,
         MARK: True,
     }
+    if removed_regions:
+        dataset_json[REMOVED_REGIONS] = True
     write_json(dataset_json, folder / "dataset.json")
     write_json({"spacings": [], "shapes_after_crop": []}, folder / "dataset_fingerprint.json")
     write_json(plans, folder / f"{plans['plans_name']}.json")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from nnunet_ext.files.atomic import PARTIAL_PREFIX
 from nnunet_ext.input_checks import check_case
 from nnunet_ext.options.pretraining import ScanFilter
 from nnunet_ext.prediction_folder.cases import Case
-from nnunet_ext.unlabelled.scans import Dropped, Geometry, filtered, geometry_of
+from nnunet_ext.unlabelled.scans import Dropped, Geometry, filtered, geometry_of, mismatched
 
 PARTS = (".b2nd", "_seg.b2nd", ".pkl")  # of a preprocessed case; the last is moved last and marks it as complete
+LABELS_OF_MASK = {"labels": {"background": 0, "removed": 1}, "file_ending": ""}
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError, AssertionError, TypeError)
 
 
@@ -32,6 +34,7 @@ class Preparation:
         channels: of a scan.
         file_ending: of the scans.
         limits: which scans are left out.
+        masks: file that is above 0 where a scan was made anonymous, by the name of the scan.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Preparation:
     channels: int
     file_ending: str
     limits: ScanFilter
+    masks: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def prepare_scan(scan: Case, preparation: Preparation) -> PreparedScan:
         remove_case(preparation.folder, scan.name)
         return PreparedScan(scan, None, found)
     dropped = filtered(scan, found, preparation.limits)
+    if dropped is None and scan.name in preparation.masks:
+        dropped = mismatched(preparation.masks[scan.name], found)
     if dropped is None and not is_complete(preparation.folder, scan.name):
         dropped = damaged(scan, preparation) or preprocess(scan, preparation)
     if dropped is not None:
@@ -101,8 +107,9 @@ def preprocess(scan: Case, preparation: Preparation) -> Dropped | None:
     shutil.rmtree(partial, ignore_errors=True)  # of a killed run
     partial.mkdir(parents=True)
     try:
+        mask = preparation.masks.get(scan.name)
         image, outside, properties = configuration.preprocessor_class(verbose=False).run_case(
-            [str(file) for file in scan.files], None, plans, configuration, {}
+            [str(file) for file in scan.files], str(mask) if mask else None, plans, configuration, LABELS_OF_MASK
         )
         properties["class_locations"] = {}  # nnU-Net's loader asks for them
         save(image, outside, properties, partial / scan.name, configuration.patch_size)
@@ -116,7 +123,7 @@ def preprocess(scan: Case, preparation: Preparation) -> Dropped | None:
 
 
 def save(image: np.ndarray, outside: np.ndarray, properties: dict[str, Any], path: Path, patch: list[int]) -> None:
-    """Writes image (channels, z, y, x) and nnU-Net's mask (1, z, y, x), -1 outside of the nonzero region."""
+    """Writes image (channels, z, y, x) and labels (1, z, y, x): above 0 where removed, -1 outside of the image."""
     image, outside = image.astype(np.float32, copy=False), outside.astype(np.int16, copy=False)
     blocks, chunks = comp_blosc2_params(image.shape, tuple(patch), image.itemsize)
     blocks_of_mask, chunks_of_mask = comp_blosc2_params(outside.shape, tuple(patch), outside.itemsize)

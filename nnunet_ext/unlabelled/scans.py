@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from nnunet_ext.options.pretraining import ScanFilter
 from nnunet_ext.prediction_folder.cases import Case
 
 SPATIAL_AXES = 3
-FIELD_OF_VIEW, SPACING, FILE_SIZE = "field of view", "spacing", "file size"
+FIELD_OF_VIEW, SPACING, FILE_SIZE, MASK = "field of view", "spacing", "file size", "mask"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,39 @@ def find_scans(folder: Path, file_ending: str) -> list[Case]:
     if not files:
         raise FileNotFoundError(f"{folder} holds no {file_ending} file. Give the right --file-ending.")
     return [Case(name, tuple(paths)) for name, paths in sorted(files.items())]
+
+
+def masks_of(scans: Iterable[Case], folder: Path, file_ending: str) -> dict[str, Path]:
+    """The masks CASE<ending> of a folder by scan; scans without one are left out.
+
+    Raises:
+        FileNotFoundError: if no scan has one.
+    """
+    files = {scan.name: folder / f"{scan.name}{file_ending}" for scan in scans}
+    found = {name: file for name, file in files.items() if file.is_file()}
+    if not found:
+        example = next(iter(files.values())).name
+        raise FileNotFoundError(f"Masks are named after their scans, such as {example}; {folder} holds none.")
+    return found
+
+
+def mismatched(mask: Path, scan: Geometry) -> Dropped | None:
+    """That a scan's mask cannot be read or has another size or spacing, or None."""
+    found = geometry_of(Case(mask.name, (mask,)))
+    if isinstance(found, Dropped):
+        return Dropped(MASK, found.reason)
+    if found.size != scan.size or not all(map(isclose_mm, found.spacing_mm, scan.spacing_mm)):
+        return Dropped(
+            MASK,
+            f"the mask has {list(found.size)} voxels of {list(found.spacing_mm)} mm, the scan {list(scan.size)} of "
+            f"{list(scan.spacing_mm)} mm",
+        )
+    return None
+
+
+def isclose_mm(first: float, second: float) -> bool:
+    """Whether two spacings differ by rounding only."""
+    return math.isclose(first, second, rel_tol=1e-3)
 
 
 def common_channels(scans: Iterable[Case]) -> int:

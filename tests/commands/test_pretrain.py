@@ -122,6 +122,25 @@ def test_a_stricter_filter_removes_what_an_earlier_run_kept(pretrain, scans):
     assert not list((dataset_folder(scans) / "nnUNetPlans_3d_fullres").glob("p0_s0*"))
 
 
+def test_masks_of_removed_regions_are_stored_as_labels(pretrain, scans, capsys):
+    masks = scans.parent / "masks"
+    masks.mkdir()
+    removed = np.zeros((20, 22, 12), np.uint8)
+    removed[:5] = 255
+    for name, shape in (("p0_s0", slice(None)), ("p0_s1", slice(10))):  # the second is too short
+        nibabel.save(nibabel.Nifti1Image(removed[:, :, shape], np.diag([1, 1, 2, 1])), masks / f"{name}.nii.gz")
+    trainer = "nnUNetTrainerMAE_1epochs_1iters"
+    assert pretrain("--removed", masks, "-tr", trainer, "-device", "cpu") == 0
+    assert table(scans)["p0_s1"]["reason"] == "mask"
+    cases = nnUNetDatasetBlosc2(str(dataset_folder(scans) / "nnUNetPlans_3d_fullres"))
+    for name, share in (("p0_s0", 0.25), ("p1_s2", 0)):
+        _, labels, _, properties = cases.load_case(name)
+        assert (labels[:] > 0).mean() == pytest.approx(share, abs=0.02)
+        assert properties["class_locations"] == {}
+    assert pretrain("--only-data") == 1
+    assert "were with --removed" in capsys.readouterr().err
+
+
 def test_other_plans_and_other_datasets_are_refused(pretrain, scans, capsys):
     pretrain("--only-data")
     assert pretrain("--only-data", "--batch-size", 3) == 1

@@ -59,14 +59,16 @@ def set_desk(folder: Path, heart: Dataset, variables: Mapping[str, str], earlier
     links = {
         "images": heart.images,
         "labels": heart.raw / "labelsTs",
+        "scans": heart.raw / "imagesTr",
         "labelsTr": heart.raw / "labelsTr",
         "MODEL": heart.model("nnUNetTrainer", "3d_fullres"),
+        "nnUNet_preprocessed": Path(variables["nnUNet_preprocessed"]),
         "nnUNet_results": Path(variables["nnUNet_results"]),
         "home/images": heart.images,
         "home/nnunet/raw": Path(variables["nnUNet_raw"]),
         "home/nnunet/preprocessed": Path(variables["nnUNet_preprocessed"]),
         "home/nnunet/results": Path(variables["nnUNet_results"]),
-        **{f"results_{which}": earlier / "results" for which in ("old", "new", "pp")},
+        **{f"results_{which}": earlier / "results" for which in ("old", "new", "pp", "scratch")},
         **{f"eval/{which}_{run}": earlier / "evaluation" for which in ("old", "new") for run in (1, 2)},
     }
     for name, target in links.items():

@@ -160,8 +160,8 @@ def run_own(arguments: list[str], _script: str) -> int:
         return run_train(arguments[1:], "")
     if arguments[0] == "splits" and "--check" not in arguments:
         return before_training(lambda: cli.main(arguments))
-    in_line = ["-np", "1"] if arguments[0] in ("evaluate", "report") else []
-    return cli.main([*arguments, *in_line])
+    in_line = {"evaluate": ["-np", "1"], "report": ["-np", "1"], "pretrain": ["-npp", "1"]}
+    return cli.main([*arguments, *in_line.get(arguments[0], [])])
 
 
 def before_training(run: Callable[[], int]) -> int:

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from nnunet_ext.options.pretraining import FixedPlans, PretrainOptions, ScanFilter
-from nnunet_ext.unlabelled.scans import Dropped, Geometry, common_ending, filtered, find_scans, geometry_of
+from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.unlabelled.scans import (
+    Dropped,
+    Geometry,
+    common_ending,
+    filtered,
+    find_scans,
+    geometry_of,
+    masks_of,
+    mismatched,
+)
 
 
 def write(path: Path, shape=(10, 20, 30), spacing_mm=(1.0, 2.0, 3.0)) -> Path:
@@ -77,6 +87,21 @@ def test_a_filter_looks_at_the_worst_axis(tmp_path, limits, kind):
     [scan] = find_scans(tmp_path, ".nii.gz")
     found = filtered(scan, geometry_of(scan), limits)
     assert (found.kind if found else None) == kind
+
+
+def test_a_mask_belongs_to_the_scan_of_its_name_and_has_its_size_and_spacing(tmp_path):
+    scan = geometry_of(Case("a", (write(tmp_path / "a.nii.gz"),)))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"such as a\.nii\.gz"):
+        masks_of(find_scans(tmp_path, ".nii.gz"), masks, ".nii.gz")
+    write(masks / "a.nii.gz")
+    write(masks / "other.nii.gz")
+    found = masks_of([Case("a", ()), Case("b", ())], masks, ".nii.gz")
+    assert found == {"a": masks / "a.nii.gz"}
+    assert mismatched(found["a"], scan) is None
+    assert mismatched(write(masks / "short.nii.gz", shape=(10, 20, 29)), scan).kind == "mask"
+    assert mismatched(write(masks / "fine.nii.gz", spacing_mm=(1.0, 2.0, 1.5)), scan).kind == "mask"
 
 
 def test_options_out_of_range_are_refused():

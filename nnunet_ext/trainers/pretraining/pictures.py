@@ -1,7 +1,9 @@
-"""Pictures of what a masked auto-encoder saw, what it filled in, and the image."""
+"""Pictures of what a network without labels saw, what it made of it, and what was wanted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +12,45 @@ from torch import Tensor
 
 from nnunet_ext.files.atomic import atomic_path
 
-TITLES = ("seen", "filled in", "image")
 MOST_ROWS = 3
 SMALLEST_SIDE = 160  # pixels
 GAP = 4
 TITLE_HEIGHT = 14
-WINDOW = (1, 99)  # percentiles of the image that become black and white
+WINDOW = (1, 99)  # percentiles of an image that become black and white
 
 
-def save_reconstructions(image: Tensor, visible: Tensor, reconstruction: Tensor, file: Path) -> None:
-    """Writes a PNG with one row per sample: what the network saw, its reconstruction, and the image.
+@dataclass(frozen=True)
+class Column:
+    """One column of a picture.
 
-    The first channel is shown; of a volume, the middle slice along the first axis.
+    Attributes:
+        title: above it.
+        volume: (B, channels, *spatial); the first channel is shown.
+        limits: values that are black and white; None takes percentiles of the row's last slice without limits.
+    """
+
+    title: str
+    volume: Tensor
+    limits: tuple[float, float] | None = None
+
+
+def save_pictures(columns: Sequence[Column], file: Path) -> None:
+    """Writes a PNG with one row per sample; of a volume, the middle slice along the first axis.
 
     Args:
-        image: (B, channels, *spatial).
-        visible: (B, 1, *spatial), 1 for visible voxels and 0 for hidden ones.
-        reconstruction: (B, channels, *spatial); shown where voxels are hidden, the image elsewhere.
+        columns: from left to right, of the same batch; at least one has no limits.
         file: name of the picture; its folder is made.
     """
+    samples = min(MOST_ROWS, len(columns[0].volume))
     rows = [
-        picture_row(*(middle_slice(tensor[sample, 0]) for tensor in (image, visible, reconstruction)))
-        for sample in range(min(MOST_ROWS, len(image)))
+        picture_row([middle_slice(column.volume[sample, 0]) for column in columns], [c.limits for c in columns])
+        for sample in range(samples)
     ]
     width = max(row.width for row in rows)
     sheet = Image.new("L", (width, TITLE_HEIGHT + sum(row.height + GAP for row in rows)), 0)
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(TITLES):
-        draw.text((column * (width + GAP) // len(TITLES), 0), title, fill=255)
+    for number, column in enumerate(columns):
+        draw.text((number * (width + GAP) // len(columns), 0), column.title, fill=255)
     top = TITLE_HEIGHT
     for row in rows:
         sheet.paste(row, (0, top))
@@ -53,15 +66,17 @@ def middle_slice(volume: Tensor) -> np.ndarray:
     return plane.detach().float().cpu().numpy()
 
 
-def picture_row(image: np.ndarray, visible: np.ndarray, reconstruction: np.ndarray) -> Image.Image:
-    """Three slices (y, x) side by side, in the grey values of the image."""
-    black, white = np.percentile(image, WINDOW)
-    seen = np.where(visible > 0, image, black)
-    filled = np.where(visible > 0, image, reconstruction)
-    factor = max(1, round(SMALLEST_SIDE / max(image.shape)))
-    tiles = [grey_tile(plane, black, white).repeat(factor, 0).repeat(factor, 1) for plane in (seen, filled, image)]
+def picture_row(planes: Sequence[np.ndarray], limits: Sequence[tuple[float, float] | None]) -> Image.Image:
+    """Slices (y, x) of one size side by side, each with its limits or with those of the last slice without any."""
+    reference = [plane for plane, own in zip(planes, limits, strict=True) if own is None][-1]
+    black, white = np.percentile(reference, WINDOW)
+    factor = max(1, round(SMALLEST_SIDE / max(reference.shape)))
+    tiles = [
+        grey_tile(plane, *(own or (black, white))).repeat(factor, 0).repeat(factor, 1)
+        for plane, own in zip(planes, limits, strict=True)
+    ]
     height, width = tiles[0].shape
-    row = np.zeros((height, 3 * width + 2 * GAP), np.uint8)
+    row = np.zeros((height, len(tiles) * (width + GAP) - GAP), np.uint8)
     for column, tile in enumerate(tiles):
         row[:, column * (width + GAP) :][:, :width] = tile
     return Image.fromarray(row)
