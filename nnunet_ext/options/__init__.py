@@ -19,6 +19,13 @@ from nnunet_ext.options.choices import (
     require_choice,
     require_share,
 )
+from nnunet_ext.options.deployment import (
+    NETWORK_FORMATS,
+    NETWORK_PRECISIONS,
+    DeployOptions,
+    NetworkFormat,
+    NetworkPrecision,
+)
 from nnunet_ext.options.error_map import (
     ErrorApplyOptions,
     ErrorDatasetOptions,
@@ -88,6 +95,8 @@ __all__ = [
     "END_VARIANTS",
     "MAP_NAMES",
     "MAP_TYPES",
+    "NETWORK_FORMATS",
+    "NETWORK_PRECISIONS",
     "OPERATION_NAMES",
     "PRECISIONS",
     "PRESETS",
@@ -102,6 +111,7 @@ __all__ = [
     "CheckOptions",
     "CompareOptions",
     "DatasetFiles",
+    "DeployOptions",
     "EarlyExit",
     "EndStack",
     "EndVariant",
@@ -117,6 +127,8 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "NetworkFormat",
+    "NetworkPrecision",
     "OperationName",
     "OutputOptions",
     "PlainCopyOptions",

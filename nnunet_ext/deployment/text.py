@@ -1,0 +1,30 @@
+"""What `nnunet_ext export --format` prints."""
+
+from __future__ import annotations
+
+from nnunet_ext.deployment.checks import NetworkCheck
+from nnunet_ext.deployment.deploy import DeployedModel
+
+SHOWN_NORMS = 3
+
+
+def outcome_text(deployed: DeployedModel) -> str:
+    """The folder of an exported model, and a line for each of its networks."""
+    lines = [f"  network_{number}: {check_text(check)}" for number, check in enumerate(deployed.checks)]
+    return "\n".join([str(deployed.folder), *lines])
+
+
+def check_text(check: NetworkCheck) -> str:
+    """How far a network is from torch, and what half precision would do to it."""
+    exported = f"probabilities within {check.largest_difference:.1e} of torch on {check.patches} patches"
+    if check.half_overflow is not None:
+        return f"{exported}; do not run it in fp16: {check.half_overflow} overflows"
+    half = (
+        f"{exported}; in fp16 within {check.half_largest_difference:.2g}, other labels in "
+        f"{100 * check.half_other_labels:.3f} %"
+    )
+    norms = check.half_norms_in_single
+    if not norms:
+        return half
+    shown = ", ".join(norms[:SHOWN_NORMS]) + (f" and {len(norms) - SHOWN_NORMS} more" * (len(norms) > SHOWN_NORMS))
+    return f"{half}, if norms are computed in fp32 ({shown})"
