@@ -40,11 +40,12 @@ def shrink(planned: dict[str, Any], chosen: Mapping[str, Any] | None = None) -> 
     small = SMALL[axes] | dict(chosen or {})
     stages = len(small["features"])
     planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
-    planned["architecture"]["arch_kwargs"] |= {
+    arguments = planned["architecture"]["arch_kwargs"]
+    arguments |= {
         "n_stages": stages,
         "features_per_stage": small["features"],
-        "kernel_sizes": [[3] * axes] * stages,
-        "strides": [[1] * axes] + [[2] * axes] * (stages - 1),
+        "kernel_sizes": arguments["kernel_sizes"][:stages],
+        "strides": arguments["strides"][:stages],
         "n_conv_per_stage": [2] * stages,
         "n_conv_per_stage_decoder": [2] * (stages - 1),
     }

@@ -1,0 +1,199 @@
+"""What each step of a challenge entry's prediction gains on ACDC: transforms, weights, post-processing, adaptation.
+
+    python benchmarks/prediction_playbook.py DATA/Dataset027_ACDC DATA/Dataset028_MnMsA WORK
+
+Every third patient is held out; the rest is planned, trained in two folds of patients (2D and 3D, small networks) by
+stock nnU-Net, and whatever is fitted is fitted on what the folds hold out. Both folds then predict the held-out
+patients and the other scanner's cases in each way of `WAYS`. What WORK has already is not made again; prints a table
+and writes WORK/table.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+from held_out_coverage import cases_of, copy_part, run
+from small_plans import shrink
+
+from nnunet_ext import discovery
+
+PLANS = "nnUNetPlansSmall"
+PATIENTS = "(patient[0-9]+)_"
+ERRORS, ERROR_TRAINER = 127, "nnUNetTrainer_NoDA_10epochs_50iters"
+TRAINERS = {"2d": "nnUNetTrainer_20epochs_100iters", "3d_fullres": "nnUNetTrainer_10epochs_100iters"}
+NETWORKS = {
+    "2d": {"features": [8, 16, 32, 64, 64], "patch_size": [128, 128], "batch_size": 6},
+    "3d_fullres": {"features": [8, 16, 32, 64, 64], "patch_size": [10, 112, 112], "batch_size": 2},
+}
+FIRST, BOTH = ("2d",), ("2d", "3d_fullres")
+WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # models, flags of predict
+    "2D, no transforms": (FIRST, ("--tta", "none")),
+    "2D, flips": (FIRST, ("--tta", "flips")),
+    "2D, rot90": (FIRST, ("--tta", "rot90")),
+    "2D, full": (FIRST, ("--tta", "full")),
+    "3D, no transforms": (("3d_fullres",), ("--tta", "none")),
+    "2D + 3D, equal weights": (BOTH, ("--tta", "none")),
+    "2D + 3D, fitted weights": (BOTH, ("--tta", "none", "--weights", "weights.json")),
+    "2D, post-processing": (FIRST, ("--tta", "none", "--postprocess", "postprocess.json")),
+    "2D, adaptation": (FIRST, ("--tta", "none", "--adapt")),
+}
+
+
+def main() -> None:
+    """Prepares, trains, fits, predicts, judges; prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="raw ACDC")
+    parser.add_argument("other", type=Path, help="raw dataset of another scanner with the same labels")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--cases", type=int, default=20, help="of each set, the first in alphabetical order")
+    parser.add_argument("-device", default="cpu")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    variables = {name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
+    raw, preprocessed, results = (Path(folder) / options.dataset.name for folder in variables.values())
+    if not (raw / "dataset.json").is_file():
+        hold_out(options.dataset, raw)
+    prepare(preprocessed, int(raw.name[7:10]))
+    models = {name: results / f"{trainer}__{PLANS}__{name}" for name, trainer in TRAINERS.items()}
+    for name, model in models.items():
+        train(model, int(raw.name[7:10]), name, TRAINERS[name], options.device)
+    machine = ("-device", options.device, "--disable_progress_bar")
+    fit(work, models, machine)
+    error_model = fit_error_map(work, int(raw.name[7:10]), options.device, machine)
+    sets = {
+        "held-out patients": (raw / "imagesTs", raw / "labelsTs"),
+        "other scanner": (options.other / "imagesTr", options.other / "labelsTr"),
+    }
+    table: dict[str, dict[str, Mapping[str, float]]] = {}
+    for where, (whole, truths) in sets.items():
+        images = first_cases(whole, work / f"first_{options.cases}_{slug(where)}", options.cases)
+        for way, (of, flags) in WAYS.items():
+            folder = work / f"predictions_{options.cases}" / slug(where) / slug(way)
+            if not (folder / "summary.json").is_file():
+                files = [work / flag if flag.endswith(".json") else flag for flag in flags]
+                chosen = [word for name in of for word in ("-m", models[name])]
+                predict(folder, images, *chosen, *files, *machine)
+                if way == "2D, no transforms":
+                    run("nnunet_ext", "error-map", "apply", "-m", error_model, "-i", images, "-p", folder, *machine)
+                run("nnunet_ext", "evaluate", truths, folder, "--disable_progress_bar", "-np", 1, "--chill")
+                for file in (*folder.glob("*.npz"), *folder.glob("*.pkl")):
+                    file.unlink()
+            table.setdefault(where, {})[way] = figures(folder)
+    (work / "table.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+    for where, rows in table.items():
+        print(f"\n| {where} | {' | '.join(next(iter(rows.values())))} |\n|---|---|---|---|---|---|")
+        for way, found in rows.items():
+            print(f"| {way} | {' | '.join(f'{value:.4g}' for value in found.values())} |")
+
+
+def hold_out(source: Path, raw: Path) -> None:
+    """A raw dataset with every third patient's cases in `imagesTs` and `labelsTs`."""
+    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    ending = description["file_ending"]
+    cases = sorted(path.name.removesuffix(ending) for path in (source / "labelsTr").iterdir())
+    patient_of = {case: re.search(PATIENTS, case)[1] for case in cases}
+    patients = list(dict.fromkeys(patient_of.values()))
+    kept = cases_of(patient_of.items(), [name for index, name in enumerate(patients) if index % 3 != 2])
+    copy_part(source, raw, "Tr", ending, kept)
+    copy_part(source, raw, "Ts", ending, cases_of(patient_of.items(), patients[2::3]))
+    (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(kept)}), encoding="utf-8")
+
+
+def prepare(preprocessed: Path, number: int) -> None:
+    """Plans both configurations with small networks, preprocesses, splits the patients into two folds."""
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", *TRAINERS, "-np", 1, "-npfp", 1, "--no_pbar",
+            nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
+    if not (preprocessed / f"{PLANS}.json").is_file():
+        plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
+        for name, network in NETWORKS.items():
+            shrink(plans["configurations"][name], network)
+        text = json.dumps(plans | {"plans_name": PLANS})
+        (preprocessed / f"{PLANS}.json").write_text(text, encoding="utf-8")
+    if not (preprocessed / "splits_final.json").is_file():
+        run("nnunet_ext", "splits", "-d", number, "--patients", PATIENTS, "--folds", 2)
+
+
+def train(model: Path, number: int, configuration: str, trainer: str, device: str) -> None:
+    """Trains the folds that are missing."""
+    for fold in range(2):
+        if not (model / f"fold_{fold}" / "checkpoint_final.pth").is_file():
+            run("nnUNetv2_train", number, configuration, fold, "-tr", trainer, "-p", PLANS, "-device", device)
+
+
+def fit(work: Path, models: Mapping[str, Path], machine: tuple[str, ...]) -> None:
+    """Fits weights and post-processing to what the folds hold out."""
+    common = ("--tta", "none", "--patients", PATIENTS, *machine)
+    if not (work / "weights.json").is_file():
+        run("nnunet_ext", "weights", *models.values(), "-o", work / "weights.json", *common)
+    if not (work / "postprocess.json").is_file():
+        run("nnunet_ext", "postprocess", "-m", models["2d"], "-o", work / "postprocess.json", *common)
+
+
+def fit_error_map(work: Path, number: int, device: str, machine: tuple[str, ...]) -> Path:
+    """Trains the error model of the 2D segmentations; returns its folder."""
+    (preprocessed, results) = (Path(os.environ[name]) for name in ("nnUNet_preprocessed", "nnUNet_results"))
+    if not list((work / "nnUNet_raw").glob(f"Dataset{ERRORS}_*")):
+        run("nnunet_ext", "error-map", "dataset", "-d", number, "-c", "2d", "-p", PLANS, "-tr", TRAINERS["2d"],
+            "--new-id", ERRORS, "--patients", PATIENTS, *machine)  # fmt: skip
+    (errors,) = (work / "nnUNet_raw").glob(f"Dataset{ERRORS}_*")
+    plans = preprocessed / errors.name / f"{PLANS}.json"
+    if not plans.is_file():
+        run("nnUNetv2_plan_and_preprocess", "-d", ERRORS, "-c", "2d", "-np", 1, "-npfp", 1, "--no_pbar",
+            "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # fmt: skip
+        planned = json.loads(plans.read_text(encoding="utf-8"))
+        shrink(planned["configurations"]["2d"], NETWORKS["2d"])
+        plans.write_text(json.dumps(planned), encoding="utf-8")
+    model = results / errors.name / f"{ERROR_TRAINER}__{PLANS}__2d"
+    train(model, ERRORS, "2d", ERROR_TRAINER, device)
+    if not (model / "error_map.json").is_file():
+        run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
+    return model
+
+
+def slug(title: str) -> str:
+    """A title as a folder's name."""
+    return re.sub("[^a-z0-9]+", "_", title.lower())
+
+
+def first_cases(images: Path, folder: Path, count: int) -> Path:
+    """A folder with links to the first images, of one channel."""
+    folder.mkdir(exist_ok=True)
+    for image in sorted(images.iterdir())[:count]:
+        if not (folder / image.name).exists():
+            (folder / image.name).symlink_to(image)
+    return folder
+
+
+def predict(folder: Path, images: Path, *words: object) -> None:
+    """Predicts and keeps the CPU seconds of the command beside the cases."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run("nnunet_ext", "predict", "-i", images, "-o", folder, "--save_probabilities", *words)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime - before.ru_utime
+    (folder / "cpu_seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+
+
+def figures(folder: Path) -> dict[str, float]:
+    """Of one way: means over the cases, AURC with the entropy in the foreground as confidence."""
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
+    seconds = json.loads((folder / "cpu_seconds.json").read_text(encoding="utf-8"))
+    distances = [structure["hd95_mm"]["mean"] for structure in found["structures"].values()]
+    return {
+        "Dice": found["case_figures"]["mean_dice"]["mean"],
+        "HD95 (pixels)": sum(distances) / len(distances),
+        "ECE": found["case_figures"]["ece"]["mean"],
+        "AURC": found["failure_detection"]["foreground_entropy"]["aurc"],
+        "CPU s per case": seconds / found["cases"],
+    }
+
+
+if __name__ == "__main__":
+    main()
