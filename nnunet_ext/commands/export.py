@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from nnunet_ext.commands.int8_cases import int8_cases
 from nnunet_ext.deployment.deploy import DeployedModel, deploy_model
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.models.plain_copy import copy_plain_model
@@ -31,11 +33,13 @@ def deploy_models(model: ModelChoice, options: DeployOptions) -> list[DeployedMo
 
     Raises:
         DeploymentError: see `deploy_model`.
+        TrainedOnError, FileNotFoundError, ValueError: see `int8_cases`.
     """
-    return [
-        deploy_model(folder, replace(options, images=options.images or training_images(folder)))
-        for folder in chosen_model_folders(model)
-    ]
+    deployed = []
+    for folder in chosen_model_folders(model):
+        chosen = replace(options, images=options.images or training_images(folder))
+        deployed.append(deploy_model(folder, chosen, partial(int8_cases, folder) if options.int8 else None))
+    return deployed
 
 
 def training_images(model_folder: Path) -> Path | None:

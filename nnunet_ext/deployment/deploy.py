@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 
-from nnunet_ext.deployment.checks import NetworkCheck, check_network, image_patches, noise_patches
+from nnunet_ext.deployment.checks import NetworkCheck, check_network, image_patches, noise_patches, patches_of
 from nnunet_ext.deployment.facts import example_file, model_facts
 from nnunet_ext.deployment.formats import FORMATS, require_packages, write_network
+from nnunet_ext.deployment.int8 import Int8Cases, Int8Loss, int8_loss, write_int8
 from nnunet_ext.deployment.refusal import DeploymentError
 from nnunet_ext.deployment.stand_alone import open_network
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, write_json
 from nnunet_ext.models.members import Member, MemberRule
 from nnunet_ext.models.model import Model, build_network, load_model
 from nnunet_ext.options import DeployOptions
+from nnunet_ext.prediction_folder.cases import Case
 
 CPU = torch.device("cpu")
 
@@ -32,14 +36,18 @@ class DeployedModel:
 
     Attributes:
         folder: holds `model.json`, `predict.py` and the networks.
-        checks: how far each network is from torch.
+        checks: how far each network is from torch, before it is quantised.
+        losses: what int8 costs each network; empty without int8.
     """
 
     folder: Path
     checks: list[NetworkCheck]
+    losses: list[Int8Loss]
 
 
-def deploy_model(model_folder: Path, options: DeployOptions) -> DeployedModel:
+def deploy_model(
+    model_folder: Path, options: DeployOptions, cases_of: Callable[[str], Int8Cases] | None = None
+) -> DeployedModel:
     """Exports every member of a model as a network of its own.
 
     Nothing is left in the results folder if a network is refused.
@@ -47,6 +55,7 @@ def deploy_model(model_folder: Path, options: DeployOptions) -> DeployedModel:
     Args:
         model_folder: a `TRAINER__PLANS__CONFIGURATION` folder.
         options: what is written, and where to.
+        cases_of: the cases of a fold, by its folder's name; needed for int8.
 
     Raises:
         DeploymentError: if a network cannot be written in the format or predicts something else than torch, the model
@@ -73,20 +82,23 @@ def deploy_model(model_folder: Path, options: DeployOptions) -> DeployedModel:
     partial.mkdir(parents=True)
     try:
         checks = write_all(model, patches, facts, partial, options)
+        losses = []
+        if cases_of is not None:
+            losses = [quantise(model, number, facts, partial, cases_of) for number in range(len(model.members))]
+        write_record(model, facts, options, partial, checks, losses)
         partial.rename(target)
     except BaseException:
         shutil.rmtree(partial)
         raise
-    return DeployedModel(target, checks)
+    return DeployedModel(target, checks, losses)
 
 
 def write_all(
     model: Model, patches: torch.Tensor, facts: dict[str, Any], folder: Path, options: DeployOptions
 ) -> list[NetworkCheck]:
-    """Writes and checks the network of every member, `model.json` and `predict.py`."""
-    checks, networks = [], []
-    for number, member in enumerate(model.members):
-        file = folder / f"network_{number}{FORMATS[options.format].ending}"
+    """Writes and checks the network of every member."""
+    checks = []
+    for file, member in zip(files_of(model, folder, options), model.members, strict=True):
         write_network(options.format, network_of(model, member), patches[:1], file, options.precision)
         check = check_network(
             network_of(model, member),
@@ -96,11 +108,51 @@ def write_all(
             precision=options.precision,
         )
         checks.append(check)
-        networks.append({"file": file.name, "member": member.name, "sha256": member.sha256, "check": check.record()})
-    written = {"format": options.format, "precision": options.precision, "networks": networks}
-    write_json(facts | written, folder / "model.json")
-    shutil.copyfile(example_file(), folder / "predict.py")
     return checks
+
+
+def quantise(
+    model: Model, number: int, facts: dict[str, Any], folder: Path, cases_of: Callable[[str], Int8Cases]
+) -> Int8Loss:
+    """Replaces the OpenVINO network of a member by one in int8, and compares both on held-out cases."""
+    member, file = model.members[number], folder / f"network_{number}.xml"
+    cases = cases_of(member.fold)
+    calibration = [patches_of(model, model.preprocess(Case(case.name, case.images))[0]) for case in cases.calibration]
+    with TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        quantised = Path(temporary) / file.name
+        write_int8(network_of(model, member), torch.cat(calibration), quantised)
+        loss = int8_loss(open_network(file), open_network(quantised), cases.held_out, facts, Path(temporary))
+        for ending in (".xml", ".bin"):
+            shutil.copyfile(quantised.with_suffix(ending), file.with_suffix(ending))
+    return loss
+
+
+def write_record(
+    model: Model,
+    facts: dict[str, Any],
+    options: DeployOptions,
+    folder: Path,
+    checks: Sequence[NetworkCheck],
+    losses: Sequence[Int8Loss],
+) -> None:
+    """Writes `model.json` and `predict.py`."""
+    files = files_of(model, folder, options)
+    networks = [
+        {"file": file.name, "member": member.name, "sha256": member.sha256, "check": check.record()}
+        for file, member, check in zip(files, model.members, checks, strict=True)
+    ]
+    for network, loss in zip(networks, losses, strict=False):  # there are none without int8
+        network["int8"] = asdict(loss)
+    precision = "int8" if options.int8 else options.precision
+    write_json(
+        facts | {"format": options.format, "precision": precision, "networks": networks}, folder / "model.json"
+    )
+    shutil.copyfile(example_file(), folder / "predict.py")
+
+
+def files_of(model: Model, folder: Path, options: DeployOptions) -> list[Path]:
+    """The file of every member's network."""
+    return [folder / f"network_{number}{FORMATS[options.format].ending}" for number in range(len(model.members))]
 
 
 def network_of(model: Model, member: Member) -> nn.Module:

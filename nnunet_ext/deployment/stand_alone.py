@@ -254,7 +254,7 @@ def tiles(shape: Sequence[int], patch: Sequence[int], step: float) -> Iterator[t
 def probabilities(logits: np.ndarray, nonlinearity: str) -> np.ndarray:
     """Softmax over classes, or a sigmoid for each of several overlapping regions."""
     if nonlinearity == "sigmoid":
-        return 1 / (1 + np.exp(-logits))
+        return (1 + np.tanh(logits / 2)) / 2
     powers = np.exp(logits - logits.max(0))
     return powers / powers.sum(0)
 

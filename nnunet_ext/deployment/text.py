@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnunet_ext.deployment.checks import NetworkCheck
 from nnunet_ext.deployment.deploy import DeployedModel
+from nnunet_ext.deployment.int8 import Int8Loss
 
 SHOWN_NORMS = 3
 
@@ -11,7 +12,16 @@ SHOWN_NORMS = 3
 def outcome_text(deployed: DeployedModel) -> str:
     """The folder of an exported model, and a line for each of its networks."""
     lines = [f"  network_{number}: {check_text(check)}" for number, check in enumerate(deployed.checks)]
+    lines += [f"  network_{number}: {loss_text(loss)}" for number, loss in enumerate(deployed.losses)]
     return "\n".join([str(deployed.folder), *lines])
+
+
+def loss_text(loss: Int8Loss) -> str:
+    """What int8 costs a network."""
+    return (
+        f"in int8 a mean Dice of {loss.dice_int8:.4f} on {loss.cases} held-out cases, {loss.dice_fp32:.4f} in fp32: "
+        f"{loss.dice_fp32 - loss.dice_int8:.4f} lost"
+    )
 
 
 def check_text(check: NetworkCheck) -> str:

@@ -29,9 +29,11 @@ class DeployOptions:
         images: folder of images that the networks are checked on besides noise; None takes `imagesTr` of the dataset
             in `nnUNet_raw` if it is there.
         trust_checkpoints: whether checkpoints may contain more than plain data, which can run code.
+        int8: whether the convolutions of an OpenVINO network compute in int8, with ranges from training cases.
 
     Raises:
-        ValueError: if format or precision is unknown.
+        ValueError: if format or precision is unknown, or int8 is asked for in another format than OpenVINO or with
+            fp16.
     """
 
     results: Path
@@ -41,7 +43,13 @@ class DeployOptions:
     checkpoint: str = "checkpoint_final.pth"
     images: Path | None = None
     trust_checkpoints: bool = False
+    int8: bool = False
 
     def __post_init__(self) -> None:
         require_choice("format", self.format, NETWORK_FORMATS)
         require_choice("precision", self.precision, NETWORK_PRECISIONS)
+        if self.int8 and (self.format != "openvino" or self.precision != "fp32"):
+            raise ValueError(
+                f"int8 networks are written for OpenVINO, from fp32; found format {self.format} and precision "
+                f"{self.precision}. Take --format openvino without --precision, or leave out --int8."
+            )
