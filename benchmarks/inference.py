@@ -1,16 +1,19 @@
 """Compares prediction with uncertainty with what stock nnU-Net offers, on the same weights and images.
 
     python benchmarks/inference.py [--scenes hippocampus acdc] [--members 1 5] [--repeats 1] [--without-b]
-        [-device cuda] [--runtime openvino] [-o inference.json]
+        [-device cuda] [--runtimes torch openvino] [--precisions stock fp32 bf16] [--page docs/performance.md]
 
-- ours: `nnunet_ext predict`, with segmentation, entropy map and table of cases
+- RUNTIME PRECISION: `nnunet_ext predict`, with segmentation, entropy map and table of cases; one row for each of the
+  runtimes and precisions. stock is nnU-Net's precision: fp32 on the CPU, fp16 autocast on CUDA, where OpenVINO is
+  left out
 - A: `nnUNetv2_predict` with the members as folds, segmentation only
 - B: `nnUNetv2_predict --save_probabilities` once per member, then a script that averages the probabilities and
   computes the entropy
 
-Each is measured end to end as separate processes, one after the other and alternately. Wall time, CPU time of all
-processes and the largest resident set of a process are written as JSON, and the medians are printed as the table of
-docs/performance.md. Weights are random. Linux and macOS only.
+Each is measured end to end as separate processes, one at a time. All rows run in turn before any is repeated, and
+every repeat begins with another row, so that other load falls on all of them. Wall time, CPU time of all processes
+and the largest resident set of a process are written as JSON, and the medians are printed as a table; --page puts it
+into its section of a page, one for the CPU and one for the GPU. Weights are random. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -34,6 +38,9 @@ import numpy as np
 import torch
 from random_model import write_folds, write_images
 
+STOCK = "stock"  # the precision of stock nnU-Net
+HEADER = "| | members | | s | A / this | CPU s | MiB | labels as A |"
+TITLES = {"cpu": "CPU", "cuda": "GPU"}
 MAXRSS_UNIT_BYTES = 1024 if sys.platform == "linux" else 1  # ru_maxrss is in KiB on Linux and in bytes on macOS
 
 
@@ -81,39 +88,63 @@ def main() -> None:
         "--without-b", action="store_true", help="leave out B, which takes as long as everything else"
     )
     parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="device for ours, A and B")
-    parser.add_argument("--runtime", choices=("torch", "openvino", "auto"), default="torch", help="runtime for ours")
+    parser.add_argument("--runtimes", nargs="+", choices=("torch", "openvino", "auto"), default=["torch"])
+    parser.add_argument("--precisions", nargs="+", choices=(STOCK, "fp32", "bf16", "auto"), default=[STOCK])
     parser.add_argument("-o", type=Path, default=Path("inference.json"))
+    parser.add_argument("--page", type=Path, help="a Markdown page to put the table into")
     options = parser.parse_args()
-    results = []
-    print(
-        "| | members | ours, s | A, s | B, s | A / ours | B / ours | CPU s of ours, A, B | MiB of ours, A, B | as A |"
-    )
-    print("|---|" + 9 * "---:|")
+    rows = rows_of(options.device, options.runtimes, options.precisions)
+    results, lines = [], [HEADER, "|---|---:|---|" + 5 * "---:|"]
+    print(*lines, sep="\n")
     for name in options.scenes:
         for members in options.members:
-            machine = ["-device", options.device, "--runtime", options.runtime]
-            found = measure(SCENES[name], members, options.repeats, machine, with_b=not options.without_b)
-            results.append({"scene": name, "members": members, "runtime": options.runtime, **found})
-            print(table_row(name, members, found["costs"], found["same_labels"]), flush=True)
-    record = {"cores": os.cpu_count(), "torch": torch.__version__, "results": results}
+            found = measure(
+                SCENES[name], members, options.repeats, rows, options.device, with_b=not options.without_b
+            )
+            results.append({"scene": name, "members": members, **found})
+            lines += table_rows(name, members, found["costs"], found["same_labels"])
+            print(*lines[-len(found["costs"]) :], sep="\n", flush=True)
+    record = {"device": options.device, "cores": os.cpu_count(), "torch": torch.__version__, "results": results}
     options.o.write_text(json.dumps(record, indent=2))
+    if options.page is not None:
+        command = " ".join(["python", "benchmarks/inference.py", *sys.argv[1:]])
+        section = "\n".join([*lines, "", "```", command, "```"])
+        options.page.write_text(with_section(options.page.read_text(encoding="utf-8"), options.device, section))
 
 
-def table_row(name: str, members: int, costs: dict[str, list[dict]], same_labels: float) -> str:
-    """One row of the Markdown table, with the medians of the runs."""
-    wall, cpu, peak = (
-        [median(cost[key] for cost in costs[way]) if way in costs else float("nan") for way in ("ours", "A", "B")]
-        for key in ("wall_s", "cpu_s", "peak_mib")
-    )
-    cells = [name, str(members), *(f"{seconds:.1f}" for seconds in wall)]
-    cells += [f"{seconds / wall[0]:.2f}" for seconds in wall[1:]]
-    cells += [", ".join(f"{seconds:.0f}" for seconds in cpu), ", ".join(f"{mib:.0f}" for mib in peak)]
-    return f"| {' | '.join(cells)} | {same_labels:.2%} |"
+def rows_of(device: str, runtimes: Sequence[str], precisions: Sequence[str]) -> dict[str, list[str]]:
+    """Name of every row of ours to its flags."""
+    rows = {}
+    for runtime in ["torch"] if device == "cuda" else runtimes:
+        for precision in precisions:
+            chosen = [] if precision == STOCK else ["--precision", precision]
+            rows[f"{runtime} {precision}"] = ["-device", device, "--runtime", runtime, *chosen]
+    return rows
 
 
-def measure(scene: Scene, members: int, repeats: int, machine: Sequence[str], *, with_b: bool) -> dict:
-    """Costs of ours with the flags `machine`, of A and B, and the share of voxels labelled alike in ours and A."""
-    device = machine[1]
+def table_rows(name: str, members: int, costs: dict[str, list[dict]], same_labels: dict[str, float]) -> list[str]:
+    """The rows of the Markdown table for a scene, with the medians of the runs."""
+    medians = {way: {key: median(cost[key] for cost in of_way) for key in of_way[0]} for way, of_way in costs.items()}
+    return [
+        f"| {name} | {members} | {way} | {cost['wall_s']:.1f} | {medians['A']['wall_s'] / cost['wall_s']:.2f} | "
+        f"{cost['cpu_s']:.0f} | {cost['peak_mib']:.0f} | {f'{same_labels[way]:.2%}' if way in same_labels else ''} |"
+        for way, cost in medians.items()
+    ]
+
+
+def with_section(page: str, device: str, section: str) -> str:
+    """A page with the section of a device replaced, or added at its end."""
+    begin, end = f"<!-- benchmarks/inference.py, {device} -->", f"<!-- end, {device} -->"
+    written = f"{begin}\n\n{section}\n\n{end}"
+    if begin in page:
+        return page[: page.index(begin)] + written + page[page.index(end) + len(end) :]
+    return f"{page.rstrip()}\n\n## Runtimes and precisions on the {TITLES[device]}\n\n{written}\n"
+
+
+def measure(
+    scene: Scene, members: int, repeats: int, rows: dict[str, list[str]], device: str, *, with_b: bool
+) -> dict[str, dict]:
+    """Costs of every row of ours, of A and B, and the share of voxels that a row of ours labels as A does."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folds(
@@ -122,16 +153,18 @@ def measure(scene: Scene, members: int, repeats: int, machine: Sequence[str], *,
         )  # fmt: skip
         write_images(folder / "images", cases=scene.cases, shape=scene.shape, spacing_mm=scene.spacing_mm)
         ways: dict[str, Callable[[Path], list[resource.struct_rusage]]] = {
-            "ours": lambda output: ours(folder, output, members, machine),
-            "A": lambda output: stock(folder, output, range(members), device),
+            way: partial(ours, folder, members=members, machine=flags) for way, flags in rows.items()
         }
+        ways["A"] = lambda output: stock(folder, output, range(members), device)
         if with_b:
             ways["B"] = lambda output: stock_and_script(folder, output, members, device)
         costs: dict[str, list[dict]] = {way: [] for way in ways}
         for repeat in range(repeats):
-            for way, predict in ways.items():
-                costs[way].append(asdict(cost_of(predict, folder / f"{way}_{repeat}")))
-        return {"costs": costs, "same_labels": agreement(folder / "ours_0", folder / "A_0")}
+            start = repeat % len(ways)
+            for way in [*ways, *ways][start : start + len(ways)]:
+                costs[way].append(asdict(cost_of(ways[way], folder / f"{way}_{repeat}")))
+        same_labels = {way: agreement(folder / f"{way}_0", folder / "A_0") for way in rows}
+        return {"costs": costs, "same_labels": same_labels}
 
 
 def cost_of(predict: Callable[[Path], list[resource.struct_rusage]], output: Path) -> Cost:
@@ -145,7 +178,7 @@ def cost_of(predict: Callable[[Path], list[resource.struct_rusage]], output: Pat
     )
 
 
-def ours(folder: Path, output: Path, members: int, machine: Sequence[str]) -> list[resource.struct_rusage]:
+def ours(folder: Path, output: Path, *, members: int, machine: Sequence[str]) -> list[resource.struct_rusage]:
     """Runs `nnunet_ext predict`, averaging logits as stock nnU-Net does, so that the labels can be compared."""
     return run([sys.executable, "-m", "nnunet_ext", "predict", "-i", str(folder / "images"), "-o", str(output),
          "-m", str(folder / "model"), "-f", *map(str, range(members)), "--average", "logits", "--maps", "entropy",

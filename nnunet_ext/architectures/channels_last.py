@@ -6,11 +6,11 @@ the layout pays only with the instance norm of this module.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.functional import instance_norm
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -36,8 +36,8 @@ class ChannelsLastInstanceNorm(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Normalises (B, C, *spatial): each channel of an image gets mean `bias` and standard deviation `weight`."""
-        if torch.jit.is_tracing():  # another runtime knows this norm as one operation, and chooses its own layout
-            return instance_norm(values, weight=self.weight, bias=self.bias, eps=self.eps)
+        if torch.jit.is_tracing():
+            return self._traced(values)
         channels_last = values.contiguous(memory_format=LAYOUTS[values.ndim]).movedim(1, -1)  # (B, *spatial, C)
         spatial = tuple(range(1, values.ndim - 1))
         centred = channels_last - channels_last.mean(spatial, keepdim=True)
@@ -45,6 +45,28 @@ class ChannelsLastInstanceNorm(nn.Module):
         scale = self.weight * (variance + self.eps).rsqrt()
         in_place = None if torch.is_grad_enabled() else centred
         return torch.addcmul(self.bias, centred, scale, out=in_place).movedim(-1, 1)  # (B, C, *spatial)
+
+    def _traced(self, values: torch.Tensor) -> torch.Tensor:
+        """The norm for OpenVINO, which chooses its own layout.
+
+        OpenVINO knows an instance norm as one operation, which adds up all voxels of a channel one by one in single
+        precision: the variance of 90 000 voxels was then wrong by 3e-5, and probabilities by 2e-4.
+        """
+        centred = values - mean_in_steps(values)
+        scale = (mean_in_steps(centred.square()) + self.eps).rsqrt()
+        shape = (1, -1, *[1] * (values.ndim - 2))
+        return centred * (scale * self.weight.reshape(shape)) + self.bias.reshape(shape)
+
+
+def mean_in_steps(values: torch.Tensor) -> torch.Tensor:
+    """Mean over the spatial axes of (B, C, *spatial), (B, C, 1, ...): first within rows or planes, then over these.
+
+    The factors keep OpenVINO from merging both sums into one.
+    """
+    within = tuple(range(3, values.ndim))
+    voxels = math.prod(int(values.shape[axis]) for axis in within)
+    means = values.sum(within, keepdim=True) * (1 / voxels)
+    return means.sum(2, keepdim=True) * (1 / int(values.shape[2]))
 
 
 def with_channels_last(network: nn.Module) -> nn.Module:

@@ -19,6 +19,13 @@ from nnunet_ext.options.choices import (
     require_choice,
     require_share,
 )
+from nnunet_ext.options.deployment import (
+    NETWORK_FORMATS,
+    NETWORK_PRECISIONS,
+    DeployOptions,
+    NetworkFormat,
+    NetworkPrecision,
+)
 from nnunet_ext.options.error_map import (
     ErrorApplyOptions,
     ErrorDatasetOptions,
@@ -93,6 +100,8 @@ __all__ = [
     "MAP_TYPES",
     "MEMORY",
     "MEMORY_MAPS",
+    "NETWORK_FORMATS",
+    "NETWORK_PRECISIONS",
     "OPERATION_NAMES",
     "PRECISIONS",
     "PRESETS",
@@ -107,6 +116,7 @@ __all__ = [
     "CheckOptions",
     "CompareOptions",
     "DatasetFiles",
+    "DeployOptions",
     "EarlyExit",
     "EndStack",
     "EndVariant",
@@ -122,6 +132,8 @@ __all__ = [
     "MapType",
     "MetricOptions",
     "ModelChoice",
+    "NetworkFormat",
+    "NetworkPrecision",
     "OperationName",
     "OutputOptions",
     "PlainCopyOptions",
