@@ -76,6 +76,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -128,6 +129,7 @@ __all__ = [
     "RuntimeName",
     "ScanFilter",
     "SplitOptions",
+    "TeachOptions",
     "TemperatureKind",
     "TestTimeTransforms",
     "WeightsOptions",
