@@ -97,6 +97,8 @@ def test_without_augmentation_they_are_those_of_the_file(taught):
 def test_lesions_that_carvemix_pastes_bring_their_probabilities(taught):
     trainer = taught("nnUNetTrainerCarveMix_Distill_NoDA")
     trainer.carve_probability = 1.0
+    trainer.configuration_manager.configuration["normalization_schemes"] = ["ZScoreNormalization"]
+    trainer.plans_manager.plans["transpose_forward"] = [0, 1, 2]
     for batch in seeded_batches(trainer, 4):
         image, teacher = batch["data"], batch["target"][-1][:, :1]
         inside = teacher > 0
