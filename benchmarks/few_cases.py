@@ -1,0 +1,144 @@
+"""Whether pre-training without labels helps where few cases have labels: fine-tuned against from scratch.
+
+    python benchmarks/few_cases.py DATA/Dataset004_Hippocampus 3d_fullres WORK --pretrain S3D
+
+Stock nnU-Net plans the dataset (small networks). `nnunet_ext pretrain` sees the images of fold 0's training cases
+without labels. Fold 0 is then trained on 10 and on 40 of these cases, with the same number of iterations and two
+seeds each, and judged on its validation cases. What WORK has already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from held_out_coverage import run
+from small_plans import shrink
+
+from nnunet_ext import discovery
+
+PLANS = "nnUNetPlansSmall"
+FEATURES = [8, 16, 32, 64]
+FOLDS = 5
+SCANS = 900
+
+
+def main() -> None:
+    """Prepares, pre-trains, trains, compares; prints a comparison per number of cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="a raw dataset")
+    parser.add_argument("configuration")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--pretrain", nargs="+", default=["S3D"], metavar="PART", help="how to pre-train")
+    parser.add_argument("--pretrain-suffix", default="20epochs_60iters")
+    parser.add_argument("--finetune", default="Finetune", metavar="PART")
+    parser.add_argument("--suffix", default="12epochs_60iters")
+    parser.add_argument("--cases", nargs="+", type=int, default=[10, 40])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--patients", metavar="REGEX", default="(.*)")
+    parser.add_argument("-device", default="cpu")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    variables = {name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
+    raw, preprocessed, _ = (Path(folder) / options.dataset.name for folder in variables.values())
+    if not raw.exists():
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.symlink_to(options.dataset.resolve())
+    splits = prepare(preprocessed, options)
+    scans = work / "scans"
+    link_scans(raw, splits[0]["train"], scans)
+    checkpoints = {part: pretrain(part, scans, preprocessed / f"{PLANS}.json", options) for part in options.pretrain}
+    ways: dict[str, tuple[str, list[object]]] = {"scratch": ("nnUNetTrainer", [])}
+    for part, checkpoint in checkpoints.items():
+        ways[part] = (f"nnUNetTrainer{options.finetune}", ["-pretrained_weights", checkpoint])
+    for seed in options.seeds:
+        for cases in options.cases:
+            fold = next(position for position, split in enumerate(splits) if len(split["train"]) == cases)
+            for way, (trainer, weights) in ways.items():
+                name = f"{trainer}_{options.suffix}_member{seed}"
+                validation = train(name, fold, weights, work / "models" / way, options)
+                evaluate(validation, preprocessed, work / f"{cases}_{way}_{seed}")
+    for cases in options.cases:
+        words = [
+            word
+            for way in ways
+            for word in ("--group", way, *(work / f"{cases}_{way}_{seed}" for seed in options.seeds))
+        ]
+        run("nnunet_ext", "compare", *words, "--patients", options.patients, "-o", work / f"compare_{cases}")
+
+
+def prepare(preprocessed: Path, options: argparse.Namespace) -> list[dict[str, list[str]]]:
+    """Plans, preprocesses, splits; returns the splits, those with few cases last."""
+    number = int(preprocessed.name[7:10])
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", options.configuration, "-np", 1, "-npfp", 1,
+            "--no_pbar", nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
+    if not (preprocessed / f"{PLANS}.json").is_file():
+        plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
+        shrink(plans["configurations"][options.configuration], {"features": FEATURES})
+        text = json.dumps(plans | {"plans_name": PLANS})
+        (preprocessed / f"{PLANS}.json").write_text(text, encoding="utf-8")
+    if not (preprocessed / "splits_final.json").is_file():
+        by_patient = ["nnunet_ext", "splits", "-d", number, "--patients", options.patients]
+        run(*by_patient, "--folds", FOLDS)
+        for cases in options.cases:
+            run(*by_patient, "--cases", cases)
+    return json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8"))
+
+
+def link_scans(raw: Path, cases: list[str], scans: Path) -> None:
+    """The images of some cases in a folder of their own, without labels."""
+    scans.mkdir(exist_ok=True)
+    for image in images_of(raw, cases):
+        if not (scans / image.name).exists():
+            (scans / image.name).symlink_to(image)
+
+
+def images_of(raw: Path, cases: list[str]) -> Iterator[Path]:
+    """The files of some cases, all channels."""
+    for path in sorted((raw / "imagesTr").iterdir()):
+        if re.sub(r"_\d{4}\..*$", "", path.name) in cases:
+            yield path
+
+
+def pretrain(part: str, scans: Path, plans: Path, options: argparse.Namespace) -> Path:
+    """Pre-trains unless it is done; returns the checkpoint with the lowest loss on held-out scans."""
+    trainer = f"nnUNetTrainer{part}_{options.pretrain_suffix}"
+    results = options.work.resolve() / "nnUNet_results"
+    found = sorted(results.glob(f"Dataset{SCANS}_*/{trainer}__*/fold_0/checkpoint_final.pth"))
+    if not found:
+        run("nnunet_ext", "pretrain", "-i", scans, "-d", f"Dataset{SCANS}_Scans", "--plans", plans,
+            "-c", options.configuration, "-tr", trainer, "-device", options.device, "-npp", 1,
+            "--disable_progress_bar")  # fmt: skip
+        found = sorted(results.glob(f"Dataset{SCANS}_*/{trainer}__*/fold_0/checkpoint_final.pth"))
+    return found[0].with_name("checkpoint_best.pth")
+
+
+def train(trainer: str, fold: int, weights: list[object], kept: Path, options: argparse.Namespace) -> Path:
+    """Trains one fold unless it is kept; moves its model where the next way cannot overwrite it."""
+    folder = kept / f"{trainer}_fold_{fold}"
+    if not (folder / "validation" / "summary.json").is_file():
+        number = int(options.dataset.name[7:10])
+        run("nnUNetv2_train", number, options.configuration, fold, "-tr", trainer, "-p", PLANS, "-device",
+            options.device, *weights)  # fmt: skip
+        trained = options.work.resolve() / "nnUNet_results" / options.dataset.name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (trained / f"{trainer}__{PLANS}__{options.configuration}" / f"fold_{fold}").rename(folder)
+    return folder / "validation"
+
+
+def evaluate(validation: Path, preprocessed: Path, folder: Path) -> None:
+    """Metrics of each case of a validation folder."""
+    if not (folder / "case_metrics.csv").is_file():
+        files = ["-djfile", preprocessed / "dataset.json", "-pfile", preprocessed / f"{PLANS}.json"]
+        run("nnunet_ext", "evaluate", preprocessed / "gt_segmentations", validation, *files, "-o", folder, "--chill",
+            "--disable_progress_bar", "-np", 1)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
