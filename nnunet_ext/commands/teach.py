@@ -197,7 +197,7 @@ def with_settings(record: TeacherRecord, lesson: Lesson, engine: EnsembleEngine)
         raise TeacherError(
             f"{lesson.folder} holds the probabilities of another teacher, or of one with other settings: "
             f"{record.settings}, top {record.top}; asked for is {wanted.settings}, top {wanted.top}. Use the same "
-            f"flags, or start anew with --overwrite."
+            f"flags, or start again with --overwrite."
         )
     return wanted
 

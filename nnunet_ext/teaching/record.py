@@ -84,7 +84,7 @@ class TeacherRecord:
             raise TeacherError(
                 f"All cases of a fold must have the same teacher; fold {fold} was taught by "
                 f"{', '.join(names_of(known))}, and now it would be by {', '.join(names_of(taught))}, of which a "
-                f"file or its content is another. Start anew with --overwrite."
+                f"file or its content is another. Start again with --overwrite."
             )
         record = replace(self, folds={**self.folds, fold: taught})
         record.require_unseen(taught.cases)

@@ -9,7 +9,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
 from nnunet_ext.losses.added_terms import AddedTerm
 from nnunet_ext.losses.distillation import TEACHER, TeacherTerm
-from nnunet_ext.losses.ramps import ConstantRamp
+from nnunet_ext.losses.ramps import ConstantRamp, Ramp
+from nnunet_ext.losses.region_affinity import RegionAffinityTerm
 from nnunet_ext.teaching.case_file import teacher_folder
 from nnunet_ext.teaching.packing import outputs_on_disk
 from nnunet_ext.teaching.record import TeacherError, TeacherRecord
@@ -30,6 +31,8 @@ class Distill(LossTermPart):
 
     teacher_percent: int = 50  # 100 a
     teacher_temperature: int = 2
+    region_affinity: bool = False
+    affinity_ramp: Ramp = ConstantRamp(1.0)
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
@@ -41,9 +44,13 @@ class Distill(LossTermPart):
 
     def loss_terms(self) -> list[AddedTerm]:
         """The terms of other parts and this one."""
-        term = TeacherTerm(output_form(self), self.teacher_temperature)
+        form, extras = output_form(self), {TEACHER: AUGMENTED}
+        term = TeacherTerm(form, self.teacher_temperature)
         share = ConstantRamp(self.teacher_percent / 100)
-        return [*super().loss_terms(), AddedTerm("Distill", term, share, {TEACHER: AUGMENTED}, replaces_base=True)]
+        terms = [*super().loss_terms(), AddedTerm("Distill", term, share, extras, replaces_base=True)]
+        if self.region_affinity:
+            terms.append(AddedTerm("RegionAffinity", RegionAffinityTerm(form), self.affinity_ramp, extras))
+        return terms
 
     def get_tr_and_val_datasets(self) -> tuple[TaughtCases, TaughtCases]:
         folder = teacher_folder(Path(self.preprocessed_dataset_folder))

@@ -168,7 +168,9 @@ def test_a_student_comes_closer_to_its_teacher(taught):
     assert last < 0.7 * first
 
 
-@pytest.mark.parametrize("name", ["Distill_DSD", "Distill_SkeletonRecall", "Distill_DiceFocal_CaseWeights"])
+@pytest.mark.parametrize(
+    "name", ["Distill_DSD", "Distill_RegionAffinity_SkeletonRecall", "Distill_DiceFocal_CaseWeights"]
+)
 def test_it_combines_with_other_parts(taught, name):
     trainer = taught(f"nnUNetTrainer{name}")
     if "CaseWeights" in name:
