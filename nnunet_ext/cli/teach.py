@@ -96,13 +96,12 @@ def teach_options(arguments: argparse.Namespace) -> TeachOptions:
 def lines_before(lesson: Lesson) -> list[str]:
     """What will be written, and how large it can become."""
     cases = sum(len(names) for names in lesson.cases.values())
-    complete = 0 if lesson.options.overwrite else lesson.complete
-    lines = [
-        f"{cases} cases, each taught by the fold that held it out: {' '.join(lesson.cases)}; {complete} are complete",
+    return [
+        f"{cases} cases, each taught by the fold that held it out: {' '.join(lesson.cases)}; {lesson.complete} are "
+        f"complete",
         f"at most {lesson.size_bytes / 1e9:.3g} GB before compression, {lesson.free_bytes / 1e9:.3g} GB are free: "
         f"{lesson.folder}",
     ]
-    return lines
 
 
 def lines_after(lesson: Lesson) -> list[str]:

@@ -57,8 +57,15 @@ class Lesson:
 
     @property
     def complete(self) -> int:
-        """How many of the cases have a file already."""
+        """How many of the cases have a file that is kept."""
+        if not self.continues:
+            return 0
         return sum(case_file(self.folder, case).is_file() for cases in self.cases.values() for case in cases)
+
+    @property
+    def continues(self) -> bool:
+        """Whether what is in the folder is kept; without a record nobody knows who taught it."""
+        return not self.options.overwrite and (self.folder / FILE_NAME).is_file()
 
     @property
     def free_bytes(self) -> int:
@@ -158,10 +165,11 @@ def teach(lesson: Lesson) -> TeacherRecord:
     """
     options, folder = lesson.options, lesson.folder
     prepare_process_for(device_of(options.ensemble))
-    if options.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(exist_ok=True)
-    record = TeacherRecord.load(folder) if (folder / FILE_NAME).is_file() else lesson.new_record()
+    if lesson.continues:
+        record = TeacherRecord.load(folder)
+    else:
+        record = lesson.new_record()
+        empty(folder)
     failed: dict[str, str] = {}
     for fold, cases in lesson.cases.items():
         engine = EnsembleEngine.from_model_folders(options.teachers, options.ensemble, folds=[int(fold)])
@@ -182,6 +190,14 @@ def teach(lesson: Lesson) -> TeacherRecord:
             + "; ".join(f"{name}: {message}" for name, message in failed.items())
         )
     return record
+
+
+def empty(folder: Path) -> None:
+    """Makes a folder without files. The record goes first, so that a run after a kill here starts with an empty one."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def with_settings(record: TeacherRecord, lesson: Lesson, engine: EnsembleEngine) -> TeacherRecord:

@@ -130,11 +130,11 @@ def test_each_case_is_taught_by_the_fold_that_held_it_out(teach, teachers, prepr
 
 
 def test_a_student_on_a_coarser_grid_has_the_probabilities_there(teach, preprocessed):
-    assert teach(configuration="3d_fullres") == 0
-    assert teach(configuration="2d") == 0
-    for case in CASES:
+    assert teach("-f", "0", configuration="3d_fullres") == 0
+    assert teach("-f", "0", configuration="2d") == 0
+    for case in CASES[:2]:
         found, fine = read(preprocessed, case, "3d_fullres"), read(preprocessed, case)
-        assert found.shape[1:] == image_of(preprocessed, case, "3d_fullres")[0].shape[1:] < fine.shape[1:]
+        assert found.shape[1:] == image_of(preprocessed, case, "3d_fullres")[0].shape[1:] != fine.shape[1:]
         assert found.min() >= 0
         assert found.sum(axis=0).max() <= 1.001
         np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), fine.mean(axis=(1, 2, 3)), atol=0.05)
@@ -177,6 +177,16 @@ def test_a_killed_run_is_resumed_with_what_is_complete(teach, preprocessed, caps
     assert sorted(path.name for path in folder.iterdir()) == [*(f"{case}.b2nd" for case in CASES), "teacher.json"]
     for case in CASES:
         np.testing.assert_array_equal(read(preprocessed, case), whole[case])
+
+
+def test_files_without_a_record_are_not_taken_for_complete(teach, preprocessed, capsys):
+    """Nobody knows who taught them: a run that was killed while it removed another teacher's leaves such files."""
+    folder = preprocessed / "student_2d_teacher"
+    folder.mkdir()
+    (folder / f"{CASES[0]}.b2nd").write_bytes(b"of another teacher")
+    assert teach("-f", "0") == 0
+    assert "; 0 are complete" in capsys.readouterr().out
+    assert read(preprocessed, CASES[0]).max() <= 1
 
 
 def test_folds_can_be_taught_one_by_one(teach, preprocessed, capsys):

@@ -65,8 +65,9 @@ def seeded_batches(trainer, number=BATCHES):
 # --- the data ---
 
 
-@pytest.mark.parametrize("variant", ["", "_NoDeepSupervision", "_DA5"])
-@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize(
+    ("variant", "regions"), [("", False), ("_NoDeepSupervision", True), ("_DA5", False), ("_DA5", True)]
+)
 def test_probabilities_are_augmented_as_the_image_is(taught, regions, variant):
     """They are a function of the image; noise, contrast and interpolation change it, so signs agree nearly always."""
     trainer = taught(f"nnUNetTrainerDistill{variant}", regions=regions)
@@ -126,8 +127,7 @@ def test_padded_slices_keep_them():
 # --- training ---
 
 
-@pytest.mark.parametrize("regions", [False, True])
-@pytest.mark.parametrize("variant", ["", "_NoDeepSupervision"])
+@pytest.mark.parametrize(("variant", "regions"), [("", False), ("", True), ("_NoDeepSupervision", False)])
 def test_a_of_0_is_the_training_without_a_teacher_bit_for_bit(taught, regions, variant):
     """Same batches, same losses, same weights after two iterations."""
     trainers = [taught(f"nnUNetTrainer{name}member0{variant}", regions=regions) for name in ("_", "Distill0_")]
