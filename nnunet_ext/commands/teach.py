@@ -193,7 +193,7 @@ def teach(lesson: Lesson) -> TeacherRecord:
 
 
 def empty(folder: Path) -> None:
-    """Makes a folder without files. The record goes first, so that a run after a kill here starts with an empty one."""
+    """Makes a folder without files. The record goes first, so that the run after a kill empties it as well."""
     (folder / FILE_NAME).unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)

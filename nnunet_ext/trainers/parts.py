@@ -155,7 +155,7 @@ PARTS: tuple[Part, ...] = (
          "adds the consistency under adversarial image changes, about three times the cost", "Chen et al. 2022",
          "nnUNetTrainerAdvChain", claims=TRAINING_OUTPUT, requires=SEGMENTATION),
     Part("Distill", Kind.FEWER_LABELS, DISTILL,
-         "half of the loss is the divergence from a teacher, whose probabilities nnunet_ext teach wrote",
+         "half of the loss is the divergence from a teacher, see nnunet_ext teach",
          "arXiv 1503.02531", "nnUNetTrainerDistill_LCOVNet", claims=LOSS_SHARE, requires=SEGMENTATION),
     Part("Distill<a>", Kind.FEWER_LABELS, DISTILL,
          "Distill with a % of the loss from the teacher instead of 50", "arXiv 1503.02531", "nnUNetTrainerDistill80",
