@@ -113,7 +113,7 @@ def lines_after(lesson: Lesson) -> list[str]:
             f"did not hold them out. A student cannot train on them; train the other folds, and run this again."
         )
     options = lesson.options
-    command = f"nnUNetv2_train {options.dataset} {options.configuration} 0 -tr nnUNetTrainerDistill"
+    command = f"nnunet_ext train {options.dataset} {options.configuration} 0 -tr nnUNetTrainerDistill"
     return [*lines, f"Train the student: {command} -p {options.plans}"]
 
 
@@ -127,6 +127,6 @@ COMMAND = Command(
   200 cases, each taught by the fold that held it out: 0 1 2 3 4; 0 are complete
   at most 1.1 GB before compression, 300 GB are free: nnUNet_preprocessed/.../nnUNetPlans_3d_fullres_teacher
   ...
-  Train the student: nnUNetv2_train 27 3d_fullres 0 -tr nnUNetTrainerDistill -p nnUNetPlans""",
+  Train the student: nnunet_ext train 27 3d_fullres 0 -tr nnUNetTrainerDistill -p nnUNetPlans""",
     how_to_go_on=lambda _: "Run it again: complete cases are kept.",
 )

@@ -159,6 +159,16 @@ def test_a_volume_is_transposed_cropped_and_resampled_as_the_image_was(preproces
     assert image.shape[1:] != (4, 20, 26)
 
 
+def test_a_configuration_that_inherits_another_has_its_cases_and_its_teacher(preprocessed):
+    file = preprocessed / "student.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["half"] = {"inherits_from": "2d", "batch_size": 1}
+    file.write_text(json.dumps(plans))
+    student = Student.open("998", "student", "half")
+    assert student.folder == preprocessed / "student_2d"
+    assert sorted(student.cases.identifiers) == CASES
+
+
 # --- killed, resumed, continued elsewhere ---
 
 

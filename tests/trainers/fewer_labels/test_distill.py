@@ -106,6 +106,22 @@ def test_lesions_that_carvemix_pastes_bring_their_probabilities(taught):
         torch.testing.assert_close(teacher[inside], torch.where(image > 0, 0.4, 0.05)[inside], atol=2**-12, rtol=0)
 
 
+def test_stacks_of_slices_have_stacks_of_probabilities(taught):
+    """Streaming pads a stack with slices of NaN, where the teacher says background; the image has three slices."""
+    trainer = taught("nnUNetTrainerDistill_Streaming2_NoDA", initialize=False)
+    trainer.plans_manager.plans["original_median_shape_after_transp"] = [5, 40, 40]
+    trainer.configuration_manager.configuration["batch_size"] = 5
+    trainer.initialize()
+    batch = seeded_batches(trainer, 1)[0]
+    image, teacher = batch["data"], batch["target"][-1][:, :1]
+    assert teacher.shape == image.shape == (1, 1, 5, 32, 32)
+    padded = image.isnan()
+    assert padded.flatten(start_dim=3).all(dim=3).sum() == 2
+    assert (teacher[padded] == 0).all()
+    trainer.network.train()
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+
+
 def test_a_transform_that_drops_them_is_an_error():
     append = AppendExtras({"teacher": AUGMENTED})
     with pytest.raises(RuntimeError, match="dropped it"):
