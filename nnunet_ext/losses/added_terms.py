@@ -15,6 +15,20 @@ from nnunet_ext.losses.ramps import NOTHING_YET, Means, Ramp, require_weight
 ExtraOfTarget = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class ExtraOfCase:
+    """An extra target that is not computed from the target: loaded with the case, and augmented like its image.
+
+    Attributes:
+        key: its key among what nnU-Net's transforms get; a part of the trainer puts it there.
+    """
+
+    key: str
+
+
+Extra = ExtraOfTarget | ExtraOfCase
+
+
 class LossTerm(Protocol):
     """A loss of one output. It is called in fp32 outside autocast, and only if its weight is not 0.
 
@@ -43,7 +57,7 @@ class AddedTerm:
         ramp: returns the weight, given the epoch, the total number of epochs and the terms' means in the last epoch.
         extras: extra targets that the loader computes, by name. Each function maps the augmented target of one patch
             at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's processes,
-            so it must be picklable. Terms that use the same name share the result.
+            so it must be picklable. Terms that use the same name share the result. Or an `ExtraOfCase`.
         replaces_base: whether the weight w is taken from the base loss, (1 - w) L + w term, instead of L + w term.
         measured: whether the term is computed, without a gradient, even if its weight is 0, for ramps that compare
             terms.
@@ -52,7 +66,7 @@ class AddedTerm:
     name: str
     term: LossTerm
     ramp: Ramp
-    extras: Mapping[str, ExtraOfTarget] = field(default_factory=dict)
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     replaces_base: bool = False
     measured: bool = False
 
@@ -140,13 +154,13 @@ class LossWithTerms(nn.Module):
         return loss
 
     @property
-    def extras_of_target(self) -> dict[str, ExtraOfTarget]:
-        """The extra targets that the loader computes for all terms, by name.
+    def extras_of_target(self) -> dict[str, Extra]:
+        """The extra targets that the loader adds for all terms, by name.
 
         Raises:
             ValueError: if two terms use the same name for different functions.
         """
-        functions: dict[str, ExtraOfTarget] = {}
+        functions: dict[str, Extra] = {}
         for added in self.terms:
             for name, function in added.extras.items():
                 if functions.setdefault(name, function) is not function:

@@ -85,6 +85,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.trainers import TrainerCostOptions
 from nnunet_ext.options.weights import WeightsOptions
 
@@ -145,6 +146,7 @@ __all__ = [
     "RuntimeName",
     "ScanFilter",
     "SplitOptions",
+    "TeachOptions",
     "TemperatureKind",
     "TestTimeTransforms",
     "TrainerCostOptions",

@@ -23,6 +23,7 @@ FINETUNE = "nnunet_ext.trainers.fine_tuning.finetune.Finetune"
 LORA = "nnunet_ext.trainers.fine_tuning.lora.LoRA"
 STREAMING = "nnunet_ext.trainers.networks.streaming.Streaming"
 PRIMUS = "nnunet_ext.trainers.networks.primus.Primus"
+DISTILL = "nnunet_ext.trainers.fewer_labels.distill.Distill"
 DEEPLAB = "nnunet_ext.trainers.networks.deeplab.DeepLab"
 
 SAMPLING = frozenset({Claim.LEARNING_RATE, Claim.SWA_CHECKPOINT})
@@ -158,6 +159,20 @@ PARTS: tuple[Part, ...] = (
     Part("AdvChain", Kind.AUGMENTATION, "nnunet_ext.trainers.augmentation.adv_chain.AdvChain",
          "adds the consistency under adversarial image changes, about three times the cost", "Chen et al. 2022",
          "nnUNetTrainerAdvChain", claims=TRAINING_OUTPUT, requires=SEGMENTATION),
+    Part("Distill", Kind.FEWER_LABELS, DISTILL,
+         "half of the loss is the divergence from a teacher, see nnunet_ext teach",
+         "arXiv 1503.02531", "nnUNetTrainerDistill_LCOVNet", claims=LOSS_SHARE, requires=SEGMENTATION),
+    Part("Distill<a>", Kind.FEWER_LABELS, DISTILL,
+         "Distill with a % of the loss from the teacher instead of 50", "arXiv 1503.02531", "nnUNetTrainerDistill80",
+         claims=LOSS_SHARE, requires=SEGMENTATION, attribute="teacher_percent", smallest=0),
+    Part("TeacherTemperature<n>", Kind.FEWER_LABELS, "",
+         "modifies Distill: temperature n instead of 2", "arXiv 1503.02531",
+         "nnUNetTrainerDistill_TeacherTemperature4",
+         changes=("Distill", "Distill<a>"), attribute="teacher_temperature"),
+    Part("RegionAffinity", Kind.FEWER_LABELS, "",
+         "modifies Distill: adds how differently teacher and student tell regions apart", "Qin et al. 2021",
+         "nnUNetTrainerDistill_RegionAffinity",
+         changes=("Distill", "Distill<a>"), values={"region_affinity": True}),
     Part("MAE", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.MAE",
          "pre-training without labels: reconstructs hidden blocks of the image", PRE_TRAINING_PAPER,
          "nnUNetTrainerMAE", claims=PRE_TRAINING, requires=UNET, lacks=SEGMENTATION),

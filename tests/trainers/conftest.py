@@ -11,6 +11,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
+from nnunet_ext.losses.added_terms import ExtraOfCase, LossWithTerms
 from nnunet_ext.trainers.names import trainer_class
 
 LABELS = {"background": 0, "organ": 1, "lesion": 2}
@@ -123,7 +124,16 @@ def one_batch(trainer, seed):
         target = torch.randint(2, (2, 2, 32, 32), generator=generator).float()
     else:
         target = torch.randint(3, (2, 1, 32, 32), generator=generator).float()
-    return {"data": image, "target": [target, target[..., ::2, ::2]], "keys": ["case1", "case2"]}
+    levels = [target, target[..., ::2, ::2], *loaded_with_the_case(trainer, generator)]
+    return {"data": image, "target": levels, "keys": ["case1", "case2"]}
+
+
+def loaded_with_the_case(trainer, generator):
+    """What nnU-Net's loader would bring along for the terms of the loss: a teacher's two probabilities."""
+    modules = trainer.loss.modules() if isinstance(trainer.loss, torch.nn.Module) else ()
+    terms = [module for module in modules if isinstance(module, LossWithTerms)]
+    loaded = [extra for loss in terms for extra in loss.extras_of_target.values() if isinstance(extra, ExtraOfCase)]
+    return [torch.rand((2, 2, 32, 32), generator=generator) / 2 for _ in loaded]
 
 
 @pytest.fixture(scope="session")

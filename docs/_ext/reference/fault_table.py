@@ -222,6 +222,14 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ("test_what_killed_runs_left_is_removed_by_a_run_that_has_the_folder_alone",),
         ),
         Fault(
+            "`nnunet_ext teach` is killed within a file, or while it removes another teacher's files",
+            "whole files stay and the others are written by the next run; files without a record are written again",
+            (
+                "test_a_killed_run_is_resumed_with_what_is_complete",
+                "test_files_without_a_record_are_not_taken_for_complete",
+            ),
+        ),
+        Fault(
             "a training is killed within a sample, or between sample and manifest",
             "it continues from its last checkpoint and makes the sample again",
             ("test_a_training_killed_while_it_samples_continues",),

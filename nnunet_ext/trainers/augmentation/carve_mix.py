@@ -203,9 +203,9 @@ def mixed_locations(
     """
     result = {}
     for label, rows in own["class_locations"].items():
-        own_rows = np.asarray(rows).reshape(-1, 4)
+        own_rows = np.asarray(rows, np.int64).reshape(-1, 4)  # nnU-Net has an empty list for an absent class
         kept = own_rows[~inside(own_rows[:, 1:] - shift, carving)]
-        other_rows = np.asarray(other["class_locations"].get(label, [])).reshape(-1, 4)
+        other_rows = np.asarray(other["class_locations"].get(label, []), np.int64).reshape(-1, 4)
         moved = other_rows[inside(other_rows[:, 1:], carving)] + [0, *shift]
         within = np.all((moved[:, 1:] >= 0) & (moved[:, 1:] < shape), axis=1)
         result[label] = np.concatenate([kept, moved[within]]).astype(np.int64)

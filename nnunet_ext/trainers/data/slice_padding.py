@@ -64,6 +64,9 @@ class MarkPadding(BasicTransform):
         img[:, params["is_padding"]] = torch.nan
         return img
 
+    def _apply_to_regr_target(self, regression_target: torch.Tensor, **params: Any) -> torch.Tensor:
+        return regression_target  # what was loaded with the case is 0 there
+
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
         segmentation[segmentation == BLANK_LABEL] = PADDING_LABEL
         return segmentation

@@ -1,4 +1,4 @@
-"""Extra targets that the loader computes for loss terms, such as distance maps and skeletons.
+"""Extra targets that the loader adds for loss terms, such as distance maps, skeletons and a teacher's probabilities.
 
 nnU-Net's loader collates a list of targets, one per resolution of deep supervision. The last transform appends the
 extra targets to that list, and they are removed again before the loss gets the batch.
@@ -13,24 +13,57 @@ from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from torch import Tensor
 
-from nnunet_ext.losses.added_terms import ExtraOfTarget, finest
+from nnunet_ext.losses.added_terms import Extra, ExtraOfCase, finest
 
 
 class AppendExtras(SegOnlyTransform):
-    """Returns the targets of a patch as a list, followed by each function of the target at full resolution."""
+    """Returns the targets of a patch as a list, followed by the extra targets.
 
-    def __init__(self, functions: Mapping[str, ExtraOfTarget]) -> None:
+    Args:
+        extras: functions of the target at full resolution, or what was loaded with the case, by name.
+    """
+
+    def __init__(self, extras: Mapping[str, Extra]) -> None:
         super().__init__()
-        self.functions = tuple(functions.values())
+        self.extras = tuple(extras.values())
 
-    def _apply_to_segmentation(self, segmentation: Any, **params: Any) -> list[Tensor]:
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        """What was loaded with the case, by key."""
+        return {
+            "of_case": {
+                extra.key: loaded(data_dict, extra) for extra in self.extras if isinstance(extra, ExtraOfCase)
+            }
+        }
+
+    def _apply_to_segmentation(
+        self, segmentation: Any, *, of_case: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
         levels = segmentation if isinstance(segmentation, list) else [segmentation]
-        return [*levels, *(function(finest(levels)) for function in self.functions)]
+        found = of_case or {}
+        return [
+            *levels,
+            *(found[extra.key] if isinstance(extra, ExtraOfCase) else extra(finest(levels)) for extra in self.extras),
+        ]
 
 
-def with_extras(transforms: ComposeTransforms, functions: Mapping[str, ExtraOfTarget]) -> ComposeTransforms:
-    """Appends `AppendExtras` to the transforms; returns them unchanged if there is nothing to compute."""
-    return ComposeTransforms([*transforms.transforms, AppendExtras(functions)]) if functions else transforms
+def loaded(data_dict: Mapping[str, Any], extra: ExtraOfCase) -> Tensor:
+    """An extra target that came with the case.
+
+    Raises:
+        RuntimeError: if a transform dropped it, which batchgenerators' transforms do that do not know its key.
+    """
+    found = data_dict.get(extra.key)
+    if found is None:
+        raise RuntimeError(
+            f"All transforms must hand on what was loaded with a case under {extra.key!r}; one of this trainer's "
+            f"dropped it. Leave out the part of the trainer's name that changes the augmentation."
+        )
+    return found
+
+
+def with_extras(transforms: ComposeTransforms, extras: Mapping[str, Extra]) -> ComposeTransforms:
+    """Appends `AppendExtras` to the transforms; returns them unchanged if there is nothing to add."""
+    return ComposeTransforms([*transforms.transforms, AppendExtras(extras)]) if extras else transforms
 
 
 def split_extras(

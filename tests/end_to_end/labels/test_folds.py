@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.prediction_folder.case_table import read_cases
+from nnunet_ext.teaching.record import TeacherError
 
 CASES = ["tumour_006", "tumour_007"]
 FOLDS = (0, 1)
@@ -294,3 +295,40 @@ def test_another_model_is_no_error_model(stock_model, plain_dataset, run_here, t
     assert run_here("error-map", "apply", "-m", stock_model, *flags) == 1
     assert run_here("error-map", "fit", "-m", stock_model, "-device", "cpu") == 1
     assert "error-map dataset" in capsys.readouterr().err
+
+
+# --- distillation: one network that learns from both folds ---
+
+
+@pytest.fixture(scope="module")
+def student(stock_model, plain_dataset, run_here, train_here, variables):
+    """Trained on the case that fold 0 held out, and validated on that of fold 1, as a third fold; with its folder."""
+    flags = ["-d", plain_dataset.number, "-c", "2d", "-p", plain_dataset.plans, "-m", stock_model]
+    assert run_here("teach", *flags, "-device", "cpu", "--disable_progress_bar") == 0
+    splits = Path(variables["nnUNet_preprocessed"]) / plain_dataset.raw.name / "splits_final.json"
+    before = splits.read_text(encoding="utf-8")
+    third = {"train": ["tumour_000"], "val": ["tumour_001"]}
+    splits.write_text(json.dumps([*json.loads(before), third]), encoding="utf-8")
+    trainer = train_here(plain_dataset, "2d", len(FOLDS), "nnUNetTrainerDistill", prepare=shortened)
+    splits.write_text(before, encoding="utf-8")
+    return trainer
+
+
+def test_a_student_learns_from_what_the_folds_say_of_their_held_out_cases(
+    student, plain_dataset, predict_with_stock, averaged_logits, labels_in, tmp_path
+):
+    """Stock nnU-Net predicts with it, and finds the foreground that its teachers find."""
+    divergence = student.logger.get_value("loss term Distill", step=None)
+    assert divergence[-1] < 0.7 * divergence[0]
+    model = plain_dataset.model("nnUNetTrainerDistill", "2d")
+    found = predict_with_stock(model, plain_dataset.images, tmp_path / "student", folds=[len(FOLDS)])
+    of_teachers = labels_in(averaged_logits)
+    for case, labels in labels_in(found).items():
+        foreground = (labels > 0, of_teachers[case] > 0)
+        assert 2 * np.sum(foreground[0] & foreground[1]) / np.sum(foreground) > 0.6, case
+
+
+def test_a_case_that_no_fold_held_out_cannot_be_trained_on(student, plain_dataset, train_here):
+    """Fold 0 trains on the four cases that both folds trained on."""
+    with pytest.raises(TeacherError, match="4 of 5 have none, such as tumour_002"):
+        train_here(plain_dataset, "2d", 0, "nnUNetTrainerDistill", prepare=briefly)

@@ -1,0 +1,1 @@
+"""Parts that learn from more than the labels of the training cases."""
