@@ -76,6 +76,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.serving import ServeOptions, ServerLimits
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -127,6 +128,8 @@ __all__ = [
     "ReportOptions",
     "RuntimeName",
     "ScanFilter",
+    "ServeOptions",
+    "ServerLimits",
     "SplitOptions",
     "TemperatureKind",
     "TestTimeTransforms",
