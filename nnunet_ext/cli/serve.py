@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, say_where
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
 from nnunet_ext.cli.predict import requested_maps
@@ -79,9 +80,12 @@ def serve(arguments: argparse.Namespace) -> int:
     from nnunet_ext.commands.serve import serve_model
 
     options = serve_options(arguments)
-    say_where(options.ensemble)
-    print(f"loading the model, then listening on http://{options.host}:{options.port}; Ctrl-C ends it", flush=True)
-    serve_model(options)
+
+    def say_ready(model: dict[str, Any]) -> None:
+        print(f"{', '.join(model['models'])}: {model['members']} members per case, on {model['device']}")
+        print(f"listening on http://{options.host}:{options.port}; Ctrl-C ends it", flush=True)
+
+    serve_model(options, say_ready)
     return 0
 
 
@@ -120,8 +124,8 @@ COMMAND = Command(
     serve,
     """example:
   $ nnunet_ext serve -m nnUNet_results/Dataset123_Heart/nnUNetTrainer__nnUNetPlans__2d --calibrated
-  on the CPU: PyTorch finds no GPU
-  loading the model, then listening on http://127.0.0.1:8000; Ctrl-C ends it
+  nnUNetTrainer__nnUNetPlans__2d: 5 members per case, on cpu
+  listening on http://127.0.0.1:8000; Ctrl-C ends it
   $ curl -F 0000=@heart_0000.nii.gz -o result.zip http://127.0.0.1:8000/predict
   $ unzip -l result.zip
   case.nii.gz  maps/entropy/case.nii.gz  row.json""",

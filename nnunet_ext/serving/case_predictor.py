@@ -52,6 +52,8 @@ class EnginePredictor:
             "file_ending": self.ending,
             "channels": channel_names(first),
             "labels": first.dataset_json["labels"],
+            "models": [model.folder.name for model in engine.models],
+            "device": str(engine.device),
             "members": engine.passes_per_case,
             "maps": list(output.maps),
             "verdict": engine.calibration is not None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from nnunet_ext.options.serving import ServeOptions
 from nnunet_ext.serving.worker import BuildPredictor
@@ -35,12 +37,13 @@ def require_packages() -> None:
             ) from error
 
 
-def run_server(build: BuildPredictor, options: ServeOptions) -> None:
+def run_server(build: BuildPredictor, options: ServeOptions, loaded: Callable[[dict[str, Any]], None]) -> None:
     """Loads the model in a worker process, then serves until it is interrupted.
 
     Args:
         build: makes the predictor, in the worker.
         options: where to listen, and the limits.
+        loaded: called with the predictor's description just before the server listens.
 
     Raises:
         ServeExtraMissingError: if the packages of the extra are not installed.
@@ -55,6 +58,7 @@ def run_server(build: BuildPredictor, options: ServeOptions) -> None:
         tempfile.TemporaryDirectory(prefix="nnunet_ext-") as folder,
         closing(WorkerProcess(build, options.limits.seconds)) as worker,
     ):
+        loaded(worker.description)
         server = Server(worker, options.limits, options.token, Path(folder))
         uvicorn.run(
             server.app(),

@@ -45,6 +45,7 @@ def run_worker(build: BuildPredictor, requests: Connection) -> None:
         build: makes the predictor; a function of a module, since it is sent to this process by its name.
         requests: receives pairs of folder and zip file; each gets one `Message`.
     """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: worker: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the server, which then ends this process
     try:
         predictor = build()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,55 +22,59 @@ slow_test = [
     pytest.mark.skipif(not SLOW_TESTS, reason="NNUNET_EXT_SLOW_TESTS is not set"),
     pytest.mark.timeout(3000),
 ]
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
 
 
-def results_while_killed(worker: WorkerProcess, images, tmp_path, kills: int) -> tuple[list[bytes], int]:
-    """The results of `kills` requests, with one SIGKILL at a random time of each; and how many died of it."""
+def results_while_killed(client, content: bytes, kills: int) -> tuple[list[bytes], int]:
+    """The answers to as many requests, with one SIGKILL at a random time of each; and how many were hit by it."""
+
+    def post() -> bytes:
+        answer = client.post("/predict", files={"0000": ("a.nii.gz", content)})
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    found = [post()]
     started = time.monotonic()
-    (tmp_path / "undisturbed").mkdir()
-    expected = worker.predict(images, tmp_path / "undisturbed").read_bytes()
+    found.append(post())
     duration = time.monotonic() - started
-    times = random.Random(kills)
-    found, died = [expected], 0
+    times, hit = random.Random(kills), 0
     with ThreadPoolExecutor(1) as thread:
-        for number in range(kills):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            worker.revive()
-            pid = worker.pid
-            waiting = thread.submit(worker.predict, images, folder)
+        for _ in range(kills):
+            while not client.worker.is_alive():
+                time.sleep(0.05)
+            waiting = thread.submit(post)
             time.sleep(times.uniform(0, duration))
+            pid, was_done = client.worker.pid, waiting.done()
             os.kill(pid, signal.SIGKILL)
-            found.append(waiting.result().read_bytes())
-            died += worker.pid != pid
-    return found, died
+            found.append(waiting.result())
+            hit += not was_done and client.worker.pid != pid
+    return found, hit
 
 
-def test_a_killed_worker_changes_no_result(tmp_path):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "case_0000.nii.gz").write_bytes(b"abc")
-    worker = WorkerProcess(slow, seconds=60)
-    found, died = results_while_killed(worker, tmp_path / "images", tmp_path, kills=5)
-    worker.close()
+@needs_kill
+def test_a_killed_worker_changes_no_result(start):
+    with start(slow) as client:
+        found, hit = results_while_killed(client, b"abc", kills=4)
     assert set(found) == {b"cba"}
-    assert died > 0
+    assert hit > 0
 
 
+@needs_kill
 @pytest.mark.parametrize("kills", [pytest.param(50, marks=slow_test)])
-def test_killed_workers_with_a_network_change_no_result(make_model_folder, make_image, tmp_path, kills):
+def test_killed_workers_with_a_network_change_no_result(make_model_folder, make_image, tmp_path, start, kills):
     images = make_image(tmp_path / "images", shape_zyx=(3, 30, 30))
     options = ServeOptions(
         model=ModelChoice(folders=(make_model_folder(folds=(0, 1)),)),
         ensemble=EnsembleOptions(device="cpu", allow_tqdm=False),
         output=OutputOptions(maps=("entropy", "mutual_information")),
     )
-    worker = WorkerProcess(partial(loaded_predictor, options), seconds=300)
-    found, died = results_while_killed(worker, images, tmp_path, kills)
-    worker.close()
-    assert len(found) == kills + 1
-    assert len(set(found)) == 1
-    assert died > kills // 2
+    build = partial(loaded_predictor, options)
+    with start(build) as client:
+        found, hit = results_while_killed(client, (images / "case_0000.nii.gz").read_bytes(), kills)
+    build()(images, tmp_path / "undisturbed.zip")  # in this process
+    assert set(found) == {(tmp_path / "undisturbed.zip").read_bytes()}
+    assert len(found) == kills + 2
+    assert hit > kills // 2
 
 
 def test_a_model_that_cannot_be_loaded_says_why():
@@ -79,13 +82,10 @@ def test_a_model_that_cannot_be_loaded_says_why():
         WorkerProcess(cannot_be_built, seconds=60)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_worker_ends_with_the_server(tmp_path):
+def test_the_worker_ends_with_the_server():
     worker = WorkerProcess(reverses, seconds=60)
-    pid = worker.pid
-    worker._connection.close()  # what the end of the server's process does
+    worker._connection.close()  # as when the server's process ends
     ends = time.monotonic() + 20
     while worker.is_alive() and time.monotonic() < ends:
         time.sleep(0.05)
     assert not worker.is_alive()
-    assert not os.path.exists(f"/proc/{pid}")
