@@ -27,7 +27,7 @@ from nnunet_ext.options.serving import ServerLimits, is_loopback
 from nnunet_ext.serving.places import Places
 from nnunet_ext.serving.refusal import Refusal
 from nnunet_ext.serving.upload import store_upload
-from nnunet_ext.serving.worker_process import WorkerProcess, WorkerStartError
+from nnunet_ext.serving.worker_process import WorkerEndedError, WorkerProcess, WorkerStartError
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Server:
                 if not self.worker.is_alive():
                     try:
                         await anyio.to_thread.run_sync(self.worker.revive)
-                    except WorkerStartError as error:
+                    except (WorkerStartError, WorkerEndedError) as error:
                         logger.error("The worker cannot be started again: %s", error)
 
 

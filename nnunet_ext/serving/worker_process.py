@@ -23,7 +23,7 @@ class WorkerStartError(RuntimeError):
 
 
 class WorkerEndedError(Exception):
-    """The worker has ended in the middle of something; never leaves this module."""
+    """The worker has ended in the middle of something, such as loading the model."""
 
 
 class WorkerProcess:
@@ -44,7 +44,10 @@ class WorkerProcess:
         self._closed = False
         self._process: BaseProcess
         self._connection: Connection
-        self._start()
+        try:
+            self._start()
+        except WorkerEndedError as error:
+            raise WorkerStartError("The worker ended while it loaded the model; see above.") from error
 
     @property
     def pid(self) -> int | None:
@@ -60,6 +63,7 @@ class WorkerProcess:
 
         Raises:
             WorkerStartError: if the model can no longer be loaded.
+            WorkerEndedError: if the new one has ended as well.
         """
         if not self.is_alive():
             self.stop()
@@ -92,7 +96,7 @@ class WorkerProcess:
                 raise Refusal(504, f"The prediction took longer than the limit of {self.seconds:g} s.") from error
             except (WorkerEndedError, ConnectionError):
                 self.stop()
-                logger.warning("The worker has ended during a prediction (exit code %s).", self._process.exitcode)
+                logger.warning("The worker has ended while it had work (exit code %s).", self._process.exitcode)
             except WorkerStartError as error:
                 logger.error("The worker cannot be started again: %s", error)
                 raise Refusal(500, "The server can no longer load its model. Its log says why.") from error
@@ -121,9 +125,9 @@ class WorkerProcess:
         other_end.close()  # else its end would not be noticed
         try:
             kind, content = self._receive(SECONDS_TO_START)
-        except (WorkerEndedError, TimeoutError) as error:
+        except TimeoutError as error:
             self.stop()
-            raise WorkerStartError(f"The worker did not start (exit code {self._process.exitcode}).") from error
+            raise WorkerStartError(f"The model was not loaded within {SECONDS_TO_START:g} s.") from error
         if kind != "ready":
             self.stop()
             raise WorkerStartError(content)
