@@ -23,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from nnunet_ext import __version__
+from nnunet_ext.error_text import in_words
 from nnunet_ext.options.serving import ServerLimits, is_loopback
 from nnunet_ext.serving.places import Places
 from nnunet_ext.serving.refusal import Refusal
@@ -142,7 +143,7 @@ class Server:
                     try:
                         await anyio.to_thread.run_sync(self.worker.revive)
                     except (WorkerStartError, WorkerEndedError) as error:
-                        logger.error("The worker cannot be started again: %s", error)
+                        logger.error("The worker could not be started again: %s", in_words(error))
 
 
 class PredictEndpoint:

@@ -119,10 +119,15 @@ class WorkerProcess:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would share the server's sockets and locks
-        self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=run_worker, args=(self.build, other_end), daemon=True)
-        self._process.start()
-        other_end.close()  # else its end would not be noticed
+        connection, other_end = context.Pipe()
+        process = context.Process(target=run_worker, args=(self.build, other_end), daemon=True)
+        try:
+            process.start()
+        except ConnectionError as error:  # it ended before it had read what to run
+            raise WorkerEndedError from error
+        finally:
+            other_end.close()  # else the worker's end would not be noticed
+        self._process, self._connection = process, connection
         try:
             kind, content = self._receive(SECONDS_TO_START)
         except TimeoutError as error:
