@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="raw ACDC")
     parser.add_argument("other", type=Path, help="raw dataset of another scanner with the same labels")
     parser.add_argument("work", type=Path)
+    parser.add_argument("--cases", type=int, default=20, help="of each set, the first in alphabetical order")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     work = options.work.resolve()
@@ -71,16 +72,17 @@ def main() -> None:
         "other scanner": (options.other / "imagesTr", options.other / "labelsTr"),
     }
     table: dict[str, dict[str, Mapping[str, float]]] = {}
-    for where, (images, truths) in sets.items():
+    for where, (whole, truths) in sets.items():
+        images = first_cases(whole, work / f"first_{options.cases}_{slug(where)}", options.cases)
         for way, (of, flags) in WAYS.items():
-            folder = work / "predictions" / where.replace(" ", "_") / re.sub("[^a-z0-9]+", "_", way.lower())
+            folder = work / f"predictions_{options.cases}" / slug(where) / slug(way)
             if not (folder / "summary.json").is_file():
                 files = [work / flag if flag.endswith(".json") else flag for flag in flags]
                 chosen = [word for name in of for word in ("-m", models[name])]
                 predict(folder, images, *chosen, *files, *machine)
                 if way == "2D, no transforms":
                     run("nnunet_ext", "error-map", "apply", "-m", error_model, "-i", images, "-p", folder, *machine)
-                run("nnunet_ext", "evaluate", truths, folder, "--disable_progress_bar", "-np", 1)
+                run("nnunet_ext", "evaluate", truths, folder, "--disable_progress_bar", "-np", 1, "--chill")
                 for file in (*folder.glob("*.npz"), *folder.glob("*.pkl")):
                     file.unlink()
             table.setdefault(where, {})[way] = figures(folder)
@@ -122,7 +124,7 @@ def prepare(preprocessed: Path, number: int) -> None:
 def train(model: Path, number: int, configuration: str, trainer: str, device: str) -> None:
     """Trains the folds that are missing."""
     for fold in range(2):
-        if not (model / f"fold_{fold}" / "validation" / "summary.json").is_file():
+        if not (model / f"fold_{fold}" / "checkpoint_final.pth").is_file():
             run("nnUNetv2_train", number, configuration, fold, "-tr", trainer, "-p", PLANS, "-device", device)
 
 
@@ -154,6 +156,20 @@ def fit_error_map(work: Path, number: int, device: str, machine: tuple[str, ...]
     if not (model / "error_map.json").is_file():
         run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
     return model
+
+
+def slug(title: str) -> str:
+    """A title as a folder's name."""
+    return re.sub("[^a-z0-9]+", "_", title.lower())
+
+
+def first_cases(images: Path, folder: Path, count: int) -> Path:
+    """A folder with links to the first images, of one channel."""
+    folder.mkdir(exist_ok=True)
+    for image in sorted(images.iterdir())[:count]:
+        if not (folder / image.name).exists():
+            (folder / image.name).symlink_to(image)
+    return folder
 
 
 def predict(folder: Path, images: Path, *words: object) -> None:
