@@ -85,6 +85,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.serving import ServeOptions, ServerLimits
 from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.trainers import TrainerCostOptions
 from nnunet_ext.options.weights import WeightsOptions
@@ -145,6 +146,8 @@ __all__ = [
     "ReportOptions",
     "RuntimeName",
     "ScanFilter",
+    "ServeOptions",
+    "ServerLimits",
     "SplitOptions",
     "TeachOptions",
     "TemperatureKind",

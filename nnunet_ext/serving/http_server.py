@@ -1,0 +1,72 @@
+"""Runs the application; starlette, uvicorn and python-multipart are an extra, imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.options.serving import ServeOptions
+from nnunet_ext.serving.worker import BuildPredictor
+from nnunet_ext.serving.worker_process import WorkerProcess
+
+MOST_CONNECTIONS = 64
+SECONDS_TO_CLOSE = 5
+
+
+class ServeExtraMissingError(ValueError):
+    """The packages of the extra are not installed; the message says how to install them."""
+
+
+def require_packages() -> None:
+    """Imports the packages of the extra.
+
+    Raises:
+        ServeExtraMissingError: if one is not installed.
+    """
+    for name in ("starlette", "uvicorn", "python_multipart"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ServeExtraMissingError(
+                f"nnunet_ext serve needs the package {name}, which cannot be imported. Install it with "
+                f"pip install 'nnunet-ext[serve]'."
+            ) from error
+
+
+def run_server(build: BuildPredictor, options: ServeOptions, loaded: Callable[[dict[str, Any]], None]) -> None:
+    """Loads the model in a worker process, then serves until it is interrupted.
+
+    Args:
+        build: makes the predictor, in the worker.
+        options: where to listen, and the limits.
+        loaded: called with the predictor's description just before the server listens.
+
+    Raises:
+        ServeExtraMissingError: if the packages of the extra are not installed.
+        WorkerStartError: if the model cannot be loaded.
+    """
+    require_packages()
+    import uvicorn
+
+    from nnunet_ext.serving.app import Server
+
+    with (
+        tempfile.TemporaryDirectory(prefix="nnunet_ext-") as folder,
+        closing(WorkerProcess(build, options.limits.seconds)) as worker,
+    ):
+        loaded(worker.description)
+        server = Server(worker, options.limits, options.token, Path(folder))
+        uvicorn.run(
+            server.app(),
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,  # paths hold nothing, but who asked when is nobody's business here
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=SECONDS_TO_CLOSE,
+        )
