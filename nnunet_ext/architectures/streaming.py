@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nnunet_ext.architectures.feature_taps import is_unet
 from nnunet_ext.architectures.over_volumes import Memory
+from nnunet_ext.losses.mixture_loss import MixtureOutput
 
 Mixture = Literal["log", "paper"]
 # (probabilities, valid_slices=..., regions=...) to the logarithms of weights that sum to 1 over the K classifiers
@@ -140,12 +141,21 @@ class StreamingNetwork(nn.Module):
             supervision.
         weigh: the rule for the weights.
         mixture: the form of the output.
+        shows_classifiers: whether the network returns a `MixtureOutput` in training.
     """
 
     regions: Tensor
 
-    def __init__(self, classifiers: Sequence[nn.Module], weigh: WeightRule, mixture: Mixture = "log") -> None:
+    def __init__(
+        self,
+        classifiers: Sequence[nn.Module],
+        weigh: WeightRule,
+        mixture: Mixture = "log",
+        *,
+        shows_classifiers: bool = False,
+    ) -> None:
         super().__init__()
+        self.shows_classifiers = shows_classifiers
         self.classifiers = nn.ModuleList(classifiers)
         self.weigh = weigh
         self.mixture = mixture
@@ -165,12 +175,16 @@ class StreamingNetwork(nn.Module):
         is_padding = marked_padding(stack)
         blanked = with_blank_slices(stack, is_padding)
         outputs = [self.classify(classifier, blanked) for classifier in self.classifiers]
-        supervised = isinstance(outputs[0], list)
-        scales = zip(*outputs, strict=True) if supervised else [outputs]
-        mixed = [self.combine_logits(torch.stack(list(logits)), ~is_padding) for logits in scales]
+        mixed = self.mix(outputs, ~is_padding)
         if stack is not image:
-            mixed = [output[:, :, 0] for output in mixed]
-        return mixed if supervised else mixed[0]
+            mixed, outputs = without_slices(mixed), [without_slices(output) for output in outputs]
+        return MixtureOutput(mixed, outputs) if self.training and self.shows_classifiers else mixed
+
+    def mix(self, outputs: Sequence[Any], valid_slices: Tensor) -> Any:
+        """The mixture of the classifiers' outputs, at each scale of deep supervision."""
+        if not isinstance(outputs[0], list):
+            return self.combine_logits(torch.stack(list(outputs)), valid_slices)
+        return [self.combine_logits(torch.stack(list(scale)), valid_slices) for scale in zip(*outputs, strict=True)]
 
     def classify(self, classifier: nn.Module, stack: Tensor) -> Any:
         """One classifier's logits of a stack, (B, C, D, *in_plane); a 2D classifier gets the slices as a batch."""
@@ -311,6 +325,11 @@ def with_blank_slices(stack: Tensor, is_padding: Tensor) -> Tensor:
     """Fills the slices of (B, channels, D, *in_plane) with zeros where `is_padding` (B, D) is True."""
     in_plane = (1,) * (stack.ndim - 3)
     return stack.masked_fill(is_padding.reshape(len(is_padding), 1, -1, *in_plane), 0.0)  # (B, D) to (B, 1, D, ...)
+
+
+def without_slices(output: Any) -> Any:
+    """(B, C, 1, *in_plane) to (B, C, *in_plane); with deep supervision a list of them."""
+    return [scale[:, :, 0] for scale in output] if isinstance(output, list) else output[:, :, 0]
 
 
 def slices_at_depth(valid_slices: Tensor | None, depth: int) -> Tensor | None:

@@ -8,10 +8,14 @@ from torch import nn
 from nnunet_ext.losses.added_terms import LossWithTerms
 
 
+def loss_without_terms(loss: nn.Module) -> nn.Module:
+    """The loss of the network's output without added terms."""
+    return loss.base if isinstance(loss, LossWithTerms) else loss
+
+
 def loss_of_one_output(loss: nn.Module) -> nn.Module:
     """The loss of a single tensor of logits and its target, without added terms and deep supervision."""
-    if isinstance(loss, LossWithTerms):
-        loss = loss.base
+    loss = loss_without_terms(loss)
     return loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
 
 

@@ -16,7 +16,9 @@ from nnunet_ext.architectures.streaming import (
     WeightRule,
     with_dropout,
 )
+from nnunet_ext.losses.mixture_loss import MixtureLoss
 from nnunet_ext.trainers.data.slice_stacks import StackLoading
+from nnunet_ext.trainers.losses.one_output import loss_without_terms
 from nnunet_ext.trainers.networks.network_part import NetworkPart, network_parts_of
 from nnunet_ext.trainers.part import PLANNED, load
 
@@ -38,6 +40,7 @@ class Streaming(StackLoading):
     kappa: float = 1.0
     mixture: Mixture = "log"
     bottleneck_dropout: float = 0.5
+    classifier_loss_weight: float | None = None  # None is 1 - 1/K
 
     @classmethod
     def build_network_architecture(  # a classmethod, so that super() finds other parts
@@ -57,7 +60,18 @@ class Streaming(StackLoading):
             return with_dropout(built, cls.bottleneck_dropout)
 
         classifiers = [build(network) for network in cls.classifier_networks()]
-        return StreamingNetwork(classifiers, cls.weight_rule(), cls.mixture)
+        shows_classifiers = cls.weight_of_classifier_loss() > 0
+        return StreamingNetwork(classifiers, cls.weight_rule(), cls.mixture, shows_classifiers=shows_classifiers)
+
+    @classmethod
+    def weight_of_classifier_loss(cls) -> float:
+        """The weight of each classifier's own loss."""
+        return 1 - 1 / cls.classifiers if cls.classifier_loss_weight is None else cls.classifier_loss_weight
+
+    def _build_loss(self) -> nn.Module:
+        stock = super()._build_loss()
+        weight = self.weight_of_classifier_loss()
+        return MixtureLoss(stock, loss_without_terms(stock), weight) if weight else stock
 
     @classmethod
     def classifier_networks(cls) -> list[type[NetworkPart] | None]:

@@ -69,7 +69,7 @@ def test_a_mixture_takes_it_beside_another_network(make_trainer, part):
         shape.plans_manager, shape.configuration_manager, 1, 3, True
     )
     assert Backbone in {type(classifier) for classifier in network.classifiers}
-    outputs = network(torch.zeros(2, 1, 32, 32))
+    outputs = network.eval()(torch.zeros(2, 1, 32, 32))
     assert [output.shape for output in outputs] == [(2, 3, 32, 32), (2, 3, 16, 16)]
 
 

@@ -61,8 +61,8 @@ def test_a_step_trains_every_parameter(make_streaming, part, regions, configurat
 def test_without_deep_supervision(make_streaming, part, slab_batch):
     trainer = make_streaming(f"{part}_NoDeepSupervision")
     batch = slab_batch(trainer)
-    assert trainer.network(batch["data"]).shape == (2, 3, SLICES, 16, 16)
     assert np.isfinite(trainer.train_step(batch)["loss"])
+    assert outputs(trainer.network, batch["data"]).shape == (2, 3, SLICES, 16, 16)
 
 
 def test_training_lowers_the_loss(make_streaming, slab_batch):
@@ -94,7 +94,7 @@ def test_the_loss_is_that_of_the_mixed_probabilities(make_streaming, slab_batch)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, SLICES, 16, 16))
     labels = batch["target"][:, 0].long()
     cross_entropy = -probabilities.gather(1, labels[:, None]).log().mean()
-    found = trainer.loss.ce(outputs(trainer.network, batch["data"]), batch["target"])
+    found = trainer.loss.stock.ce(outputs(trainer.network, batch["data"]), batch["target"])
     torch.testing.assert_close(found, cross_entropy)
 
 
@@ -196,6 +196,13 @@ def test_the_papers_mixture_trains_on_probabilities(make_streaming, slab_batch):
     assert finest.min() >= 0
     assert trainer.loss.loss.ce(finest, batch["target"][0]) > 0.5514
     assert np.isfinite(trainer.train_step(batch)["loss"])
+
+
+@pytest.mark.parametrize("part", ["Streaming_MixtureLoss", "Streaming_PaperMixture", "Streaming1"])
+def test_without_losses_of_the_classifiers_the_loss_is_stocks(make_streaming, part):
+    trainer = make_streaming(part)
+    assert type(trainer.loss) is type(make_streaming("").loss)
+    assert not trainer.network.shows_classifiers
 
 
 def test_the_papers_mixture_is_refused_for_regions(make_streaming):
