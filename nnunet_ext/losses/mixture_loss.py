@@ -24,7 +24,7 @@ class MixtureOutput(NamedTuple):
 
 
 class MixtureLoss(nn.Module):
-    """L(Q) + w sum_i L(P_i), with the mixture Q and the K classifiers P_i; for a plain output, as in validation, L(Q).
+    """L(Q) + w sum_i L(P_i), of the mixture Q and the K classifiers P_i; for a plain output, as in validation, L(Q).
 
     With w = 1 - 1/K, classifiers that agree get the gradient of a network that is trained alone: that of L(Q) is 1/K
     of it. Without the second term, classifiers are trained with a K-th of the learning rate, and one that is wrong
