@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from nnunet_ext.commands.calibrate import (
     trained_folds,
     warn_of_unknown_patients,
 )
-from nnunet_ext.commands.training_cases import splits_file, variable_folder
+from nnunet_ext.commands.new_dataset import new_folder, seen_from
+from nnunet_ext.commands.training_cases import splits_file
 from nnunet_ext.error_maps.corruptions import Grid, corruptions
 from nnunet_ext.error_maps.error_dataset import (
     corrupted_name,
@@ -87,7 +87,7 @@ def write_error_dataset(options: ErrorDatasetOptions) -> ErrorDataset:
     cases = [case for names in held_out for case in names]
     require_plain_names(cases)
     error_splits(held_out, cases)  # refuses cases that several folds held out, before anything is predicted
-    folder = new_folder(options, plans["dataset_name"])
+    folder = new_folder(options.new_id, options.name or f"{plans['dataset_name'].partition('_')[2]}Errors")
     staging = folder.with_name(f"{PARTIAL_PREFIX}{folder.name}")
     shutil.rmtree(staging, ignore_errors=True)
     writer = ErrorCaseWriter(staging, folder, data, foreground_labels(dataset_json), options)
@@ -123,25 +123,6 @@ def one_model(choice: ModelChoice) -> Path:
     if len(folders) > 1:
         raise ValueError(f"Error maps are of one model; found {len(folders)} folders. Give one -m.")
     return folders[0]
-
-
-def new_folder(options: ErrorDatasetOptions, source: str) -> Path:
-    """The folder of the new dataset in `nnUNet_raw`, which does not exist yet.
-
-    Raises:
-        FileExistsError: if a dataset has that number.
-    """
-    number = f"Dataset{options.new_id:03d}_"
-    there = sorted(
-        path
-        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        if os.environ.get(variable)
-        for path in Path(os.environ[variable]).glob(f"{number}*")
-    )
-    if there:
-        raise FileExistsError(f"--new-id must be free; {there[0]} has {options.new_id}. Choose another number.")
-    name = options.name or f"{source.partition('_')[2]}Errors"
-    return variable_folder("nnUNet_raw") / f"{number}{name}"
 
 
 def segment_held_out(  # noqa: PLR0913 - one fold's cases, where their segmentations come from, and where they go
@@ -240,7 +221,7 @@ class ErrorCaseWriter:
         self, name: str, case: str, segmentation: np.ndarray, truth: np.ndarray, properties: Mapping[str, Any]
     ) -> None:
         reader, ending = self.data.description.reader, self.data.ending
-        images = [str(self._seen_from_dataset(Path(file))) for file in self.data.files[case]["images"]]
+        images = [seen_from(self.folder, Path(file)) for file in self.data.files[case]["images"]]
         for number, mask in enumerate(one_hot(segmentation, self.labels), start=len(images)):
             file = Path("imagesTr") / f"{name}_{number:04d}{ending}"
             self._write_labels(mask, file, reader, properties)
@@ -254,8 +235,3 @@ class ErrorCaseWriter:
         path = self.staging / file
         path.parent.mkdir(parents=True, exist_ok=True)
         reader.write_seg(values, str(path), dict(properties))
-
-    def _seen_from_dataset(self, image: Path) -> str | Path:
-        """The image of the segmented dataset, which is not copied; relative where both datasets move together."""
-        raw = self.folder.parent
-        return Path(os.path.relpath(image, self.folder)).as_posix() if image.is_relative_to(raw) else image

@@ -85,6 +85,7 @@ from nnunet_ext.options.pretraining import (
     PretrainOptions,
     ScanFilter,
 )
+from nnunet_ext.options.pseudo_labels import PseudoLabelOptions
 from nnunet_ext.options.serving import ServeOptions, ServerLimits
 from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.trainers import TrainerCostOptions
@@ -143,6 +144,7 @@ __all__ = [
     "Precision",
     "PredictOptions",
     "PretrainOptions",
+    "PseudoLabelOptions",
     "ReportOptions",
     "RuntimeName",
     "ScanFilter",
