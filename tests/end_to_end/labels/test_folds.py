@@ -332,3 +332,36 @@ def test_a_case_that_no_fold_held_out_cannot_be_trained_on(student, plain_datase
     """Fold 0 trains on the four cases that both folds trained on."""
     with pytest.raises(TeacherError, match="4 of 5 have none, such as tumour_002"):
         train_here(plain_dataset, "2d", 0, "nnUNetTrainerDistill", prepare=briefly)
+
+
+# --- pseudo-labels ---
+
+
+def test_stock_trains_on_what_the_folds_labelled(
+    averaged_logits, plain_dataset, run_here, plan_here, train_here, variables
+):
+    """The test images as unlabelled ones: two cases beside six, held out by no fold."""
+    assert (
+        run_here(
+            *("pseudo-label", "-d", plain_dataset.number, "-i", plain_dataset.images, "-p", averaged_logits),
+            *("--new-id", 995, "--name", "Pseudo", "--disable_progress_bar"),
+        )
+        == 0
+    )
+    raw = Path(variables["nnUNet_raw"]) / "Dataset995_Pseudo"
+    splits = Path(variables["nnUNet_preprocessed"]) / raw.name / "splits_final.json"
+    folds = json.loads(splits.read_text(encoding="utf-8"))
+    assert [fold["val"] for fold in folds] == [["tumour_000"], ["tumour_001"]]
+    assert all(set(CASES) < set(fold["train"]) for fold in folds)
+    record = json.loads((raw / "pseudo_labels.json").read_text(encoding="utf-8"))
+    assert [member["name"] for member in record["members"]] == [f"fold_{fold}/checkpoint_final" for fold in FOLDS]
+    dataset = plan_here(raw, "2d")  # nnU-Net checks and preprocesses labelled and pseudo-labelled cases alike
+    splits.write_text(json.dumps(folds), encoding="utf-8")  # in place of those for small datasets
+
+    def one_epoch(trainer):
+        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 4, 1
+
+    for name in ("nnUNetTrainer", "nnUNetTrainerCaseWeights"):
+        trainer = train_here(dataset, "2d", 0, name, prepare=one_epoch)
+        assert trainer.label_manager.has_ignore_label
+        assert np.isfinite(trainer.logger.get_value("train_losses", 0))
