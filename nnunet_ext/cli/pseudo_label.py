@@ -72,7 +72,7 @@ def options_from(arguments: argparse.Namespace) -> PseudoLabelOptions:
     """The flags as options.
 
     Raises:
-        ValueError: if a value is out of range, or a limit is no number.
+        ValueError: if a value is out of range, or a limit is not a number.
     """
     common, of_labels = confidence_of(arguments.confidence)
     return PseudoLabelOptions(

@@ -79,7 +79,7 @@ def prepare(options: PretrainOptions) -> PretrainingData:
     cases = folder / configuration.data_identifier
     cases.mkdir(exist_ok=True)
     preparation = Preparation(cases, plans, options.configuration, channels, ending, options.scan_filter, masks)
-    prepared = prepare_all(scans, preparation, options)
+    prepared = prepare_all(scans, preparation, options.processes, allow_tqdm=options.allow_tqdm)
     write_table(prepared, folder / TABLE)
     splits = splits_of([scan.scan.name for scan in prepared if scan.dropped is None], options.patients)
     write_splits(folder, splits, continuing=options.continue_training)
@@ -100,14 +100,16 @@ def plans_for(options: PretrainOptions, dataset: str, channels: int, file_ending
     return fixed_plans(dataset, options.fixed, channels=channels, batch_size=batch_size, file_ending=file_ending)
 
 
-def prepare_all(scans: Sequence[Case], preparation: Preparation, options: PretrainOptions) -> list[PreparedScan]:
+def prepare_all(
+    scans: Sequence[Case], preparation: Preparation, processes: int, *, allow_tqdm: bool
+) -> list[PreparedScan]:
     """Prepares the scans, several at a time, in their order."""
     work: Callable[[Case], PreparedScan] = partial(prepare_scan, preparation=preparation)
-    bar = partial(tqdm, total=len(scans), unit="scan", desc="preprocessing", disable=not options.allow_tqdm)
-    if options.processes == 1:
+    bar = partial(tqdm, total=len(scans), unit="scan", desc="preprocessing", disable=not allow_tqdm)
+    if processes == 1:
         return list(bar(map(work, scans)))
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, mp_context=spawned) as pool:
+    with ProcessPoolExecutor(processes, mp_context=spawned) as pool:
         return list(bar(pool.map(work, scans)))
 
 

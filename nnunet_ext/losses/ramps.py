@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, nan
+from math import exp, inf, nan
 from types import MappingProxyType
 from typing import Protocol
 
@@ -76,6 +76,31 @@ class LinearRamp:
         if epoch <= begin:
             return self.first
         return self.first + (self.last - self.first) * (epoch - begin) / (end - begin)
+
+
+@dataclass(frozen=True)
+class GaussianRamp:
+    """Laine and Aila's ramp (arXiv 1610.02242), exp(-5 (1 - t)^2) times the last weight; it begins at 0.7 % of it.
+
+    Args:
+        last: the weight after the ramp.
+        end: end of the ramp, where t is 1, as a fraction of all epochs.
+
+    Raises:
+        ValueError: if the weight is negative or not finite, or 0 < end <= 1 does not hold.
+    """
+
+    last: float
+    end: float = 0.4
+
+    def __post_init__(self) -> None:
+        require_weight(self.last)
+        if not 0 < self.end <= 1:
+            raise ValueError(f"A ramp must end within the training, 0 < end <= 1; found {self.end}.")
+
+    def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
+        """The weight in an epoch."""
+        return self.last * exp(-5 * (1 - min(1.0, epoch / (self.end * total_epochs))) ** 2)
 
 
 @dataclass(frozen=True)

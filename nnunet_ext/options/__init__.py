@@ -89,6 +89,7 @@ from nnunet_ext.options.pseudo_labels import PseudoLabelOptions
 from nnunet_ext.options.serving import ServeOptions, ServerLimits
 from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.trainers import TrainerCostOptions
+from nnunet_ext.options.unlabelled import UnlabelledOptions
 from nnunet_ext.options.weights import WeightsOptions
 
 __all__ = [
@@ -155,6 +156,7 @@ __all__ = [
     "TemperatureKind",
     "TestTimeTransforms",
     "TrainerCostOptions",
+    "UnlabelledOptions",
     "WeightsOptions",
     "recorded",
     "require_choice",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnunet_ext.losses.ramps import ConstantRamp, EqualContribution, LinearRamp, RebalanceRamp
+from nnunet_ext.losses.ramps import ConstantRamp, EqualContribution, GaussianRamp, LinearRamp, RebalanceRamp
 
 
 def test_a_constant_is_the_same_in_every_epoch():
@@ -103,3 +103,12 @@ def test_without_a_value_above_0_there_is_no_balance(value):
 def test_the_weight_depends_on_nothing_but_the_means():
     means = {"Dice": 0.4, "Hausdorff": 6.0}
     assert len({EQUAL(epoch, total, means) for epoch, total in [(1, 10), (9, 10), (500, 1000)]}) == 1
+
+
+def test_gaussian_ramp_grows_to_its_last_weight():
+    ramp = GaussianRamp(0.1, end=0.4)
+    assert ramp(0, 100) == pytest.approx(0.1 * math.exp(-5))
+    assert ramp(20, 100) == pytest.approx(0.1 * math.exp(-1.25))
+    assert ramp(40, 100) == ramp(99, 100) == 0.1
+    with pytest.raises(ValueError, match="0 < end <= 1"):
+        GaussianRamp(0.1, end=0)

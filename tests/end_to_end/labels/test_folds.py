@@ -365,3 +365,17 @@ def test_stock_trains_on_what_the_folds_labelled(
         trainer = train_here(dataset, "2d", 0, name, prepare=one_epoch)
         assert trainer.label_manager.has_ignore_label
         assert np.isfinite(trainer.logger.get_value("train_losses", 0))
+
+
+def test_a_mean_teacher_learns_from_the_images_without_labels(plain_dataset, run_here, train_here, variables):
+    """The test images again; a damaged file is named, and the others are taken."""
+    images = plain_dataset.raw / "imagesUn"
+    shutil.copytree(plain_dataset.images, images)
+    (images / "cut_0000.nii.gz").write_bytes(b"no image")
+    flags = ("-d", plain_dataset.number, "-c", "2d", "-p", plain_dataset.plans, "-npp", 1, "--disable_progress_bar")
+    assert run_here("preprocess-unlabelled", *flags) == 1
+    folder = Path(variables["nnUNet_preprocessed"]) / plain_dataset.raw.name / f"{plain_dataset.plans}_2d_unlabelled"
+    assert sorted(file.name for file in folder.glob("*.pkl")) == [f"{case}.pkl" for case in CASES]
+    trainer = train_here(plain_dataset, "2d", 0, "nnUNetTrainerMeanTeacher_1epochs_3iters")
+    assert 0 <= trainer.logger.get_value("loss term MeanTeacher", 0) < 1
+    assert (Path(trainer.output_folder) / "checkpoint_ema.pth").is_file()
