@@ -19,8 +19,8 @@ def outcome_text(deployed: DeployedModel) -> str:
 def loss_text(loss: Int8Loss) -> str:
     """What int8 costs a network."""
     return (
-        f"mean Dice on {loss.cases} held-out cases, without flips: {loss.dice_int8:.4f} in int8, {loss.dice_fp32:.4f} "
-        f"in fp32 ({loss.dice_int8 - loss.dice_fp32:+.4f})"
+        f"mean Dice on {loss.cases} held-out cases, without flips: {loss.dice_int8:.4f} in int8, "
+        f"{loss.dice_fp32:.4f} in fp32 ({loss.dice_int8 - loss.dice_fp32:+.4f})"
     )
 
 

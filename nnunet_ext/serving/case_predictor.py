@@ -17,7 +17,7 @@ from nnunet_ext.models.model import Model, channel_names, require_previous_stage
 from nnunet_ext.options import OutputOptions
 from nnunet_ext.serving.file_limits import Announced, require_small_file
 from nnunet_ext.serving.refusal import Refusal
-from nnunet_ext.serving.upload import CASE
+from nnunet_ext.serving.worker import CASE
 
 ROW = "row.json"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same result is the same bytes

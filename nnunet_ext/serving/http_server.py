@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -50,6 +51,7 @@ def run_server(build: BuildPredictor, options: ServeOptions, loaded: Callable[[d
         WorkerStartError: if the model cannot be loaded.
     """
     require_packages()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as after Ctrl-C
     import uvicorn
 
     from nnunet_ext.serving.app import Server

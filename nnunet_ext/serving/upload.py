@@ -15,8 +15,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from nnunet_ext.serving.refusal import Refusal
+from nnunet_ext.serving.worker import CASE
 
-CASE = "case"
 MOST_PART_HEADER_BYTES = 4096
 _CHANNEL = re.compile(rb"\d{4}")
 

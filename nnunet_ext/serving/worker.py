@@ -14,6 +14,7 @@ from nnunet_ext.serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 
+CASE = "case"  # the name of every case: the sender's own names stay with the sender
 EXPECTED_ERRORS = (OSError, ValueError, RuntimeError, MemoryError)  # others end the worker, which is replaced
 
 

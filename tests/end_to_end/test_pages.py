@@ -52,12 +52,17 @@ NOT_RUN = {
     "sbatch": "needs a cluster with SLURM",
     "apptainer": "needs a container",
     "docker": "needs a container",
+    "openssl": "makes a random token",
+    "curl": "asks a server, which no page leaves running",
+    "unzip": "unpacks what the server answers",
     "nnUNetv2_plan_and_preprocess": "was done, with plans for tiny networks, by the fixture `heart`",
     "nnUNetv2_find_best_configuration": "is nnU-Net's alone, and wants five folds",
     "nnUNetv2_apply_postprocessing": "is nnU-Net's alone, and wants what the one above writes",
 }
 NOT_RUN_CALLS = {
     ("nnunet_ext", "demo"): "takes minutes; `make demo` runs it",
+    ("nnunet_ext", "serve"): "runs until it is stopped; its own tests do both",
+    ("python", "predict.py"): "runs on another machine; its own tests run it",
     ("python", "-m"): "pip, and the checks of the package itself; CI runs them",
 }
 ONCE = {"nnUNetv2_train", "train"}  # what they write lies in nnU-Net's folders, for all pages

@@ -85,13 +85,19 @@ def test_a_missing_package_names_the_extra():
 
 
 @contextmanager
-def served(*arguments: object):
-    """Runs `nnunet_ext serve` on a free port until it answers; yields its address, and ends it with Ctrl-C."""
+def served(temporary: Path, *arguments: object):
+    """Runs `nnunet_ext serve` on a free port until it answers; yields its address; ends it as `docker stop` does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "nnunet_ext", "serve", "--port", port, "-device", "cpu", *arguments]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         address = f"http://127.0.0.1:{port}"
         ends = time.monotonic() + 120
@@ -103,7 +109,7 @@ def served(*arguments: object):
                 time.sleep(0.2)
         assert process.poll() is None, process.stdout.read()
         yield address
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(60) in (0, 130), process.stdout.read()
     finally:
         process.kill()
@@ -121,17 +127,19 @@ def post(address: str, file: Path) -> bytes:
         return answer.read()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for other processes")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process can answer")
 def test_the_command_serves_what_predict_predicts(make_model_folder, make_image, tmp_path):
     for package in ("starlette", "uvicorn", "python_multipart"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'nnunet-ext[serve]'")
     model, images = make_model_folder(), make_image(tmp_path / "images")
     arguments = ["-i", images, "-o", tmp_path / "out", "-m", model, "-device", "cpu", "--disable_progress_bar"]
     assert main(["predict", *map(str, arguments)]) == 0
-    with served("-m", model) as address:
+    (tmp_path / "temporary").mkdir()
+    with served(tmp_path / "temporary", "-m", model) as address:
         with zipfile.ZipFile(io.BytesIO(post(address, images / "case_0000.nii.gz"))) as zipped:
             for name in ("case.nii.gz", "maps/entropy/case.nii.gz"):
                 assert zipped.read(name) == (tmp_path / "out" / name).read_bytes()
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(address, Path(__file__))
         assert refused.value.code == 422
+    assert list((tmp_path / "temporary").iterdir()) == []

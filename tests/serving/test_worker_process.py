@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -37,13 +38,15 @@ def results_while_killed(client, content: bytes, kills: int) -> tuple[list[bytes
     started = time.monotonic()
     found.append(post())
     duration = time.monotonic() - started
-    times, hit = random.Random(kills), 0
+    times, killed, hit = random.Random(kills), 0, 0
     with ThreadPoolExecutor(1) as thread:
-        for _ in range(kills):
+        while killed < kills:
             waiting = thread.submit(post)
             time.sleep(times.uniform(0, duration))
             pid, was_done = client.worker.pid, waiting.done()
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the last kill left nobody, and the next worker has not started
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
             while client.worker.pid == pid and client.worker.is_alive():
                 time.sleep(0.001)  # until it has ended: a request is repeated once, so two kills must not hit one
             found.append(waiting.result())
@@ -73,7 +76,7 @@ def test_killed_workers_with_a_network_change_no_result(make_model_folder, make_
         found, hit = results_while_killed(client, (images / "case_0000.nii.gz").read_bytes(), kills)
     build()(images, tmp_path / "undisturbed.zip")  # in this process
     assert set(found) == {(tmp_path / "undisturbed.zip").read_bytes()}
-    assert len(found) == kills + 2
+    assert len(found) >= kills + 2
     assert hit > kills // 2
 
 

@@ -245,6 +245,52 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ("test_the_same_prediction_twice_gives_the_same_bytes",),
         ),
     ),
+    "The server": (
+        Fault(
+            "its worker is killed (`kill -9`) at 50 random times",
+            "every request gets the same bytes as an undisturbed one",
+            (
+                "test_a_killed_worker_changes_no_result",
+                "test_killed_workers_with_a_network_change_no_result",
+            ),
+        ),
+        Fault(
+            "its worker hangs, or ends twice with one case",
+            "the request gets status 504 or 500; the next one gets its result",
+            (
+                "test_a_worker_that_hangs_is_replaced",
+                "test_a_worker_that_dies_is_replaced_and_the_case_predicted_once_more",
+            ),
+        ),
+        Fault(
+            "an upload is too large, announces too much, or decompresses to too much",
+            "status 413 before its voxels are in memory",
+            (
+                "test_an_upload_beyond_the_limit_is_refused_whether_or_not_it_says_so",
+                "test_a_small_file_that_announces_a_large_volume_is_refused_unread",
+                "test_a_small_file_that_decompresses_to_a_large_one_is_refused",
+                "test_an_image_that_grows_when_it_is_resampled_is_refused",
+            ),
+        ),
+        Fault(
+            "an upload names a file of the server, in its own name or in its header",
+            "nothing outside of the request's folder is written or read",
+            (
+                "test_the_server_chooses_the_names_of_files",
+                "test_metaimage_files_hold_their_own_voxels",
+                "test_nrrd_files_hold_their_own_voxels",
+                "test_content_of_another_format_is_refused",
+            ),
+        ),
+        Fault(
+            "more requests than the queue takes",
+            "status 503; the others get their own results",
+            (
+                "test_requests_beyond_the_queue_are_turned_away",
+                "test_requests_at_the_same_time_get_their_own_results",
+            ),
+        ),
+    ),
     "Checkpoints": (
         Fault(
             "it holds an object that can run code",
