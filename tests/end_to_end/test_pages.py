@@ -55,6 +55,7 @@ NOT_RUN = {
     "openssl": "makes a random token",
     "curl": "asks a server, which no page leaves running",
     "unzip": "unpacks what the server answers",
+    "id": "gives a container the number of its user",
     "nnUNetv2_plan_and_preprocess": "was done, with plans for tiny networks, by the fixture `heart`",
     "nnUNetv2_find_best_configuration": "is nnU-Net's alone, and wants five folds",
     "nnUNetv2_apply_postprocessing": "is nnU-Net's alone, and wants what the one above writes",
