@@ -174,7 +174,7 @@ PARTS: tuple[Part, ...] = (
          "nnUNetTrainerDistill_RegionAffinity",
          changes=("Distill", "Distill<a>"), values={"region_affinity": True}),
     Part("MeanTeacher", Kind.FEWER_LABELS, "nnunet_ext.trainers.fewer_labels.mean_teacher.MeanTeacher",
-         "agrees with its moving average on images without labels, see nnunet_ext preprocess-unlabelled",
+         "agrees with its moving average on images without labels",
          "arXiv 1703.01780", "nnUNetTrainerMeanTeacher",
          claims=frozenset({Claim.TRAINING_OUTPUT, Claim.EMA_CHECKPOINT}), requires=SEGMENTATION),
     Part("MAE", Kind.PRE_TRAINING, "nnunet_ext.trainers.pretraining.masked.MAE",
