@@ -11,15 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_ext.calibration.held_out_cases import held_out_cases
-from nnunet_ext.commands.calibrate import (
-    CalibrationFailedError,
-    TrainingData,
-    trained_folds,
-    warn_of_unknown_patients,
-)
+from nnunet_ext.commands.held_out_folds import held_out_by_fold, require_all_predicted, trained_folds
 from nnunet_ext.commands.new_dataset import new_folder, seen_from
 from nnunet_ext.commands.training_cases import splits_file
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.error_maps.corruptions import Grid, corruptions
 from nnunet_ext.error_maps.error_dataset import (
     corrupted_name,
@@ -68,7 +63,7 @@ def write_error_dataset(options: ErrorDatasetOptions) -> ErrorDataset:
     Raises:
         TrainedOnError: if a member would predict a case, or a patient, that it was trained on.
         FileExistsError: if there is a dataset of the new number.
-        CalibrationFailedError: if a case could not be predicted.
+        CaseNotPredictedError: if a case could not be predicted.
         NotComparableError: if a prediction does not belong to its truth.
         ValueError: if there are fewer than two folds, a case is held out by several, or there are several models.
     """
@@ -81,9 +76,7 @@ def write_error_dataset(options: ErrorDatasetOptions) -> ErrorDataset:
             f"An error model is trained on what some folds held out and validated on another; found {len(folds)} of "
             f"{model}. Train at least 2."
         )
-    held_out = [held_out_cases(fold, data.splits, [model / f"fold_{fold}"], options.patients) for fold in folds]
-    if options.patients is None:
-        warn_of_unknown_patients(data.splits)
+    held_out = list(held_out_by_fold(folds, [model], data.splits, options.patients).values())
     cases = [case for names in held_out for case in names]
     require_plain_names(cases)
     error_splits(held_out, cases)  # refuses cases that several folds held out, before anything is predicted
@@ -137,7 +130,7 @@ def segment_held_out(  # noqa: PLR0913 - one fold's cases, where their segmentat
     """Passes on the segmentation of each held-out case: from `fold_X/validation`, or predicted by the fold's members.
 
     Raises:
-        CalibrationFailedError: if a case could not be predicted.
+        CaseNotPredictedError: if a case could not be predicted.
         NotComparableError: if a file cannot be read.
     """
 
@@ -155,11 +148,7 @@ def segment_held_out(  # noqa: PLR0913 - one fold's cases, where their segmentat
     prepare_process_for(device_of(ensemble))
     engine = EnsembleEngine.from_model_folders([model], ensemble, folds=[fold])
     outcome = engine.predict_cases([data.case(name, None) for name in names], Sink(took), OutputOptions(maps=()))
-    if outcome.failed:
-        raise CalibrationFailedError(
-            f"Every held-out case must be predicted; {len(outcome.failed)} of fold {fold} failed: "
-            + "; ".join(f"{name}: {message}" for name, message in outcome.failed.items())
-        )
+    require_all_predicted(outcome, fold)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
-from nnunet_ext.commands.calibrate import CalibrationFailedError, TrainingData, trained_folds
 from nnunet_ext.commands.error_map_dataset import one_model
+from nnunet_ext.commands.held_out_folds import PROBABILITIES, require_all_predicted, trained_folds
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.error_maps.error_dataset import ERROR, IGNORED, made_from, source_splits
 from nnunet_ext.error_maps.error_model import FILE_NAME, ErrorModel, ValidatedCase, fitted, validated_case
 from nnunet_ext.evaluation.end_slices import stack_axis_of
@@ -19,7 +20,7 @@ from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
-from nnunet_ext.options import ErrorFitOptions, OutputOptions
+from nnunet_ext.options import ErrorFitOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 
@@ -35,7 +36,7 @@ def fit_error_model(options: ErrorFitOptions) -> tuple[ErrorModel, Path]:
         TrainedOnError: if members would be tested on a case, on a corruption of it, or on a patient, that they were
             trained on.
         NotAnErrorModelError: if the model was trained on another dataset.
-        CalibrationFailedError: if a case could not be predicted.
+        CaseNotPredictedError: if a case could not be predicted.
     """
     prepare_process_for(device_of(options.ensemble))
     model = one_model(options.model)
@@ -53,12 +54,8 @@ def fit_error_model(options: ErrorFitOptions) -> tuple[ErrorModel, Path]:
         progress_logger.info("fold %s: %d held-out cases", fold, len(held_out))
         sink = ErrorCollector(data, str(fold), source["labels"])
         wanted = [data.case(name, None) for name in held_out]
-        outcome = engine.predict_cases(wanted, sink, OutputOptions(maps=(), save_probabilities=True))
-        if outcome.failed:
-            raise CalibrationFailedError(
-                f"Every validation case must be predicted; {len(outcome.failed)} of fold {fold} failed: "
-                + "; ".join(f"{name}: {message}" for name, message in outcome.failed.items())
-            )
+        outcome = engine.predict_cases(wanted, sink, PROBABILITIES)
+        require_all_predicted(outcome, fold)
         cases += sink.cases
     found = replace(
         fitted(cases, failure_dice=options.failure_dice, false_alarms=options.false_alarms),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
-from nnunet_ext.commands.calibrate import TrainingData
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.deployment.int8 import Int8Cases, LabelledCase
 
 CALIBRATION_CASES = 10

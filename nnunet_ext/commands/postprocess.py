@@ -12,8 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_ext.calibration.held_out_cases import held_out_cases
-from nnunet_ext.commands.calibrate import TrainingData, trained_folds, warn_of_unknown_patients
+from nnunet_ext.commands.held_out_folds import (
+    PROBABILITIES,
+    held_out_by_fold,
+    require_all_predicted,
+    trained_folds,
+)
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.folder import read_probabilities
 from nnunet_ext.evaluation.label_maps import read_label_map, read_pair
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
@@ -22,7 +27,7 @@ from nnunet_ext.inference.stages.postprocess import postprocessing_file
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.named_folders import chosen_model_folders
-from nnunet_ext.options import OutputOptions, PostprocessOptions
+from nnunet_ext.options import PostprocessOptions
 from nnunet_ext.patients import patient_of
 from nnunet_ext.postprocessing.chain import PostProcessing, dataset_of
 from nnunet_ext.postprocessing.choice import Choice, families_of, gain_as_json
@@ -33,10 +38,6 @@ from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 
 logger = logging.getLogger(__name__)
-
-
-class CaseNotPredictedError(RuntimeError):
-    """A case could not be predicted; a choice without it would hide that."""
 
 
 def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, Path]:
@@ -58,12 +59,9 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
     data = TrainingData.open(folders[0], options.splits)
     _, dataset_json = model_description(folders[0])
     anatomy = anatomy_of(dataset_json, options.relabel)
-    cases_of_fold = {}
-    for fold in options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members):
-        fold_folders = [folder / f"fold_{fold}" for folder in folders]
-        cases_of_fold[str(fold)] = held_out_cases(fold, data.splits, fold_folders, options.patients)
-    if options.patients is None:
-        warn_of_unknown_patients(data.splits)
+    folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
+    held_out = held_out_by_fold(folds, folders, data.splits, options.patients)
+    cases_of_fold = {str(fold): names for fold, names in held_out.items()}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         collector = Collector(data, options.patients, Path(folder))
         if options.from_validation:
@@ -175,12 +173,8 @@ def predicted(
         members += [member.record() for model in engine.models for member in model.members]
         collector.fold = fold
         cases = [collector.data.case(name, options.previous_stage) for name in names]
-        outcome = engine.predict_cases(cases, collector, OutputOptions(maps=(), save_probabilities=True))
-        if outcome.failed:
-            raise CaseNotPredictedError(
-                f"Every validation case must be predicted; {len(outcome.failed)} of fold {fold} failed: "
-                + "; ".join(f"{name}: {message}" for name, message in outcome.failed.items())
-            )
+        outcome = engine.predict_cases(cases, collector, PROBABILITIES)
+        require_all_predicted(outcome, fold)
     return Source(
         probabilities=True,
         settings=settings,

@@ -10,25 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_ext.calibration.held_out_cases import held_out_cases
-from nnunet_ext.commands.calibrate import TrainingData, trained_folds, warn_of_unknown_patients
+from nnunet_ext.commands.held_out_folds import (
+    PROBABILITIES,
+    CaseNotPredictedError,
+    folds_of_all,
+    folds_text,
+    held_out_by_fold,
+    member_hashes,
+)
 from nnunet_ext.commands.student import Student
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
-from nnunet_ext.options import OutputOptions, TeachOptions
+from nnunet_ext.options import TeachOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.teaching.case_file import case_file, teacher_folder, write_packed
 from nnunet_ext.teaching.packing import bytes_per_voxel, packed
 from nnunet_ext.teaching.record import FILE_NAME, TaughtFold, TeacherError, TeacherRecord
-
-OUTPUT = OutputOptions(maps=(), save_probabilities=True)
-
-
-class TeachingFailedError(RuntimeError):
-    """A case could not be predicted; the others are complete."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,8 @@ def prepare_lesson(options: TeachOptions) -> Lesson:
     data = TrainingData.open(options.teachers[0], options.splits)
     folds = [str(fold) for fold in options.ensemble.fold_list or common_folds(options)]
     cases: dict[str, list[str]] = {}
-    for fold in folds:
-        fold_folders = [teacher / f"fold_{fold}" for teacher in options.teachers]
-        names = held_out_cases(fold, data.splits, fold_folders, options.patients)
-        cases[fold] = [name for name in names if not any(name in earlier for earlier in cases.values())]
-    if options.patients is None:
-        warn_of_unknown_patients(data.splits)
+    for fold, names in held_out_by_fold(folds, options.teachers, data.splits, options.patients).items():
+        cases[str(fold)] = [name for name in names if not any(name in earlier for earlier in cases.values())]
     known, wanted = set(student.cases.identifiers), [case for names in cases.values() for case in names]
     unknown = sorted(set(wanted) - known)
     if unknown:
@@ -143,15 +140,12 @@ def common_folds(options: TeachOptions) -> list[str]:
     Raises:
         ValueError: if there is none.
     """
-    folds = [trained_folds(teacher, options.ensemble.members) for teacher in options.teachers]
-    common = [fold for fold in folds[0] if fold != "all" and all(fold in others for others in folds)]
+    teachers, members = options.teachers, options.ensemble.members
+    common = [fold for fold in folds_of_all(teachers, members) if fold != "all"]
     if not common:
-        found = "; ".join(
-            f"{folder.name}: {' '.join(own)}" for folder, own in zip(options.teachers, folds, strict=True)
-        )
         raise ValueError(
-            f"Cases are taught by folds that held them out, and all teachers need the same ones; found {found}. "
-            f"Train numbered folds."
+            f"Cases are taught by folds that held them out, and all teachers need the same ones; found "
+            f"{folds_text(teachers, members)}. Train numbered folds."
         )
     return common
 
@@ -161,7 +155,7 @@ def teach(lesson: Lesson) -> TeacherRecord:
 
     Raises:
         TeacherError: if the folder holds the probabilities of another teacher.
-        TeachingFailedError: if a case could not be predicted.
+        CaseNotPredictedError: if a case could not be predicted.
     """
     options, folder = lesson.options, lesson.folder
     prepare_process_for(device_of(options.ensemble))
@@ -176,16 +170,18 @@ def teach(lesson: Lesson) -> TeacherRecord:
         record = with_settings(record, lesson, engine)
         own = [case for case in cases if record.fold_of(case) in (None, fold)]
         trained_on = lesson.data.splits[int(fold)]["train"]
-        record = record.with_fold(fold, TaughtFold(members_of(engine), own, sorted(trained_on)))
+        record = record.with_fold(fold, TaughtFold(member_hashes(engine.models), own, sorted(trained_on)))
         record.save(folder)  # before the files of its cases, so that none is without a record
         remaining = [case for case in own if not case_file(folder, case).is_file()]
         progress_logger.info("fold %s: %d held-out cases, %d of them to do", fold, len(own), len(remaining))
         outcome = engine.predict_cases(
-            [lesson.data.case(case, options.previous_stage) for case in remaining], ProbabilityWriter(lesson), OUTPUT
+            [lesson.data.case(case, options.previous_stage) for case in remaining],
+            ProbabilityWriter(lesson),
+            PROBABILITIES,
         )
         failed |= outcome.failed
     if failed:
-        raise TeachingFailedError(
+        raise CaseNotPredictedError(
             f"{len(failed)} cases have no probabilities; the others are complete: "
             + "; ".join(f"{name}: {message}" for name, message in failed.items())
         )
@@ -216,15 +212,6 @@ def with_settings(record: TeacherRecord, lesson: Lesson, engine: EnsembleEngine)
             f"flags, or start again with --overwrite."
         )
     return wanted
-
-
-def members_of(engine: EnsembleEngine) -> list[dict[str, str]]:
-    """Model, name and SHA-256 of each member."""
-    return [
-        {"model": model.folder.name, "name": member.name, "sha256": member.sha256}
-        for model in engine.models
-        for member in model.members
-    ]
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,26 @@ from nnunet_ext.calibration.ensemble_case import EnsembleCase, ensemble_case
 from nnunet_ext.calibration.ensemble_weights import SETTINGS, EnsembleWeights
 from nnunet_ext.calibration.fit_weights import WeightedEnsemble, fit_ensemble_weights
 from nnunet_ext.calibration.held_out_cases import TrainedOnError, held_out_cases
-from nnunet_ext.commands.calibrate import TrainingData, trained_folds, warn_of_unknown_patients
+from nnunet_ext.commands.held_out_folds import (
+    PROBABILITIES,
+    folds_of_all,
+    folds_text,
+    member_hashes,
+    require_all_predicted,
+    warn_of_unknown_patients,
+)
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import Pace, RunOutcome, progress_logger, run_cases
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.model import require_previous_stage, require_same_labels
-from nnunet_ext.options import OutputOptions, WeightsOptions
+from nnunet_ext.options import WeightsOptions
 from nnunet_ext.patients import patient_of
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import Case
-
-OUTPUT = OutputOptions(maps=(), save_probabilities=True)
-
-
-class WeightsFailedError(RuntimeError):
-    """A case could not be predicted; weights without it would hide that."""
 
 
 def fit_weights(options: WeightsOptions) -> EnsembleWeights:
@@ -39,7 +41,7 @@ def fit_weights(options: WeightsOptions) -> EnsembleWeights:
 
     Raises:
         TrainedOnError: if members would be tested on a case, or on a patient, that they were trained on.
-        WeightsFailedError: if a case could not be predicted.
+        CaseNotPredictedError: if a case could not be predicted.
         ValueError: if options contradict each other, models do not segment the same, or there are too few cases.
     """
     if options.previous_stage is not None:
@@ -77,12 +79,11 @@ def common_folds(folders: Sequence[Path], members: str) -> list[str]:
     Raises:
         ValueError: if there is none.
     """
-    folds = [trained_folds(folder, members) for folder in folders]
-    common = [fold for fold in folds[0] if all(fold in others for others in folds)]
+    common = folds_of_all(folders, members)
     if not common:
-        found = "; ".join(f"{folder.name}: {' '.join(own)}" for folder, own in zip(folders, folds, strict=True))
         raise ValueError(
-            f"Weights are fitted to folds that all models have; found {found}. Train one fold with every model."
+            f"Weights are fitted to folds that all models have; found {folds_text(folders, members)}. Train one fold "
+            f"with every model."
         )
     return common
 
@@ -131,7 +132,7 @@ def predicted_fold(
     """Predicts cases with the members that each model has in a fold.
 
     Raises:
-        WeightsFailedError: if a case could not be predicted.
+        CaseNotPredictedError: if a case could not be predicted.
         MemberError: if the models do not segment the same labels.
         ValueError: if a model is the second stage of a cascade and there is no first one.
     """
@@ -144,18 +145,10 @@ def predicted_fold(
     progress_logger.info("fold %s: %d held-out cases", fold, len(cases))
     sink = EnsembleCaseCollector(dataset, str(fold), options.patients)
     outcome = predict_side_by_side(engines, cases, sink)
-    if outcome.failed:
-        raise WeightsFailedError(
-            f"Every validation case must be predicted; {len(outcome.failed)} of fold {fold} failed: "
-            + "; ".join(f"{name}: {message}" for name, message in outcome.failed.items())
-        )
+    require_all_predicted(outcome, fold)
     return PredictedFold(
         cases=sink.cases,
-        members=[
-            {"model": model.folder.name, "name": member.name, "sha256": member.sha256}
-            for model in models
-            for member in model.members
-        ],
+        members=member_hashes(models),
         settings={name: value for name, value in engines[0].settings.items() if name in SETTINGS},
     )
 
@@ -175,10 +168,10 @@ def predict_side_by_side(
         return [prepared for engine in engines for prepared in engine.prepare(case)]
 
     def predict(case: Case, prepared: list[PreparedCase], progress: tqdm) -> CasePrediction:
-        first = engines[0].predict_case(case.name, prepared[:1], OUTPUT, progress)
+        first = engines[0].predict_case(case.name, prepared[:1], PROBABILITIES, progress)
         of_models = [probabilities_of(first)]
         for engine, one in zip(engines[1:], prepared[1:], strict=True):
-            of_models.append(probabilities_of(engine.predict_case(case.name, [one], OUTPUT, progress)))
+            of_models.append(probabilities_of(engine.predict_case(case.name, [one], PROBABILITIES, progress)))
         return replace(first, probabilities=np.stack(of_models))
 
     pace = Pace(

@@ -19,7 +19,9 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.cli.calibrate import calibrate_options
 from nnunet_ext.commands import calibrate as module
-from nnunet_ext.commands.calibrate import CaseCollector, TrainingData, trained_folds
+from nnunet_ext.commands.calibrate import CaseCollector
+from nnunet_ext.commands.held_out_folds import trained_folds
+from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.options import EnsembleOptions, FitOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction

@@ -1,0 +1,100 @@
+"""Folds whose members predict the cases that they held out: which there are, and that no case is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_ext.calibration.held_out_cases import held_out_cases
+from nnunet_ext.inference.run import RunOutcome
+from nnunet_ext.models.members import MemberRule, folders_with_members
+from nnunet_ext.models.model import Model
+from nnunet_ext.options import OutputOptions
+from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name
+from nnunet_ext.splits import Split
+
+PROBABILITIES = OutputOptions(maps=(), save_probabilities=True)  # what is asked of the members
+
+logger = logging.getLogger(__name__)
+
+
+class CaseNotPredictedError(RuntimeError):
+    """A case could not be predicted; a result without it would hide that."""
+
+
+def require_all_predicted(outcome: RunOutcome, fold: int | str) -> None:
+    """Refuses to go on without a held-out case.
+
+    Raises:
+        CaseNotPredictedError: if one could not be predicted.
+    """
+    if outcome.failed:
+        raise CaseNotPredictedError(
+            f"Every validation case must be predicted; {len(outcome.failed)} of fold {fold} failed: "
+            + "; ".join(f"{name}: {message}" for name, message in outcome.failed.items())
+        )
+
+
+def held_out_by_fold(
+    folds: Sequence[int | str], folders: Sequence[Path], splits: Sequence[Split], patients: str | None
+) -> dict[int | str, list[str]]:
+    """The validation cases of each fold, by name; warns if patients are not known and names look as if they mattered.
+
+    Args:
+        folds: numbers, or "all".
+        folders: of the models whose members predict them.
+        splits: one entry per fold.
+        patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
+
+    Raises:
+        TrainedOnError, ValueError: see `held_out_cases`.
+    """
+    found = {
+        fold: held_out_cases(fold, splits, [folder / f"fold_{fold}" for folder in folders], patients)
+        for fold in folds
+    }
+    if patients is None:
+        warn_of_unknown_patients(splits)
+    return found
+
+
+def warn_of_unknown_patients(splits: Sequence[Split]) -> None:
+    """Warns if names look as if several cases belonged to one patient; that may be wrong, so nothing is refused."""
+    found = cases_of_one_name(case for split in splits for side in ("train", "val") for case in split[side])
+    if found:
+        first, second, *_ = next(iter(found.values()))
+        logger.warning(
+            "Without --patients each case counts as its own patient; some names look otherwise, such as "
+            "%s and %s. If they are of one patient, members may be tested on patients that they were trained on, and "
+            "all intervals are too narrow: give --patients '%s', or another pattern for the patient's name.",
+            first,
+            second,
+            PATTERN_OF_SUCH_NAMES,
+        )
+
+
+def trained_folds(folder: Path, members: str) -> list[str]:
+    """The folds of a model folder that have members."""
+    folders = folders_with_members(folder, MemberRule.parse(members))
+    return [path.name.removeprefix("fold_") for path in folders]
+
+
+def folds_of_all(folders: Sequence[Path], members: str) -> list[str]:
+    """The folds that have members in every model folder, in the order of the first."""
+    first, *others = [trained_folds(folder, members) for folder in folders]
+    return [fold for fold in first if all(fold in other for other in others)]
+
+
+def folds_text(folders: Sequence[Path], members: str) -> str:
+    """The folds of each model folder, for a message."""
+    return "; ".join(f"{folder.name}: {' '.join(trained_folds(folder, members))}" for folder in folders)
+
+
+def member_hashes(models: Sequence[Model]) -> list[dict[str, str]]:
+    """Model, name and SHA-256 of each member."""
+    return [
+        {"model": model.folder.name, "name": member.name, "sha256": member.sha256}
+        for model in models
+        for member in model.members
+    ]
