@@ -18,13 +18,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-from held_out_coverage import PLANS, run
+from held_out_coverage import PLANS
+from workspace import linked, plan, run, use_workspace
 
-from nnunet_ext import discovery
 from nnunet_ext.commands.evaluate import dataset_of
 from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.evaluation.wrong_slices import measured, slice_dice
@@ -50,11 +49,7 @@ def main() -> None:
     parser.add_argument("--error-configuration", metavar="C", help="of the error model (default: CONFIGURATION)")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
-    variables = {
-        name: str(options.work.resolve() / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    }
-    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
-    raw, preprocessed, results = map(Path, variables.values())
+    raw, preprocessed, results = use_workspace(options.work)
     (source,) = raw.glob(f"Dataset{options.dataset:03d}_*")
     errors_by = options.error_configuration or options.configuration
     machine = ["-device", options.device, "--disable_progress_bar"]
@@ -65,8 +60,7 @@ def main() -> None:
     (errors,) = raw.glob(f"Dataset{options.new_id:03d}_*")
     plans = preprocessed / errors.name / f"{PLANS}.json"
     if not plans.is_file():
-        run("nnUNetv2_plan_and_preprocess", "-d", options.new_id, "-c", errors_by, "-np", 1, "-npfp", 1,
-            "--no_pbar", "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
+        plan(options.new_id, errors_by, plans=PLANS)
         make_small(plans, errors_by)
     model = results / errors.name / f"{options.tr}__{PLANS}__{errors_by}"
     for fold in range(options.folds):
@@ -74,8 +68,8 @@ def main() -> None:
             run("nnUNetv2_train", options.new_id, errors_by, fold, "-tr", options.tr, "-p", PLANS,
                 "-device", options.device)  # fmt: skip
     run("nnunet_ext", "error-map", "fit", "-m", model, *machine)
-    predictions, images = options.work / "segmented", options.work / "images"
-    link_images(source, images, options.held_out)
+    predictions = options.work / "segmented"
+    images = linked(first_images(source, options.held_out), options.work / "images")
     run("nnunet_ext", "predict", "-i", images, "-o", predictions, *segmentation, *machine, "--disable_tta",
         "--members", options.members, "--maps", *MAPS, "--continue_prediction")  # fmt: skip
     run("nnunet_ext", "error-map", "apply", "-m", model, "-i", images, "-p", predictions, *machine)
@@ -95,14 +89,11 @@ def make_small(file: Path, configuration: str) -> None:
     file.write_text(json.dumps(plans), encoding="utf-8")
 
 
-def link_images(source: Path, images: Path, count: int) -> None:
-    """The images of the first held-out cases, in a folder of their own."""
-    images.mkdir(exist_ok=True)
+def first_images(source: Path, count: int) -> list[Path]:
+    """The images of the first held-out cases, all channels."""
     ending = json.loads((source / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
-    for truth in sorted((source / "labelsTs").iterdir())[:count]:
-        for image in (source / "imagesTs").glob(f"{truth.name.removesuffix(ending)}_????{ending}"):
-            if not (images / image.name).exists():
-                (images / image.name).symlink_to(image)
+    cases = [truth.name.removesuffix(ending) for truth in sorted((source / "labelsTs").iterdir())[:count]]
+    return [image for case in cases for image in (source / "imagesTs").glob(f"{case}_????{ending}")]
 
 
 def flagged_slices(truths: Path, predictions: Path, fitted: dict) -> str:

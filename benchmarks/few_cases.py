@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from held_out_coverage import run
-from small_plans import shrink
-
-from nnunet_ext import discovery
+from small_plans import write_small
+from workspace import linked, plan, run, use_workspace
 
 PLANS = "nnUNetPlansSmall"
 FEATURES = [8, 16, 32, 64]
@@ -43,15 +40,12 @@ def main() -> None:
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     work = options.work.resolve()
-    variables = {name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
-    raw, preprocessed, _ = (Path(folder) / options.dataset.name for folder in variables.values())
+    raw, preprocessed, _ = (folder / options.dataset.name for folder in use_workspace(work))
     if not raw.exists():
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.symlink_to(options.dataset.resolve())
     splits = prepare(preprocessed, options)
-    scans = work / "scans"
-    link_scans(raw, splits[0]["train"], scans)
+    scans = linked(images_of(raw, splits[0]["train"]), work / "scans")
     checkpoints = {part: pretrain(part, scans, preprocessed / f"{PLANS}.json", options) for part in options.pretrain}
     ways: dict[str, tuple[str, list[object]]] = {"scratch": ("nnUNetTrainer", [])}
     for part, checkpoint in checkpoints.items():
@@ -76,27 +70,15 @@ def prepare(preprocessed: Path, options: argparse.Namespace) -> list[dict[str, l
     """Plans, preprocesses, splits; returns the splits, those with few cases last."""
     number = int(preprocessed.name[7:10])
     if not (preprocessed / "nnUNetPlans.json").is_file():
-        run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", options.configuration, "-np", 1, "-npfp", 1,
-            "--no_pbar", nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
+        plan(number, options.configuration)
     if not (preprocessed / f"{PLANS}.json").is_file():
-        plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
-        shrink(plans["configurations"][options.configuration], {"features": FEATURES})
-        text = json.dumps(plans | {"plans_name": PLANS})
-        (preprocessed / f"{PLANS}.json").write_text(text, encoding="utf-8")
+        write_small(preprocessed / "nnUNetPlans.json", PLANS, {options.configuration: {"features": FEATURES}})
     if not (preprocessed / "splits_final.json").is_file():
         by_patient = ["nnunet_ext", "splits", "-d", number, "--patients", options.patients]
         run(*by_patient, "--folds", FOLDS)
         for cases in options.cases:
             run(*by_patient, "--cases", cases)
     return json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8"))
-
-
-def link_scans(raw: Path, cases: list[str], scans: Path) -> None:
-    """The images of some cases in a folder of their own, without labels."""
-    scans.mkdir(exist_ok=True)
-    for image in images_of(raw, cases):
-        if not (scans / image.name).exists():
-            (scans / image.name).symlink_to(image)
 
 
 def images_of(raw: Path, cases: list[str]) -> Iterator[Path]:

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from small_plans import shrink
-
-from nnunet_ext import discovery
+from small_plans import write_small
+from workspace import plan, run, use_workspace
 
 PLANS = "nnUNetPlansCoverage"
 
@@ -42,22 +38,17 @@ def main() -> None:
     parser.add_argument("-f", nargs="+", default=[], help="folds that predict the held-out cases (default: all)")
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
-    variables = {
-        name: str(options.work.resolve() / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    }
-    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
     name = options.dataset.name
     number = name[7:10]
-    raw, preprocessed = (Path(variables[key]) / name for key in ("nnUNet_raw", "nnUNet_preprocessed"))
+    raw, preprocessed, results = (folder / name for folder in use_workspace(options.work))
     if not (raw / "dataset.json").is_file():
         copy_cases(options.dataset, raw, options.patients, options.fit, options.held_out)
     if not (preprocessed / "splits_final.json").is_file():
-        run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", options.configuration, "-np", 1, "-npfp", 1,
-            "--no_pbar", "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
-        make_small(preprocessed / f"{PLANS}.json", options.configuration)
+        plan(int(number), options.configuration, plans=PLANS)
+        write_small(preprocessed / f"{PLANS}.json", PLANS, {options.configuration: {}})
         run("nnunet_ext", "splits", "-d", number, "--patients", options.patients, "--folds", options.folds)
     model = ["-d", number, "-c", options.configuration, "-p", PLANS, "-tr", options.tr]
-    folder = Path(variables["nnUNet_results"]) / name / f"{options.tr}__{PLANS}__{options.configuration}"
+    folder = results / f"{options.tr}__{PLANS}__{options.configuration}"
     for fold in range(options.folds):
         if not (folder / f"fold_{fold}" / "validation" / "summary.json").is_file():
             run("nnUNetv2_train", number, options.configuration, fold, "-tr", options.tr, "-p", PLANS,
@@ -72,8 +63,19 @@ def main() -> None:
     run("nnunet_ext", "report", predictions, "--gt", raw / "labelsTs", "--disable_progress_bar")
 
 
-def copy_cases(source: Path, raw: Path, patients: str, fit: int, held_out: int) -> None:
-    """A raw dataset with every other patient's cases in `imagesTs` and `labelsTs`."""
+def copy_cases(
+    source: Path, raw: Path, patients: str, fit: int | None = None, held_out: int | None = None, every: int = 2
+) -> None:
+    """A raw dataset with every second patient's cases, or every third's, in `imagesTs` and `labelsTs`.
+
+    Args:
+        source: raw dataset to copy from.
+        raw: raw dataset that does not exist.
+        patients: pattern whose group is the patient in a case's name.
+        fit: most patients to train with.
+        held_out: most patients that are held out.
+        every: 2 for every second.
+    """
     description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
     ending = description["file_ending"]
     patient_of = {}
@@ -82,8 +84,9 @@ def copy_cases(source: Path, raw: Path, patients: str, fit: int, held_out: int) 
         found = re.search(patients, case)
         patient_of[case] = found[1] if found else case
     names = list(dict.fromkeys(patient_of.values()))
-    copy_part(source, raw, "Tr", ending, cases_of(patient_of.items(), names[::2][:fit]))
-    copy_part(source, raw, "Ts", ending, cases_of(patient_of.items(), names[1::2][:held_out]))
+    others = names[every - 1 :: every]
+    copy_part(source, raw, "Tr", ending, cases_of(patient_of.items(), [n for n in names if n not in others][:fit]))
+    copy_part(source, raw, "Ts", ending, cases_of(patient_of.items(), others[:held_out]))
     count = len(list((raw / "labelsTr").iterdir()))
     (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": count}), encoding="utf-8")
 
@@ -101,21 +104,6 @@ def copy_part(source: Path, raw: Path, part: str, ending: str, cases: Sequence[s
         shutil.copy(source / "labelsTr" / f"{case}{ending}", raw / f"labels{part}")
         for image in (source / "imagesTr").glob(f"{case}_????{ending}"):
             shutil.copy(image, raw / f"images{part}")
-
-
-def make_small(file: Path, configuration: str) -> None:
-    """Rewrites the planned network of a configuration as one that a CPU trains in minutes."""
-    plans = json.loads(file.read_text(encoding="utf-8"))
-    shrink(plans["configurations"][configuration])
-    file.write_text(json.dumps(plans), encoding="utf-8")
-
-
-def run(*words: object, **variables: str) -> None:
-    """A command; what it prints goes where this script prints."""
-    command = [str(word) for word in words]
-    print("$", *command, flush=True)
-    if subprocess.run(command, env=os.environ | variables).returncode:
-        sys.exit(f"Failed: {' '.join(command)}")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
-from held_out_coverage import run
-from small_plans import shrink
+from small_plans import write_small
+from workspace import plan, use_workspace
 
 from nnunet_ext.phantom.dataset import write_regions_dataset
 
@@ -26,18 +25,14 @@ def main() -> None:
     """Writes, plans, splits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    work = parser.parse_args().work.resolve()
-    os.environ |= {name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    raw_folder, preprocessed_folder, _ = use_workspace(parser.parse_args().work)
     raw = write_regions_dataset(
-        work / "nnUNet_raw", dataset_id=993, name="PhantomLesions", training_cases=TRAINING + VALIDATION,
+        raw_folder, dataset_id=993, name="PhantomLesions", training_cases=TRAINING + VALIDATION,
         test_cases=0, regions=False, ignore=False, common_grid=True,
     )  # fmt: skip
-    run("nnUNetv2_plan_and_preprocess", "-d", 993, "-c", "3d_fullres", "-np", 1, "-npfp", 1, "--no_pbar",
-        nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
-    preprocessed = work / "nnUNet_preprocessed" / raw.name
-    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
-    shrink(plans["configurations"]["3d_fullres"], NETWORK)
-    (preprocessed / f"{PLANS}.json").write_text(json.dumps(plans | {"plans_name": PLANS}), encoding="utf-8")
+    plan(993, "3d_fullres")
+    preprocessed = preprocessed_folder / raw.name
+    write_small(preprocessed / "nnUNetPlans.json", PLANS, {"3d_fullres": NETWORK})
     cases = [f"tumour_{number:03d}" for number in range(TRAINING + VALIDATION)]
     splits = [{"train": cases[:TRAINING], "val": cases[TRAINING:]}]
     (preprocessed / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import resource
 from collections.abc import Mapping
 from pathlib import Path
 
-from held_out_coverage import cases_of, copy_part, run
-from small_plans import shrink
-
-from nnunet_ext import discovery
+from held_out_coverage import copy_cases
+from small_plans import write_small
+from workspace import linked, plan, run, use_workspace
 
 PLANS = "nnUNetPlansSmall"
 PATIENTS = "(patient[0-9]+)_"
@@ -55,11 +53,9 @@ def main() -> None:
     parser.add_argument("-device", default="cpu")
     options = parser.parse_args()
     work = options.work.resolve()
-    variables = {name: str(work / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    os.environ |= variables | {discovery.VARIABLE: discovery.path(), "nnUNet_n_proc_DA": "0"}
-    raw, preprocessed, results = (Path(folder) / options.dataset.name for folder in variables.values())
+    raw, preprocessed, results = (folder / options.dataset.name for folder in use_workspace(work))
     if not (raw / "dataset.json").is_file():
-        hold_out(options.dataset, raw)
+        copy_cases(options.dataset, raw, PATIENTS, every=3)
     prepare(preprocessed, int(raw.name[7:10]))
     models = {name: results / f"{trainer}__{PLANS}__{name}" for name, trainer in TRAINERS.items()}
     for name, model in models.items():
@@ -73,7 +69,7 @@ def main() -> None:
     }
     table: dict[str, dict[str, Mapping[str, float]]] = {}
     for where, (whole, truths) in sets.items():
-        images = first_cases(whole, work / f"first_{options.cases}_{slug(where)}", options.cases)
+        images = linked(sorted(whole.iterdir())[: options.cases], work / f"first_{options.cases}_{slug(where)}")
         for way, (of, flags) in WAYS.items():
             folder = work / f"predictions_{options.cases}" / slug(where) / slug(way)
             if not (folder / "summary.json").is_file():
@@ -93,30 +89,12 @@ def main() -> None:
             print(f"| {way} | {' | '.join(f'{value:.4g}' for value in found.values())} |")
 
 
-def hold_out(source: Path, raw: Path) -> None:
-    """A raw dataset with every third patient's cases in `imagesTs` and `labelsTs`."""
-    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    ending = description["file_ending"]
-    cases = sorted(path.name.removesuffix(ending) for path in (source / "labelsTr").iterdir())
-    patient_of = {case: re.search(PATIENTS, case)[1] for case in cases}
-    patients = list(dict.fromkeys(patient_of.values()))
-    kept = cases_of(patient_of.items(), [name for index, name in enumerate(patients) if index % 3 != 2])
-    copy_part(source, raw, "Tr", ending, kept)
-    copy_part(source, raw, "Ts", ending, cases_of(patient_of.items(), patients[2::3]))
-    (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(kept)}), encoding="utf-8")
-
-
 def prepare(preprocessed: Path, number: int) -> None:
     """Plans both configurations with small networks, preprocesses, splits the patients into two folds."""
     if not (preprocessed / "nnUNetPlans.json").is_file():
-        run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", *TRAINERS, "-np", 1, "-npfp", 1, "--no_pbar",
-            nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
+        plan(number, *TRAINERS)
     if not (preprocessed / f"{PLANS}.json").is_file():
-        plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
-        for name, network in NETWORKS.items():
-            shrink(plans["configurations"][name], network)
-        text = json.dumps(plans | {"plans_name": PLANS})
-        (preprocessed / f"{PLANS}.json").write_text(text, encoding="utf-8")
+        write_small(preprocessed / "nnUNetPlans.json", PLANS, NETWORKS)
     if not (preprocessed / "splits_final.json").is_file():
         run("nnunet_ext", "splits", "-d", number, "--patients", PATIENTS, "--folds", 2)
 
@@ -139,18 +117,15 @@ def fit(work: Path, models: Mapping[str, Path], machine: tuple[str, ...]) -> Non
 
 def fit_error_map(work: Path, number: int, device: str, machine: tuple[str, ...]) -> Path:
     """Trains the error model of the 2D segmentations; returns its folder."""
-    (preprocessed, results) = (Path(os.environ[name]) for name in ("nnUNet_preprocessed", "nnUNet_results"))
+    preprocessed, results = work / "nnUNet_preprocessed", work / "nnUNet_results"
     if not list((work / "nnUNet_raw").glob(f"Dataset{ERRORS}_*")):
         run("nnunet_ext", "error-map", "dataset", "-d", number, "-c", "2d", "-p", PLANS, "-tr", TRAINERS["2d"],
             "--new-id", ERRORS, "--patients", PATIENTS, *machine)  # fmt: skip
     (errors,) = (work / "nnUNet_raw").glob(f"Dataset{ERRORS}_*")
     plans = preprocessed / errors.name / f"{PLANS}.json"
     if not plans.is_file():
-        run("nnUNetv2_plan_and_preprocess", "-d", ERRORS, "-c", "2d", "-np", 1, "-npfp", 1, "--no_pbar",
-            "-overwrite_plans_name", PLANS, nnUNet_n_proc_DA="1")  # fmt: skip
-        planned = json.loads(plans.read_text(encoding="utf-8"))
-        shrink(planned["configurations"]["2d"], NETWORKS["2d"])
-        plans.write_text(json.dumps(planned), encoding="utf-8")
+        plan(ERRORS, "2d", plans=PLANS)
+        write_small(plans, PLANS, {"2d": NETWORKS["2d"]})
     model = results / errors.name / f"{ERROR_TRAINER}__{PLANS}__2d"
     train(model, ERRORS, "2d", ERROR_TRAINER, device)
     if not (model / "error_map.json").is_file():
@@ -161,15 +136,6 @@ def fit_error_map(work: Path, number: int, device: str, machine: tuple[str, ...]
 def slug(title: str) -> str:
     """A title as a folder's name."""
     return re.sub("[^a-z0-9]+", "_", title.lower())
-
-
-def first_cases(images: Path, folder: Path, count: int) -> Path:
-    """A folder with links to the first images, of one channel."""
-    folder.mkdir(exist_ok=True)
-    for image in sorted(images.iterdir())[:count]:
-        if not (folder / image.name).exists():
-            (folder / image.name).symlink_to(image)
-    return folder
 
 
 def predict(folder: Path, images: Path, *words: object) -> None:

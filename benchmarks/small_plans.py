@@ -27,17 +27,30 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--features", type=int, nargs="+", help="channels of each stage")
     options = parser.parse_args()
-    plans = json.loads(options.plans.read_text(encoding="utf-8"))
     chosen = {"patch_size": options.patch_size, "batch_size": options.batch_size, "features": options.features}
-    shrink(plans["configurations"][options.configuration], {name: value for name, value in chosen.items() if value})
-    file = options.plans.with_name(f"{options.name}.json")
-    file.write_text(json.dumps(plans | {"plans_name": options.name}), encoding="utf-8")
+    write_small(options.plans, options.name, {options.configuration: {name: v for name, v in chosen.items() if v}})
 
 
-def shrink(planned: dict[str, Any], chosen: Mapping[str, Any] | None = None) -> None:
+def write_small(file: Path, name: str, networks: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Writes plans beside others, with small networks.
+
+    Args:
+        file: that nnU-Net planned.
+        name: of the new plans; that of the file itself replaces it.
+        networks: configuration to what is chosen for it, see `shrink`.
+    """
+    plans = json.loads(file.read_text(encoding="utf-8"))
+    for configuration, chosen in networks.items():
+        shrink(plans["configurations"][configuration], chosen)
+    small = file.with_name(f"{name}.json")
+    small.write_text(json.dumps(plans | {"plans_name": name}), encoding="utf-8")
+    return small
+
+
+def shrink(planned: dict[str, Any], chosen: Mapping[str, Any]) -> None:
     """Replaces patch, batch and network of a configuration by those of `SMALL`, or by what is chosen instead."""
     axes = len(planned["patch_size"])
-    small = SMALL[axes] | dict(chosen or {})
+    small = SMALL[axes] | dict(chosen)
     stages = len(small["features"])
     planned |= {"patch_size": small["patch_size"], "batch_size": small["batch_size"]}
     arguments = planned["architecture"]["arch_kwargs"]
