@@ -4,13 +4,14 @@
 
 Every third patient is held out; the rest is planned, trained in two folds of patients (2D and 3D, small networks) by
 stock nnU-Net, and whatever is fitted is fitted on what the folds hold out. Both folds then predict the held-out
-patients and the other scanner's cases in each way of `WAYS`. What WORK has already is not made again; prints a table
-and writes WORK/table.json.
+patients and the other scanner's cases in each way of `WAYS`; the error map is compared with entropy. What WORK has
+already is not made again. Prints the tables of docs/methods/what-prediction-gains.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import resource
@@ -29,9 +30,11 @@ NETWORKS = {
     "2d": {"features": [8, 16, 32, 64, 64], "patch_size": [128, 128], "batch_size": 6},
     "3d_fullres": {"features": [8, 16, 32, 64, 64], "patch_size": [10, 112, 112], "batch_size": 2},
 }
+OTHER_PATIENTS = "(.*)_E[DS]"
+BASE = "2D, no transforms"
 FIRST, BOTH = ("2d",), ("2d", "3d_fullres")
 WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # models, flags of predict
-    "2D, no transforms": (FIRST, ("--tta", "none")),
+    BASE: (FIRST, ("--tta", "none")),
     "2D, flips": (FIRST, ("--tta", "flips")),
     "2D, rot90": (FIRST, ("--tta", "rot90")),
     "2D, full": (FIRST, ("--tta", "full")),
@@ -64,29 +67,30 @@ def main() -> None:
     fit(work, models, machine)
     error_model = fit_error_map(work, int(raw.name[7:10]), options.device, machine)
     sets = {
-        "held-out patients": (raw / "imagesTs", raw / "labelsTs"),
-        "other scanner": (options.other / "imagesTr", options.other / "labelsTr"),
+        "held-out patients": (raw / "imagesTs", raw / "labelsTs", PATIENTS),
+        "other scanner": (options.other / "imagesTr", options.other / "labelsTr", OTHER_PATIENTS),
     }
-    table: dict[str, dict[str, Mapping[str, float]]] = {}
-    for where, (whole, truths) in sets.items():
+    for where, (whole, truths, patients) in sets.items():
         images = linked(sorted(whole.iterdir())[: options.cases], work / f"first_{options.cases}_{slug(where)}")
-        for way, (of, flags) in WAYS.items():
-            folder = work / f"predictions_{options.cases}" / slug(where) / slug(way)
+        predicted = work / f"predictions_{options.cases}" / slug(where)
+        folders = {way: predicted / slug(way) for way in WAYS}
+        for way, folder in folders.items():
             if not (folder / "summary.json").is_file():
+                of, flags = WAYS[way]
                 files = [work / flag if flag.endswith(".json") else flag for flag in flags]
                 chosen = [word for name in of for word in ("-m", models[name])]
                 predict(folder, images, *chosen, *files, *machine)
-                if way == "2D, no transforms":
+                if way == BASE:
                     run("nnunet_ext", "error-map", "apply", "-m", error_model, "-i", images, "-p", folder, *machine)
                 run("nnunet_ext", "evaluate", truths, folder, "--disable_progress_bar", "-np", 1, "--chill")
                 for file in (*folder.glob("*.npz"), *folder.glob("*.pkl")):
                     file.unlink()
-            table.setdefault(where, {})[way] = figures(folder)
-    (work / "table.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
-    for where, rows in table.items():
-        print(f"\n| {where} | {' | '.join(next(iter(rows.values())))} |\n|---|---|---|---|---|---|")
-        for way, found in rows.items():
-            print(f"| {way} | {' | '.join(f'{value:.4g}' for value in found.values())} |")
+        groups = [word for way, folder in folders.items() for word in ("--group", way, folder)]
+        compared = work / f"compare_{options.cases}_{slug(where)}"
+        run("nnunet_ext", "compare", *groups, "--patients", patients, "-o", compared)
+        tables = {"ways": table_of(folders, compared), "errors": found_errors(folders[BASE])}
+        (predicted / "tables.md").write_text("\n\n".join(tables.values()) + "\n", encoding="utf-8")
+        print(f"\n## {where}\n", *tables.values(), sep="\n\n", flush=True)
 
 
 def prepare(preprocessed: Path, number: int) -> None:
@@ -147,18 +151,45 @@ def predict(folder: Path, images: Path, *words: object) -> None:
     (folder / "cpu_seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
 
 
+def table_of(folders: Mapping[str, Path], compared: Path) -> str:
+    """A row per way, with the paired interval of the difference in Dice to the first."""
+    with (compared / "compare.csv").open(encoding="utf-8") as file:
+        dice = {row["method"]: row for row in csv.DictReader(file) if row["figure"] == "mean_dice"}
+    rows = ["| | Dice | difference | HD95 | ECE | AURC | CPU s per case |", "|---" * 7 + "|"]
+    for way, folder in folders.items():
+        found, row = figures(folder), dice[way]
+        bounds = [float(row[name]) for name in ("difference", "low", "high") if row[name]]
+        difference = "{:+.3f} ({:+.3f} to {:+.3f})".format(*bounds) if bounds else ""
+        cells = [f"{found['dice']:.3f}", difference, f"{found['hd95']:.1f}", f"{found['ece']:.3f}"]
+        cells += [f"{found['aurc']:.3f}", f"{found['seconds']:.1f}"]
+        rows.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def figures(folder: Path) -> dict[str, float]:
-    """Of one way: means over the cases, AURC with the entropy in the foreground as confidence."""
+    """Of one way: means over the cases, AURC by the entropy in the foreground, distances in pixels."""
     found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
     seconds = json.loads((folder / "cpu_seconds.json").read_text(encoding="utf-8"))
     distances = [structure["hd95_mm"]["mean"] for structure in found["structures"].values()]
     return {
-        "Dice": found["case_figures"]["mean_dice"]["mean"],
-        "HD95 (pixels)": sum(distances) / len(distances),
-        "ECE": found["case_figures"]["ece"]["mean"],
-        "AURC": found["failure_detection"]["foreground_entropy"]["aurc"],
-        "CPU s per case": seconds / found["cases"],
+        "dice": found["case_figures"]["mean_dice"]["mean"],
+        "hd95": sum(distances) / len(distances),
+        "ece": found["case_figures"]["ece"]["mean"],
+        "aurc": found["failure_detection"]["foreground_entropy"]["aurc"],
+        "seconds": seconds / found["cases"],
     }
+
+
+def found_errors(folder: Path) -> str:
+    """A row per map: AUROC of wrong voxels, recall of wrong slices, AURC of the case's figure."""
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
+    rows = ["| | AUROC of voxels | recall of wrong slices | AURC |", "|---" * 4 + "|"]
+    for name, column in (("entropy", "foreground_entropy"), ("error", "expected_dice")):
+        slices = found["wrong_slices"][name]
+        auroc = found["case_figures"][f"{name}_error_auroc"]["mean"]
+        recall = f"{slices['recall']:.2f} of {slices['wrong']}"
+        rows.append(f"| {name} | {auroc:.3f} | {recall} | {found['failure_detection'][column]['aurc']:.3f} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
