@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
+from nnunet_ext.commands.planned_dataset import PlannedDataset
 from nnunet_ext.commands.pretrain import prepare_all
-from nnunet_ext.commands.training_cases import raw_folder, variable_folder
-from nnunet_ext.descriptions import OF_DATASET, OF_PLANS, read_description
+from nnunet_ext.commands.training_cases import raw_folder
+from nnunet_ext.descriptions import OF_DATASET, read_description
 from nnunet_ext.options import UnlabelledOptions
 from nnunet_ext.options.pretraining import ScanFilter
 from nnunet_ext.trainers.fewer_labels.unlabelled_cases import IMAGES, unlabelled_folder
@@ -45,19 +43,9 @@ def preprocess_unlabelled(options: UnlabelledOptions) -> UnlabelledCases:
         FileNotFoundError: if there are no images, or the dataset has no such plans.
         ValueError: if the plans have no such configuration, or it is the second stage of a cascade.
     """
-    name = maybe_convert_to_dataset_name(options.dataset)
-    raw, base = raw_folder(name), variable_folder("nnUNet_preprocessed") / name
-    file = base / f"{options.plans}.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"Images are preprocessed as the plans say; {file} does not exist. Run nnUNetv2_plan_and_preprocess -d "
-            f"{options.dataset} first, or correct -p."
-        )
-    plans = read_description(file, OF_PLANS)
-    if options.configuration not in plans["configurations"]:
-        known = ", ".join(plans["configurations"])
-        raise ValueError(f"-c must be a configuration of {file}: {known}; found {options.configuration}.")
-    configuration = PlansManager(plans).get_configuration(options.configuration)
+    planned = PlannedDataset.open(options.dataset, options.plans)
+    raw = raw_folder(planned.name)
+    configuration = planned.configuration(options.configuration)
     if configuration.previous_stage_name is not None:
         raise ValueError(
             f"Images without labels are for trainings that need images alone; {options.configuration} needs the "
@@ -67,10 +55,10 @@ def preprocess_unlabelled(options: UnlabelledOptions) -> UnlabelledCases:
     if not (raw / IMAGES).is_dir():
         raise FileNotFoundError(f"Images without labels are read from {raw / IMAGES}; it does not exist.")
     scans = find_scans(raw / IMAGES, ending)
-    folder = unlabelled_folder(base / configuration.data_identifier)
+    folder = unlabelled_folder(planned.folder / configuration.data_identifier)
     if options.overwrite and folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     channels = len(configuration.normalization_schemes)
-    preparation = Preparation(folder, plans, options.configuration, channels, ending, ScanFilter())
+    preparation = Preparation(folder, planned.plans, options.configuration, channels, ending, ScanFilter())
     return UnlabelledCases(folder, prepare_all(scans, preparation, options.processes, allow_tqdm=options.allow_tqdm))

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ext.commands.training_cases import variable_folder
-from nnunet_ext.descriptions import OF_PLANS, read_description
+from nnunet_ext.commands.planned_dataset import PlannedDataset
 
 
 @dataclass(frozen=True)
@@ -49,30 +47,16 @@ class Student:
             FileNotFoundError: if plans or preprocessed cases do not exist.
             ValueError: if the plans have no such configuration, or nnU-Net's variables are not set.
         """
-        name = maybe_convert_to_dataset_name(int(dataset) if dataset.isdecimal() else dataset)
-        base = variable_folder("nnUNet_preprocessed") / name
-        command = f"nnUNetv2_preprocess -d {dataset} -plans_name {plans_name} -c {configuration}"
-        files = {key: base / key for key in (f"{plans_name}.json", "dataset.json")}
-        for file in files.values():
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"A student needs plans and preprocessed cases; {file} does not exist. {command}"
-                )
-        content = read_description(files[f"{plans_name}.json"], OF_PLANS)
-        if configuration not in content["configurations"]:
-            raise ValueError(
-                f"The plans must have the student's configuration; {files[f'{plans_name}.json']} has "
-                f"{', '.join(content['configurations'])}, not {configuration}. Correct -c or -p."
-            )
-        plans = PlansManager(content)
-        manager = plans.get_configuration(configuration)
-        folder = base / manager.data_identifier
+        planned = PlannedDataset.open(dataset, plans_name)
+        manager = planned.configuration(configuration)
+        folder = planned.folder / manager.data_identifier
         if not folder.is_dir() or not any(folder.iterdir()):
             raise FileNotFoundError(
-                f"Probabilities are written for preprocessed cases; {folder} has none. Run {command} first."
+                f"Probabilities are written for preprocessed cases; {folder} has none. Run "
+                f"nnUNetv2_preprocess -d {dataset} -plans_name {plans_name} -c {configuration} first."
             )
         cases = infer_dataset_class(str(folder))(str(folder))
-        return cls(name, read_description(files["dataset.json"]), plans, manager, folder, cases)
+        return cls(planned.name, planned.description(), planned.manager, manager, folder, cases)
 
     def shape_of(self, case: str) -> tuple[int, ...]:
         """Voxels of a preprocessed case along nnU-Net's axes."""

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunet_ext.architectures.cost import NetworkCost, network_cost
-from nnunet_ext.commands.training_cases import variable_folder
-from nnunet_ext.descriptions import read_description
+from nnunet_ext.commands.planned_dataset import PlannedDataset
 from nnunet_ext.models.model import build_network
 from nnunet_ext.options import TrainerCostOptions
 from nnunet_ext.trainers.part import PREFIX, Kind
@@ -45,20 +43,14 @@ def trainer_costs(options: TrainerCostOptions) -> list[TrainerCost]:
         FileNotFoundError: if the dataset has no such plans.
         ValueError: if the plans have no such configuration, or `nnUNet_preprocessed` is not set.
     """
-    folder = variable_folder("nnUNet_preprocessed") / maybe_convert_to_dataset_name(options.dataset)
-    plans_file = folder / f"{options.plans}.json"
-    if not plans_file.is_file():
-        raise FileNotFoundError(
-            f"Costs are counted for the plans of a dataset; {plans_file} does not exist. Run "
-            f"nnUNetv2_plan_and_preprocess, or name other plans with -p."
-        )
-    plans = PlansManager(read_description(plans_file, ["configurations"]))
+    planned = PlannedDataset.open(options.dataset, options.plans, ["configurations"])
+    plans = planned.manager
     if options.configuration not in plans.available_configurations:
         raise ValueError(
-            f"-c must be a configuration of {plans_file}: {', '.join(plans.available_configurations)}; found "
+            f"-c must be a configuration of {planned.plans_file}: {', '.join(plans.available_configurations)}; found "
             f"{options.configuration!r}. Write one of them."
         )
-    dataset_json = read_description(folder / "dataset.json", ["labels"])
+    dataset_json = planned.description()
     return [cost_of(trainer, plans, options.configuration, dataset_json) for trainer in named_or_default(options)]
 
 
