@@ -11,6 +11,7 @@ from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, 
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
+from nnunet_ext.cli.splits_flag import add_splits_flag
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
 
 
@@ -18,9 +19,7 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
     add_ensemble_flags(parser)
     add_postprocess_flag(parser)
     data = parser.add_argument_group("cases")
-    data.add_argument(
-        "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
-    )
+    add_splits_flag(data)
     add_patients_flag(data)
     fit, default = parser.add_argument_group("what to fit"), FitOptions()
     fit.add_argument(

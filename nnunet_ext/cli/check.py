@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.model_flags import add_model_flags, model_choice
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
 from nnunet_ext.options import CheckOptions
 
 
@@ -20,7 +21,7 @@ def check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-prev_stage_predictions", metavar="FOLDER", help="segmentations of a cascade's first stage, checked as well"
     )
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(parser)
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import logging
 
 from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
 from nnunet_ext.cli.weights_flag import class_weights, model_weights
 from nnunet_ext.options import (
     AVERAGES,
@@ -132,7 +133,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         help="torch (default), openvino (on CPUs; needs nnunet-ext[openvino]), or auto: the faster of both in a "
         "short trial. Where OpenVINO cannot run a network torch does, with a line that says why",
     )
-    machine.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(machine)
 
 
 def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:

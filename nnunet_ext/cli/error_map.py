@@ -11,6 +11,8 @@ from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import log_progress
 from nnunet_ext.cli.model_flags import add_model_flags, chosen_folds, model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
+from nnunet_ext.cli.splits_flag import add_splits_flag
 from nnunet_ext.options import (
     DEVICES,
     EnsembleOptions,
@@ -63,9 +65,7 @@ def dataset_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"seed of the synthetic errors (default: {ErrorDatasetOptions.seed})",
     )
-    new.add_argument(
-        "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
-    )
+    add_splits_flag(new)
     add_patients_flag(new)
     add_machine_flags(parser)
 
@@ -107,7 +107,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     """Where networks run, and whether a bar is shown."""
     machine = parser.add_argument_group("machine")
     machine.add_argument("-device", choices=DEVICES, help="where the networks run (default: the first one available)")
-    machine.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(machine)
 
 
 def error_map(arguments: argparse.Namespace) -> int:

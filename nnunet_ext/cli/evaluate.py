@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
 from nnunet_ext.options import (
     ABSENT_RULES,
     END_STACKS,
@@ -63,7 +64,7 @@ def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cases in parallel (default: nnU-Net's nnUNet_def_n_proc, at most the usable cores)",
     )
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(parser)
 
 
 def described_by(arguments: argparse.Namespace) -> DatasetFiles:

@@ -10,6 +10,7 @@ from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.splits_flag import add_splits_flag
 from nnunet_ext.options import OPERATION_NAMES, PostprocessOptions
 
 
@@ -22,9 +23,7 @@ def postprocess_flags(parser: argparse.ArgumentParser) -> None:
         help="take the segmentations that the training wrote to fold_X/validation instead of predicting; also "
         "CASE.npz, if every case has it (training with --npz)",
     )
-    data.add_argument(
-        "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
-    )
+    add_splits_flag(data)
     add_patients_flag(data)
     tried = parser.add_argument_group("what to try")
     tried.add_argument(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nnunet_ext.cli.calibrated_flag import add_calibrated_flag, chosen_calibration
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
+from nnunet_ext.cli.maps_flag import add_maps_flag, requested_maps
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
-from nnunet_ext.options import MAP_NAMES, MAP_TYPES, OutputOptions, PredictOptions
+from nnunet_ext.options import MAP_TYPES, OutputOptions, PredictOptions
 
 
 def predict_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,27 +28,14 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
 
     add_ensemble_flags(parser)
     add_postprocess_flag(parser)
-    parser.add_argument(
-        "--calibrated",
-        nargs="?",
-        const=True,
-        default=None,
-        metavar="FILE",
-        help="apply the calibration of nnunet_ext calibrate: calibrated probabilities, predicted Dice and a verdict "
-        "per case; segmentations do not change. Refused if it was fitted for another ensemble, but folds may differ "
-        "(default FILE: calibration.json in the model folder; required with several -m)",
+    add_calibrated_flag(
+        parser,
+        "calibrated probabilities, predicted Dice and a verdict per case; segmentations do not change. Refused if it "
+        "was fitted for another ensemble, but folds may differ",
     )
 
     results = parser.add_argument_group("output")
-    results.add_argument(
-        "--maps",
-        nargs="+",
-        default=["entropy"],
-        choices=(*MAP_NAMES, "none"),
-        metavar="MAP",
-        help=f"uncertainty maps: {', '.join(MAP_NAMES)}, or none; memory shows each classifier of a Streaming model "
-        f"(default: entropy)",
-    )
+    add_maps_flag(results)
     results.add_argument(
         "--map-dtype",
         choices=MAP_TYPES,
@@ -99,7 +87,6 @@ def predict_options(arguments: argparse.Namespace) -> PredictOptions:
     Raises:
         ValueError: if flags contradict each other.
     """
-    chosen = arguments.calibrated
     return PredictOptions(
         images=Path(arguments.i),
         results=Path(arguments.o),
@@ -117,21 +104,8 @@ def predict_options(arguments: argparse.Namespace) -> PredictOptions:
             prepare_ahead=arguments.npp > 0,
             write_behind=arguments.nps > 0,
         ),
-        calibration=Path(chosen) if isinstance(chosen, str) else chosen,
+        calibration=chosen_calibration(arguments),
     )
-
-
-def requested_maps(names: Sequence[str]) -> list[str]:
-    """`--maps` without "none", which stands alone.
-
-    Raises:
-        ValueError: if "none" is combined with a map.
-    """
-    if "none" in names and len(names) > 1:
-        raise ValueError(
-            f"--maps none cannot be combined with maps; found {' '.join(names)}. Leave out none or the maps."
-        )
-    return [name for name in dict.fromkeys(names) if name != "none"]
 
 
 COMMAND = Command(

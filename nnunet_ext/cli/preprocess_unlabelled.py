@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from nnunet_ext.cli.command import Command
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
 from nnunet_ext.options import UnlabelledOptions
 
 
@@ -17,7 +18,7 @@ def preprocess_unlabelled_flags(parser: argparse.ArgumentParser) -> None:
         "-npp", type=int, default=UnlabelledOptions.processes, metavar="N", help="images at a time (default: 2)"
     )
     parser.add_argument("--overwrite", action="store_true", help="preprocess again, as after a change of the plans")
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(parser)
 
 
 def preprocess_unlabelled(arguments: argparse.Namespace) -> int:

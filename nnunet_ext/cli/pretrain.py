@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
 from nnunet_ext.options.pretraining import PRESETS, FixedPlans, PretrainOptions, ScanFilter
 
 
@@ -31,7 +32,7 @@ def pretrain_flags(parser: argparse.ArgumentParser) -> None:
     add_filter_flags(parser.add_argument_group("scans to leave out (default: none)"))
     add_plans_flags(parser.add_argument_group("plans (default: ResEnc-L at 1 mm, as in the paper)"))
     add_training_flags(parser.add_argument_group("training"))
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(parser)
 
 
 def add_filter_flags(group: argparse._ArgumentGroup) -> None:

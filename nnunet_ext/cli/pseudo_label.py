@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
+from nnunet_ext.cli.splits_flag import add_splits_flag
 from nnunet_ext.options import PseudoLabelOptions
 
 if TYPE_CHECKING:
@@ -29,9 +31,7 @@ def pseudo_label_flags(parser: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--name", metavar="NAME", help="its name after the number (default: the dataset's with Pseudo and the round)"
     )
-    new.add_argument(
-        "--splits", metavar="FILE", help="splits of the dataset (default: splits_final.json in nnUNet_preprocessed)"
-    )
+    add_splits_flag(new, "of the dataset")
     add_patients_flag(new)
     limits = parser.add_argument_group("voxels that become ignored")
     limits.add_argument(
@@ -58,7 +58,7 @@ def pseudo_label_flags(parser: argparse.ArgumentParser) -> None:
         help="voxels with a larger mutual information between members, 0 to 1; 1 needs no such map "
         f"(default: {default.most_disagreement})",
     )
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar, for batch jobs")
+    add_progress_bar_flag(parser)
 
 
 def pseudo_label(arguments: argparse.Namespace) -> int:

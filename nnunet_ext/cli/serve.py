@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.cli.calibrated_flag import add_calibrated_flag, chosen_calibration
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options
+from nnunet_ext.cli.maps_flag import add_maps_flag, requested_maps
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
-from nnunet_ext.cli.predict import requested_maps
-from nnunet_ext.options import MAP_NAMES, OutputOptions, ServeOptions, ServerLimits
+from nnunet_ext.options import OutputOptions, ServeOptions, ServerLimits
 
 BYTES_PER_MB = 1_000_000
 
@@ -56,23 +57,8 @@ def serve_flags(parser: argparse.ArgumentParser) -> None:
 
     add_ensemble_flags(parser)
     add_postprocess_flag(parser)
-    parser.add_argument(
-        "--calibrated",
-        nargs="?",
-        const=True,
-        default=None,
-        metavar="FILE",
-        help="apply the calibration of nnunet_ext calibrate: a verdict for every case (default FILE: "
-        "calibration.json in the model folder; required with several -m)",
-    )
-    parser.add_argument(
-        "--maps",
-        nargs="+",
-        default=["entropy"],
-        choices=(*MAP_NAMES, "none"),
-        metavar="MAP",
-        help=f"uncertainty maps to send: {', '.join(MAP_NAMES)}, or none (default: entropy)",
-    )
+    add_calibrated_flag(parser, "a verdict for every case")
+    add_maps_flag(parser, "uncertainty maps to send")
     parser.add_argument("--verbose", action="store_true", help="more messages while running")
 
 
@@ -96,7 +82,6 @@ def serve_options(arguments: argparse.Namespace) -> ServeOptions:
         ValueError: if flags contradict each other, or the token is missing or too short.
         OSError: if the file with the token cannot be read.
     """
-    chosen = arguments.calibrated
     if arguments.prev_stage_predictions:
         raise ValueError("The server takes images only; found -prev_stage_predictions. Use nnunet_ext predict.")
     ensemble = replace(ensemble_options(arguments), postprocess=chosen_postprocessing(arguments), allow_tqdm=False)
@@ -104,7 +89,7 @@ def serve_options(arguments: argparse.Namespace) -> ServeOptions:
         model=model_choice(arguments),
         ensemble=ensemble,
         output=OutputOptions(maps=requested_maps(arguments.maps)),
-        calibration=Path(chosen) if isinstance(chosen, str) else chosen,
+        calibration=chosen_calibration(arguments),
         host=arguments.host,
         port=arguments.port,
         token=Path(arguments.token_file).read_text(encoding="utf-8").strip() if arguments.token_file else None,

@@ -16,6 +16,7 @@ from nnunet_ext.cli.ensemble_flags import (
     say_where,
 )
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.splits_flag import add_splits_flag
 from nnunet_ext.options import TeachOptions
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def teach_flags(parser: argparse.ArgumentParser) -> None:
     add_member_flags(teacher)
     add_pass_flags(teacher)
     data = parser.add_argument_group("cases")
-    data.add_argument(
-        "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
-    )
+    add_splits_flag(data)
     add_patients_flag(data)
     files = parser.add_argument_group("files")
     files.add_argument(

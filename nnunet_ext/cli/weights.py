@@ -15,6 +15,7 @@ from nnunet_ext.cli.ensemble_flags import (
     say_where,
 )
 from nnunet_ext.cli.patients_flag import add_patients_flag
+from nnunet_ext.cli.splits_flag import add_splits_flag
 from nnunet_ext.options import WeightsOptions
 
 # flags of predict that contradict a fit of weights
@@ -29,9 +30,7 @@ def weights_flags(parser: argparse.ArgumentParser) -> None:
     add_member_flags(ensemble)
     add_pass_flags(ensemble)
     data = parser.add_argument_group("cases")
-    data.add_argument(
-        "--splits", metavar="FILE", help="splits used in training (default: splits_final.json in nnUNet_preprocessed)"
-    )
+    add_splits_flag(data)
     add_patients_flag(data)
     fit = parser.add_argument_group("what to fit")
     fit.add_argument(
