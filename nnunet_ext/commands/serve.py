@@ -21,7 +21,7 @@ def serve_model(options: ServeOptions, loaded: Callable[[dict[str, Any]], None] 
         loaded: called with the description of the model when it is loaded, just before the server listens.
 
     Raises:
-        ServeExtraMissingError: if the packages of the extra are not installed.
+        ExtraMissingError: if the packages of the extra are not installed.
         WorkerStartError: if the model cannot be loaded.
     """
     run_server(partial(loaded_predictor, options), options, loaded)

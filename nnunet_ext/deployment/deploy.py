@@ -60,7 +60,7 @@ def deploy_model(
     Raises:
         DeploymentError: if a network cannot be written in the format or predicts something else than torch, the model
             has steps that the stand-alone program does not have, or the target folder exists.
-        PackageMissingError: if the format needs a package that is not installed.
+        ExtraMissingError: if the format needs a package that is not installed.
         MemberError, CheckpointError, FileNotFoundError: see `load_model`.
     """
     require_packages(options.format)

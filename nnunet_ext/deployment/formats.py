@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from nnunet_ext.architectures.channels_last import with_channels_last
-from nnunet_ext.deployment.refusal import DeploymentError, PackageMissingError
-from nnunet_ext.inference.runtimes.openvino_graph import OpenVinoMissingError, openvino_package
+from nnunet_ext.deployment.refusal import DeploymentError
+from nnunet_ext.inference.runtimes.openvino_graph import openvino_package
+from nnunet_ext.machine.extras import imported
 from nnunet_ext.options import NetworkFormat, NetworkPrecision
 
 ONNX_OPSET = 18  # the first with the resizing and padding that torch's exporter writes
@@ -93,25 +92,14 @@ def require_packages(name: NetworkFormat) -> None:
     """Imports what a format needs.
 
     Raises:
-        PackageMissingError: if something is not installed.
+        ExtraMissingError: if something is not installed.
     """
+    words = {"needed_by": f"--format {name}", "otherwise": "take another format"}
     for package in FORMATS[name].packages:
-        imported(package, name)
-
-
-def imported(package: str, extra: str) -> ModuleType:
-    """A package that one of this package's extras installs.
-
-    Raises:
-        PackageMissingError: if it cannot be imported.
-    """
-    try:
-        return openvino_package() if package == "openvino" else importlib.import_module(package)
-    except (ImportError, OpenVinoMissingError) as error:
-        raise PackageMissingError(
-            f"--format {extra} needs the package {package}, which cannot be imported ({error}). Install it with "
-            f"pip install 'nnunet-ext[{extra}]', or take another format."
-        ) from error
+        if package == "openvino":
+            openvino_package(**words)
+        else:
+            imported(package, extra=name, **words)
 
 
 @torch.no_grad()

@@ -13,11 +13,12 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
-from nnunet_ext.deployment.formats import imported, openvino_graph
+from nnunet_ext.deployment.formats import openvino_graph
 from nnunet_ext.deployment.stand_alone import Network, predict_file
 from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
 from nnunet_ext.inference.runtimes.openvino_graph import openvino_package
 from nnunet_ext.labels import regions_of
+from nnunet_ext.machine.extras import imported
 
 # What a norm is made of: its sums stay in single precision.
 NOT_QUANTISED = ("ReduceSum", "Multiply", "Subtract", "Divide", "Sqrt", "Power", "Add")
@@ -63,10 +64,10 @@ def write_int8(network: nn.Module, patches: torch.Tensor, file: Path) -> None:
         file: ends in .xml.
 
     Raises:
-        PackageMissingError: if NNCF is not installed.
+        ExtraMissingError: if NNCF is not installed.
     """
     openvino = openvino_package()  # before NNCF, so that neither reports to its vendor
-    nncf = imported("nncf", "int8")
+    nncf = imported("nncf", extra="int8", needed_by="--int8", otherwise="leave it out")
     nncf.set_log_level(logging.ERROR)  # else it lists every layer that stays as it is
     quantised = nncf.quantize(
         openvino_graph(network, patches[:1]),

@@ -5,7 +5,3 @@ from __future__ import annotations
 
 class DeploymentError(ValueError):
     """A model cannot be exported, or the exported one would predict something else; the message says why."""
-
-
-class PackageMissingError(DeploymentError):
-    """A package of another runtime is not installed; the message says how to install it."""

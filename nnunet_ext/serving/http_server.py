@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import tempfile
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.machine.extras import imported
 from nnunet_ext.options.serving import ServeOptions
 from nnunet_ext.serving.worker import BuildPredictor
 from nnunet_ext.serving.worker_process import WorkerProcess
@@ -18,24 +18,14 @@ MOST_CONNECTIONS = 64
 SECONDS_TO_CLOSE = 5
 
 
-class ServeExtraMissingError(ValueError):
-    """The packages of the extra are not installed; the message says how to install them."""
-
-
 def require_packages() -> None:
     """Imports the packages of the extra.
 
     Raises:
-        ServeExtraMissingError: if one is not installed.
+        ExtraMissingError: if one is not installed.
     """
     for name in ("starlette", "uvicorn", "python_multipart"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ServeExtraMissingError(
-                f"nnunet_ext serve needs the package {name}, which cannot be imported. Install it with "
-                f"pip install 'nnunet-ext[serve]'."
-            ) from error
+        imported(name, extra="serve", needed_by="nnunet_ext serve")
 
 
 def run_server(build: BuildPredictor, options: ServeOptions, loaded: Callable[[dict[str, Any]], None]) -> None:
@@ -47,7 +37,7 @@ def run_server(build: BuildPredictor, options: ServeOptions, loaded: Callable[[d
         loaded: called with the predictor's description just before the server listens.
 
     Raises:
-        ServeExtraMissingError: if the packages of the extra are not installed.
+        ExtraMissingError: if the packages of the extra are not installed.
         WorkerStartError: if the model cannot be loaded.
     """
     require_packages()

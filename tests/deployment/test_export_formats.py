@@ -14,8 +14,9 @@ import pytest
 from nnunet_ext.cli import main
 from nnunet_ext.deployment import stand_alone
 from nnunet_ext.deployment.deploy import deploy_model
-from nnunet_ext.deployment.formats import FORMATS, imported
-from nnunet_ext.deployment.refusal import DeploymentError, PackageMissingError
+from nnunet_ext.deployment.formats import FORMATS
+from nnunet_ext.deployment.refusal import DeploymentError
+from nnunet_ext.machine.extras import ExtraMissingError, imported
 from nnunet_ext.options import DeployOptions, PlainCopyOptions
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
@@ -173,8 +174,8 @@ def test_the_second_stage_of_a_cascade_is_refused(make_model_folder, tmp_path):
 
 
 def test_a_missing_package_is_named_with_what_installs_it():
-    with pytest.raises(PackageMissingError, match=r"needs the package no_such_package.*nnunet-ext\[onnx\]"):
-        imported("no_such_package", "onnx")
+    with pytest.raises(ExtraMissingError, match=r"needs the package no_such_package.*nnunet-ext\[onnx\]"):
+        imported("no_such_package", extra="onnx", needed_by="--format onnx")
 
 
 def test_an_unknown_format_is_refused(tmp_path):

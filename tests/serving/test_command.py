@@ -19,9 +19,10 @@ import pytest
 
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.cli.serve import serve_options
+from nnunet_ext.machine.extras import ExtraMissingError
 from nnunet_ext.options import ModelChoice, ServeOptions, ServerLimits
 from nnunet_ext.options.serving import is_loopback
-from nnunet_ext.serving.http_server import ServeExtraMissingError, require_packages
+from nnunet_ext.serving.http_server import require_packages
 
 MODEL = ModelChoice(folders=(Path("model"),))
 TOKEN = "0123456789abcdef"
@@ -76,7 +77,7 @@ def test_limits_that_let_nothing_through_are_refused(limits):
 def test_a_missing_package_names_the_extra():
     try:
         require_packages()
-    except ServeExtraMissingError as error:
+    except ExtraMissingError as error:
         assert "nnunet-ext[serve]" in str(error)
         assert main(["serve", "-m", "model"]) == 1
 

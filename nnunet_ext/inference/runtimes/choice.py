@@ -41,7 +41,7 @@ def openvino_where_possible(model: Model, device: torch.device, arithmetic: Arit
     """The OpenVINO runtime, or with a warning that says why the torch runtime.
 
     Raises:
-        OpenVinoMissingError: if OpenVINO is not installed.
+        ExtraMissingError: if OpenVINO is not installed.
     """
     try:
         return RUNTIMES["openvino"](model, device, arithmetic)

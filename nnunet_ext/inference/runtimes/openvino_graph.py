@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from nnunet_ext.files.atomic import atomic_path
+from nnunet_ext.machine.extras import imported
 
 CACHE_VARIABLE = "NNUNET_EXT_CACHE"
 TELEMETRY = "openvino_telemetry"
@@ -30,33 +31,25 @@ Tensors = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
 
 
-class OpenVinoMissingError(ValueError):
-    """OpenVINO is not installed; the message says how to install it."""
-
-
 class UntraceableError(ValueError):
     """A network cannot be traced as an OpenVINO graph; the message says why."""
 
 
-def openvino_package() -> ModuleType:
+def openvino_package(needed_by: str = "--runtime openvino", otherwise: str = "leave out --runtime") -> ModuleType:
     """The package `openvino`, imported without its telemetry.
 
     On import OpenVINO reports to an analytics service of its vendor unless the user opted out. It does without where
     its package for that cannot be imported, which this function makes so: images of patients are predicted here.
 
+    Args:
+        needed_by: see `imported`.
+        otherwise: see `imported`.
+
     Raises:
-        OpenVinoMissingError: if it is not installed.
+        ExtraMissingError: if it is not installed.
     """
     sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]  # None makes its import fail
-    try:
-        import openvino
-    except ImportError as error:
-        raise OpenVinoMissingError(
-            "--runtime openvino needs the package openvino, which cannot be imported. Install it with "
-            "pip install 'nnunet-ext[openvino]', or leave out --runtime."
-        ) from error
-    package: ModuleType = openvino
-    return package
+    return imported("openvino", extra="openvino", needed_by=needed_by, otherwise=otherwise)
 
 
 def weights_of(network: nn.Module) -> Tensors:

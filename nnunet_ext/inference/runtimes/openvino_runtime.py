@@ -31,7 +31,7 @@ class OpenVinoRuntime:
         arithmetic: single precision, or bfloat16 weights, with which OpenVINO computes in bfloat16 throughout.
 
     Raises:
-        OpenVinoMissingError: if OpenVINO is not installed.
+        ExtraMissingError: if OpenVINO is not installed.
         UntraceableError: if it cannot run the model, or gives other probabilities than torch; the message says why.
     """
 

@@ -12,7 +12,6 @@ import torch
 from nnunet_ext.inference.engine import EnsembleEngine, open_models
 from nnunet_ext.inference.runtimes.choice import CHOICES
 from nnunet_ext.inference.runtimes.openvino_graph import (
-    OpenVinoMissingError,
     UntraceableError,
     graph_key,
     openvino_package,
@@ -21,6 +20,7 @@ from nnunet_ext.inference.runtimes.openvino_graph import (
 from nnunet_ext.inference.runtimes.openvino_runtime import OpenVinoRuntime, why_not
 from nnunet_ext.inference.runtimes.precision import BFLOAT16_WEIGHTS, SINGLE
 from nnunet_ext.inference.runtimes.torch_runtime import TorchRuntime
+from nnunet_ext.machine.extras import ExtraMissingError
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import load_model
 from nnunet_ext.options import EnsembleOptions
@@ -181,7 +181,7 @@ def test_it_is_used_on_cpus_only(make_model_folder):
 @pytest.mark.skipif(INSTALLED, reason="openvino is installed")
 def test_where_it_is_missing_the_message_names_the_extra_and_auto_takes_torch(make_model_folder):
     model = loaded(make_model_folder())
-    with pytest.raises(OpenVinoMissingError, match=r"nnunet-ext\[openvino\]"):
+    with pytest.raises(ExtraMissingError, match=r"nnunet-ext\[openvino\]"):
         CHOICES["openvino"](model, CPU, SINGLE)
     assert type(CHOICES["auto"](model, CPU, SINGLE)) is TorchRuntime
 
