@@ -49,3 +49,8 @@ def require_keys(content: Mapping[str, Any], file: Path, needed: Sequence[str]) 
         )
     found = ", ".join(content) or "nothing"
     raise ValueError(f"{file.name} must have {' and '.join(missing)}; {file} has {found}. {remedy}")
+
+
+def channels_of(dataset_json: Mapping[str, Any]) -> Any:
+    """The channels of an image as `dataset.json` has them, number to name; empty if it names none."""
+    return dataset_json.get("channel_names") or dataset_json.get(OLD_NAMES["channel_names"]) or {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from tqdm import tqdm
 
 from nnunet_ext.commands.image_remarks import image_remarks
-from nnunet_ext.descriptions import read_description, require_keys
+from nnunet_ext.descriptions import channels_of, read_description, require_keys
 from nnunet_ext.error_text import in_words
 from nnunet_ext.input_checks import Finding, check_case
 from nnunet_ext.input_checks.text import finding_lines
@@ -129,7 +128,7 @@ def expected_by_dataset(dataset_json: dict[str, Any], reader: str | None) -> Exp
     Raises:
         ValueError: if it has no channel.
     """
-    channels: Sequence[Any] | dict = dataset_json.get("channel_names", dataset_json.get("modality", ()))
+    channels = channels_of(dataset_json)
     if not channels:
         raise ValueError("channel_names of dataset.json must have at least one channel; found none. Add it.")
     return ExpectedFiles(dataset_json["file_ending"], len(channels), reader)

@@ -20,7 +20,13 @@ from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path, write_json
 from nnunet_ext.files.checkpoints import file_sha256
 from nnunet_ext.options import PseudoLabelOptions
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, read_provenance
-from nnunet_ext.pseudo_labels.dataset import FILE_NAME, pseudo_dataset_json, sampling_weight, splits_with
+from nnunet_ext.pseudo_labels.dataset import (
+    FILE_NAME,
+    ignore_label,
+    pseudo_dataset_json,
+    sampling_weight,
+    splits_with,
+)
 from nnunet_ext.pseudo_labels.voxels import (
     CaseShares,
     ConfidenceCounts,
@@ -109,7 +115,7 @@ def write_labels(source: PseudoLabelSource, limits: Mapping[int, float], folder:
     """Writes the pseudo-labels of all cases with a kept voxel, and returns what became of their voxels."""
     folder.mkdir(parents=True)
     dataset, cases = source.description, {}
-    ignored = pseudo_dataset_json(source.dataset_json, {})["labels"]["ignore"]
+    ignored = ignore_label(source.dataset_json["labels"])
     for case in tqdm(source.images, desc="pseudo-labels", disable=not source.options.allow_tqdm):
         prediction = source.read(case)
         kept = source.kept(prediction, limits)

@@ -11,7 +11,7 @@ import numpy as np
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_ext.commands.training_cases import raw_folder, splits_file, training_files
-from nnunet_ext.descriptions import OF_DATASET, read_description
+from nnunet_ext.descriptions import OF_DATASET, channels_of, read_description
 from nnunet_ext.evaluation.folder import Dataset, open_dataset, read_map, read_probabilities
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map, require_labels
 from nnunet_ext.labels import LabelScheme
@@ -113,7 +113,7 @@ class PseudoLabelSource:
         return cls(
             *(options, name, dataset_json, description, labelled, earlier),
             read_splits(options.splits or splits_file(name)),
-            {case: image_of(case, images, options, len(channels(dataset_json))) for case in wanted},
+            {case: image_of(case, images, options, len(channels_of(dataset_json))) for case in wanted},
             left_out,
         )
 
@@ -162,11 +162,6 @@ def existing(file: Path) -> Path:
             f"Pseudo-labels are made of segmentations, probabilities and maps; {file} does not exist. {PREDICT_AGAIN}"
         )
     return file
-
-
-def channels(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
-    """The channels of an image."""
-    return dataset_json.get("channel_names", dataset_json.get("modality", {}))
 
 
 def image_of(case: str, images: Mapping[str, Case], options: PseudoLabelOptions, number: int) -> Case:

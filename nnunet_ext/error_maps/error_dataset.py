@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_ext.descriptions import channels_of
 from nnunet_ext.error_maps.corruptions import CORRUPTIONS
 from nnunet_ext.splits import Split
 
@@ -54,7 +55,7 @@ def error_dataset_json(
         made_from: recorded under `KEY`, besides the labels of the segmentation.
     """
     labels = foreground_labels(dataset_json)
-    channels = list(dataset_json.get("channel_names", dataset_json.get("modality", {})).values())
+    channels = list(channels_of(dataset_json).values())
     channels += [NOT_NORMALISED] * len(labels)
     known = {"background": 0, "error": ERROR}
     kept = {name: dataset_json[name] for name in ("overwrite_image_reader_writer",) if name in dataset_json}

@@ -24,7 +24,7 @@ from torch import nn
 from nnunet_ext.architectures.channels_last import with_channels_last
 from nnunet_ext.architectures.dropout_draws import drawn_layers, with_drawn_dropout
 from nnunet_ext.architectures.over_volumes import OverVolumes, over_volumes
-from nnunet_ext.descriptions import OF_DATASET, OF_PLANS, require_keys
+from nnunet_ext.descriptions import OF_DATASET, OF_PLANS, channels_of, require_keys
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.members import Member, MemberError, MemberRule, find_members
 from nnunet_ext.models.training_facts import training_facts, warn_of_other_plans
@@ -229,7 +229,7 @@ def region_order(model: Model) -> tuple[object, object]:
 
 def channel_names(model: Model) -> list[str]:
     """The names of the input channels in order."""
-    names = model.dataset_json.get("channel_names", model.dataset_json.get("modality", {}))
+    names = channels_of(model.dataset_json)
     return [names[key] for key in sorted(names, key=int)]
 
 

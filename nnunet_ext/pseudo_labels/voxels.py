@@ -143,9 +143,7 @@ def ignored_shares(cases: Iterable[CaseShares], labels: Iterable[int]) -> dict[i
     found = list(cases)
     shares: dict[int, float | None] = {}
     for label in labels:
-        predicted, kept = (
-            sum(counts.get(label, 0) for counts in column)
-            for column in ([case.predicted for case in found], [case.kept for case in found])
-        )
+        predicted = sum(case.predicted.get(label, 0) for case in found)
+        kept = sum(case.kept.get(label, 0) for case in found)
         shares[label] = 1 - kept / predicted if predicted else None
     return shares

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nnunet_ext.descriptions import channels_of
+
 
 def label_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
     """Label of a segmentation to its name, without background and ignore label.
@@ -25,5 +27,5 @@ def label_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
 
 def channel_names(dataset_json: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the channels, in their order; empty if they have none."""
-    names = dataset_json.get("channel_names") or dataset_json.get("modality") or {}
+    names = channels_of(dataset_json)
     return tuple(str(names[number]) for number in sorted(names, key=int))

@@ -76,14 +76,13 @@ class MeanTeacher(EMA, LossTermPart):
         self.consistency.most_entropy = FIRST_ENTROPY + (1 - FIRST_ENTROPY) * ramp
 
     @property
-    def learns_from_unlabelled(self) -> bool:
-        """Whether the weight is above 0 in this epoch, and the training has begun."""
+    def has_weight(self) -> bool:
+        """Whether the weight is above 0 in this epoch."""
         loss = self.loss_with_terms
-        position = [added.name for added in loss.terms].index(NAME)
-        return self.unlabelled is not None and loss.active[position]
+        return loss.active[[added.name for added in loss.terms].index(NAME)]
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if self.unlabelled is not None and self.learns_from_unlabelled:
+        if self.unlabelled is not None and self.has_weight:
             self.consistency.images = next(self.unlabelled)["data"].to(self.device, non_blocking=True)
         try:
             return super().train_step(batch)
