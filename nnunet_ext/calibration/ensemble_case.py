@@ -67,7 +67,7 @@ def ensemble_case(
     masks = np.stack([np.isin(labels, region) for region in scheme.outputs().values()])  # (C, N)
     settled = settled_voxels(flat, regions=scheme.regions)
     kept, stands_for = drawn_by_label(np.flatnonzero(~settled), labels, seed=zlib.crc32(case.encode()))
-    predicted = flat[0, :, settled].T > 0.5  # (C, others)
+    predicted = flat[0][:, settled] > 0.5  # (C, others)
     return EnsembleCase(
         case=case,
         patient=patient,
