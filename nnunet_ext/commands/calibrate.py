@@ -11,16 +11,14 @@ from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration
 from nnunet_ext.calibration.fit import fit_calibration, require_confidence
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.commands.held_out_folds import (
-    PROBABILITIES,
     held_out_by_fold,
-    require_all_predicted,
+    predict_fold,
     trained_folds,
 )
 from nnunet_ext.commands.predict import calibration_file
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.label_maps import read_label_map
-from nnunet_ext.inference.engine import EnsembleEngine, device_of
-from nnunet_ext.inference.run import progress_logger
+from nnunet_ext.inference.engine import device_of
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.named_folders import chosen_model_folders
 from nnunet_ext.options import CalibrateOptions
@@ -58,13 +56,10 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
     for fold, cases in cases_of_fold.items():
-        engine = EnsembleEngine.from_model_folders(folders, options.ensemble, folds=[fold])
-        settings = engine.settings
-        progress_logger.info("fold %s: %d held-out cases", fold, len(cases))
-        members += [member.record() for model in engine.models for member in model.members]
         sink = CaseCollector(dataset, str(fold), options.patients)
-        outcome = engine.predict_cases(cases, sink, PROBABILITIES)
-        require_all_predicted(outcome, fold)
+        engine = predict_fold(fold, folders, options.ensemble, cases, sink)
+        settings = engine.settings
+        members += [member.record() for model in engine.models for member in model.members]
         collected += sink.cases
     calibration = fit_calibration(
         collected,

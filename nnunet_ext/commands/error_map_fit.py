@@ -10,14 +10,13 @@ import numpy as np
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.commands.error_map_dataset import one_model
-from nnunet_ext.commands.held_out_folds import PROBABILITIES, require_all_predicted, trained_folds
+from nnunet_ext.commands.held_out_folds import predict_fold, trained_folds
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.error_maps.error_dataset import ERROR, IGNORED, made_from, source_splits
 from nnunet_ext.error_maps.error_model import FILE_NAME, ErrorModel, ValidatedCase, fitted, validated_case
 from nnunet_ext.evaluation.end_slices import stack_axis_of
 from nnunet_ext.evaluation.label_maps import read_label_map
-from nnunet_ext.inference.engine import EnsembleEngine, device_of
-from nnunet_ext.inference.run import progress_logger
+from nnunet_ext.inference.engine import device_of
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
 from nnunet_ext.options import ErrorFitOptions
@@ -49,13 +48,10 @@ def fit_error_model(options: ErrorFitOptions) -> tuple[ErrorModel, Path]:
     cases: list[ValidatedCase] = []
     members: list[list[str]] = []
     for fold, held_out in names.items():
-        engine = EnsembleEngine.from_model_folders([model], options.ensemble, folds=[fold])
-        members += [[member.name, member.sha256] for member in engine.models[0].members]
-        progress_logger.info("fold %s: %d held-out cases", fold, len(held_out))
         sink = ErrorCollector(data, str(fold), source["labels"])
         wanted = [data.case(name, None) for name in held_out]
-        outcome = engine.predict_cases(wanted, sink, PROBABILITIES)
-        require_all_predicted(outcome, fold)
+        engine = predict_fold(fold, [model], options.ensemble, wanted, sink)
+        members += [[member.name, member.sha256] for member in engine.models[0].members]
         cases += sink.cases
     found = replace(
         fitted(cases, failure_dice=options.failure_dice, false_alarms=options.false_alarms),

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
-from nnunet_ext.inference.run import RunOutcome
+from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.inference.run import CaseSink, RunOutcome, progress_logger
 from nnunet_ext.models.members import MemberRule, folders_with_members
 from nnunet_ext.models.model import Model
-from nnunet_ext.options import OutputOptions
+from nnunet_ext.options import EnsembleOptions, OutputOptions
 from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name
+from nnunet_ext.prediction_folder.cases import Case
 from nnunet_ext.splits import Split
 
 PROBABILITIES = OutputOptions(maps=(), save_probabilities=True)  # what is asked of the members
@@ -21,6 +23,23 @@ logger = logging.getLogger(__name__)
 
 class CaseNotPredictedError(RuntimeError):
     """A case could not be predicted; a result without it would hide that."""
+
+
+def predict_fold(
+    fold: int | str, folders: Sequence[Path], ensemble: EnsembleOptions, cases: Sequence[Case], sink: CaseSink
+) -> EnsembleEngine:
+    """Predicts the held-out cases of a fold with its members, and passes their probabilities to the sink.
+
+    Returns:
+        The ensemble of the members.
+
+    Raises:
+        CaseNotPredictedError: if a case could not be predicted.
+    """
+    engine = EnsembleEngine.from_model_folders(folders, ensemble, folds=[fold])
+    progress_logger.info("fold %s: %d held-out cases", fold, len(cases))
+    require_all_predicted(engine.predict_cases(cases, sink, PROBABILITIES), fold)
+    return engine
 
 
 def require_all_predicted(outcome: RunOutcome, fold: int | str) -> None:

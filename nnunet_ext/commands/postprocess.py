@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.commands.held_out_folds import (
-    PROBABILITIES,
     held_out_by_fold,
-    require_all_predicted,
+    predict_fold,
     trained_folds,
 )
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.folder import read_probabilities
 from nnunet_ext.evaluation.label_maps import read_label_map, read_pair
-from nnunet_ext.inference.engine import EnsembleEngine, device_of
+from nnunet_ext.inference.engine import device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.inference.stages.postprocess import postprocessing_file
 from nnunet_ext.machine.devices import prepare_process_for
@@ -167,14 +166,11 @@ def predicted(
     members: list[dict[str, Any]] = []
     settings: Mapping[str, Any] = {}
     for fold, names in cases_of_fold.items():
-        engine = EnsembleEngine.from_model_folders(folders, options.ensemble, folds=[fold])
-        settings = engine.settings
-        progress_logger.info("fold %s: %d held-out cases", fold, len(names))
-        members += [member.record() for model in engine.models for member in model.members]
         collector.fold = fold
         cases = [collector.data.case(name, options.previous_stage) for name in names]
-        outcome = engine.predict_cases(cases, collector, PROBABILITIES)
-        require_all_predicted(outcome, fold)
+        engine = predict_fold(fold, folders, options.ensemble, cases, collector)
+        settings = engine.settings
+        members += [member.record() for model in engine.models for member in model.members]
     return Source(
         probabilities=True,
         settings=settings,

@@ -19,6 +19,7 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.cli import build_parser, main
 from nnunet_ext.cli.calibrate import calibrate_options
 from nnunet_ext.commands import calibrate as module
+from nnunet_ext.commands import held_out_folds
 from nnunet_ext.commands.calibrate import CaseCollector
 from nnunet_ext.commands.held_out_folds import trained_folds
 from nnunet_ext.commands.training_data import TrainingData
@@ -112,7 +113,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     kind = type("OwnStandIn", (StandIn,), {"opened": []})
-    monkeypatch.setattr(module, "EnsembleEngine", kind)
+    monkeypatch.setattr(held_out_folds, "EnsembleEngine", kind)
     return kind
 
 
