@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         parser.error(f"there is no command {arguments[0]!r}.{hint} Commands: {', '.join(names)}")
     parsed = parser.parse_args(arguments)
+    parsed.words = tuple(arguments)
     if getattr(parsed, "verbose", False):
         logging.getLogger("nnunet_ext").setLevel(logging.INFO)
     if remark := remark_on(installed_version()):

@@ -12,6 +12,7 @@ from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
 from nnunet_ext.cli.splits_flag import add_splits_flag
+from nnunet_ext.cli.submit_flags import add_submit_flags, chosen_job, submit_this
 from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
 
 
@@ -67,6 +68,7 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file for the calibration; required with several -m (default: calibration.json in the model folder)",
     )
+    add_submit_flags(parser)
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
@@ -75,6 +77,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
     log_progress()
     options = calibrate_options(arguments)
+    if (job := chosen_job(arguments)) is not None:
+        return submit_this(arguments, job)
     say_where(options.ensemble)
     calibration, file = calibrate_model(options)
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")

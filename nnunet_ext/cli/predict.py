@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_ext.cli.calibrated_flag import add_calibrated_flag, chosen_calibration
+from nnunet_ext.cli.cluster_flags import add_cluster_flags, chosen_cluster
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
 from nnunet_ext.cli.maps_flag import add_maps_flag, requested_maps
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
+from nnunet_ext.cli.submit_flags import add_submit_flags, chosen_job, submit_this
 from nnunet_ext.options import MAP_TYPES, OutputOptions, PredictOptions
 
 
@@ -55,7 +57,9 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("background work")
     machine.add_argument("-npp", type=int, default=1, help="0: do not preprocess the next case ahead (default: 1)")
     machine.add_argument("-nps", type=int, default=1, help="0: do not write while the next case runs (default: 1)")
+    add_cluster_flags(parser)
     machine.add_argument("--verbose", action="store_true", help="more messages while running")
+    add_submit_flags(parser)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -65,12 +69,30 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.disable_progress_bar:
         log_progress()
     options = predict_options(arguments)
-    say_where(options.ensemble)
+    if (job := chosen_job(arguments)) is not None:
+        require_all_parts(options.output)
+        parts = options.output.num_parts
+        return submit_this(arguments, job, ["--continue_prediction"], parts=parts if parts > 1 else None)
+    if options.cluster is None:  # else the networks run elsewhere
+        say_where(options.ensemble)
     outcome = predict_folder(options)
     print(*closing_lines(outcome, Path(arguments.o)), sep="\n")
     for name, message in outcome.failed.items():
         print(f"  {name}: {message}", file=sys.stderr)
     return 1 if outcome.failed else 0
+
+
+def require_all_parts(output: OutputOptions) -> None:
+    """Refuses one part by itself as a job, because `--submit` submits all of them.
+
+    Raises:
+        ValueError: if a part is named.
+    """
+    if output.part_id != 0:
+        raise ValueError(
+            f"--submit makes a job of each of the -num_parts {output.num_parts} parts; found -part_id "
+            f"{output.part_id}. Leave out -part_id."
+        )
 
 
 def how_to_go_on(arguments: argparse.Namespace) -> str:
@@ -105,6 +127,7 @@ def predict_options(arguments: argparse.Namespace) -> PredictOptions:
             write_behind=arguments.nps > 0,
         ),
         calibration=chosen_calibration(arguments),
+        cluster=chosen_cluster(arguments),
     )
 
 

@@ -17,6 +17,7 @@ from nnunet_ext.cli.ensemble_flags import (
 )
 from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.cli.splits_flag import add_splits_flag
+from nnunet_ext.cli.submit_flags import add_submit_flags, chosen_job, submit_this
 from nnunet_ext.options import TeachOptions
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def teach_flags(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--overwrite", action="store_true", help="remove the probabilities of another teacher first")
     add_machine_flags(parser)
+    add_submit_flags(parser)
     parser.set_defaults(**FIXED)
 
 
@@ -64,6 +66,8 @@ def teach(arguments: argparse.Namespace) -> int:
 
     log_progress()
     options = teach_options(arguments)
+    if (job := chosen_job(arguments)) is not None:
+        return submit_this(arguments, job)
     say_where(options.ensemble)
     lesson = command.prepare_lesson(options)
     print(*lines_before(lesson), sep="\n", flush=True)

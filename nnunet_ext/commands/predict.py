@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
+from nnunet_ext.cluster.case_worker import WorkerPlan
+from nnunet_ext.cluster.ray_cluster import connected, machines_of, shares_of
+from nnunet_ext.cluster.ray_prediction import predict_on_workers
 from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
+from nnunet_ext.inference.folder_run import PredictCases
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.machine.devices import prepare_process_for
+from nnunet_ext.machine.extras import imported
 from nnunet_ext.models.named_folders import chosen_model_folders
-from nnunet_ext.options import PredictOptions, recorded
+from nnunet_ext.options import ClusterOptions, PredictOptions, recorded
 from nnunet_ext.prediction_folder.cases import find_cases
 
 logger = logging.getLogger(__name__)
@@ -26,16 +32,62 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
     Raises:
         ValueError: if options contradict each other; see also `EnsembleEngine`.
     """
-    prepare_process_for(device_of(options.ensemble))
     folders = chosen_model_folders(options.model)
     calibration = None
     if options.calibration is not None:
         calibration = opened_calibration(calibration_file(options.calibration, folders))
+    if options.cluster is not None:
+        return predict_on_ray(options, options.cluster, folders, calibration)
+    prepare_process_for(device_of(options.ensemble))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
-    arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
+    return predict_with(engine, options, str(engine.device))
+
+
+def predict_on_ray(
+    options: PredictOptions, cluster: ClusterOptions, folders: Sequence[Path], calibration: Calibration | None
+) -> RunOutcome:
+    """Predicts the images with workers of a Ray cluster; this process hands out the cases and keeps the table.
+
+    Raises:
+        ExtraMissingError: if Ray is not installed.
+        ClusterError: if there is no such cluster, or none of its workers can load the models.
+    """
+    ray = imported("ray", extra="ray", needed_by="--cluster ray")
+    here = replace(options.ensemble, device="cpu", runtime="torch", precision=None)  # describes the ensemble only
+    engine = EnsembleEngine.from_model_folders(folders, here, calibration=calibration)
+    plan = WorkerPlan(
+        folders=[folder.absolute() for folder in folders],
+        ensemble=options.ensemble,
+        output=options.output,
+        results=options.results.absolute(),
+        calibration=calibration,
+    )
+    with connected(ray, cluster):
+        shares = shares_of(machines_of(ray), options.ensemble.device, cluster.cores)
+        predict_cases = predict_on_workers(ray, plan, shares)
+        return predict_with(engine, options, shares.device, predict_cases)
+
+
+def predict_with(
+    engine: EnsembleEngine, options: PredictOptions, device: str, predict_cases: PredictCases | None = None
+) -> RunOutcome:
+    """Predicts the images with a loaded ensemble.
+
+    Args:
+        engine: the ensemble.
+        options: options of the command.
+        device: where its networks run, for the record.
+        predict_cases: predicts the cases elsewhere; None with this engine.
+
+    Raises:
+        ValueError, OSError, RuntimeError: see `EnsembleEngine.predict_from_files`.
+    """
+    arguments = recorded(options) | {"device": device, "i": str(options.images.absolute())}
     first = engine.models[0]
     warn_of_images(options.images, first.dataset_json["file_ending"], first.plans.plans["image_reader_writer"])
-    return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)
+    return engine.predict_from_files(
+        options.images, options.results, options.output, arguments=arguments, predict_cases=predict_cases
+    )
 
 
 def warn_of_images(folder: Path, file_ending: str, reader: str) -> None:

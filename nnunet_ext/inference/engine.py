@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from nnunet_ext.inference.adaptation.adapting_runner import adaptable_runtime
 from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
 from nnunet_ext.inference.class_weights import require_fitted_for, with_class_weights
 from nnunet_ext.inference.finish import finish, stages_for
+from nnunet_ext.inference.folder_run import PredictCases, complete_folder
 from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.memory_estimate import network_volumes_of, require_memory_for
@@ -209,6 +209,7 @@ class EnsembleEngine:
         options: OutputOptions | None = None,
         *,
         arguments: dict[str, Any] | None = None,
+        predict_cases: PredictCases | None = None,
         **fields: Any,
     ) -> RunOutcome:
         """Predicts cases one after the other; a case that cannot be predicted does not stop the others.
@@ -219,6 +220,7 @@ class EnsembleEngine:
                 returns the results in the outcome.
             options: what is written; None uses the defaults.
             arguments: what to record as the arguments in `predict_args.json`.
+            predict_cases: predicts and writes the cases into a folder elsewhere; None does so in this process.
             fields: fields of `OutputOptions` that override those in `options`: `maps=["variance"]`, ...
 
         Raises:
@@ -238,16 +240,10 @@ class EnsembleEngine:
         wanted = cases[options.part_id :: options.num_parts]
         if arguments is None:
             arguments = {"members": self.options.members, "average": self.options.average}
-        writer = None if folder is None else self._writer(folder, options, arguments)
-        with writer or nullcontext():
-            if writer is None:
-                return self.predict_cases(wanted, None, options)
-            writer.clear(wanted)
-            complete = [case.name for case in wanted if options.continue_prediction and writer.has(case)]
-            outcome = self.predict_cases([case for case in wanted if case.name not in complete], writer, options)
-            outcome.skipped = complete
-            writer.table.finish()
-        return outcome
+        if folder is None:
+            return self.predict_cases(wanted, None, options)
+        with self.writer(folder, options, arguments) as writer:
+            return complete_folder(wanted, writer, options, predict_cases or self.predict_cases)
 
     def predict_cases(self, cases: Sequence[Case], sink: CaseSink | None, options: OutputOptions) -> RunOutcome:
         """Predicts cases and passes each result to `sink`; None keeps the results in the outcome."""
@@ -332,7 +328,8 @@ class EnsembleEngine:
         """The number of members that predict a case; each transform counts as one with `tta_members`."""
         return sum(len(passes) for passes in self.passes)
 
-    def _writer(self, folder: Path, options: OutputOptions, arguments: dict[str, Any]) -> CaseWriter:
+    def writer(self, folder: Path, options: OutputOptions, arguments: dict[str, Any]) -> CaseWriter:
+        """What writes the ensemble's cases into a folder, which it locks; raises what `CaseWriter` raises."""
         first, calibration = self.models[0], self.calibration
         contents = CaseContents(
             options,

@@ -38,9 +38,9 @@ def words_for(device: torch.device) -> str:
     return "on the CPU: PyTorch finds no GPU" if fastest_device().type == "cpu" else "on the CPU"
 
 
-def prepare_process_for(device: torch.device) -> None:
-    """Sets the threads: all cores on a CPU, one for a GPU, as stock does. On a CPU freed memory is kept."""
-    torch.set_num_threads(usable_cores() if device.type == "cpu" else 1)
+def prepare_process_for(device: torch.device, cores: int | None = None) -> None:
+    """Sets the threads: all cores, or `cores`, on a CPU, one for a GPU as stock does. A CPU keeps freed memory."""
+    torch.set_num_threads((cores or usable_cores()) if device.type == "cpu" else 1)
     if device.type == "cpu":
         keep_freed_memory()
 

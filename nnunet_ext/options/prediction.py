@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from nnunet_ext.options.adaptation import AdaptOptions
 from nnunet_ext.options.choices import require_choice
+from nnunet_ext.options.cluster import ClusterOptions
 from nnunet_ext.options.models import ModelChoice
 
 Average = Literal["probabilities", "logits"]
@@ -219,6 +220,7 @@ class PredictOptions:
         output: what is written.
         calibration: file written by `calibrate`; True takes `calibration.json` in the model folder; None applies no
             calibration.
+        cluster: Ray cluster that predicts the cases; None predicts them in this process.
     """
 
     images: Path
@@ -227,6 +229,7 @@ class PredictOptions:
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     calibration: Path | Literal[True] | None = None
+    cluster: ClusterOptions | None = None
 
 
 # Names in `predict_args.json` of options whose flags are stock's.

@@ -12,11 +12,11 @@ import pickle
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -24,7 +24,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 import nnunet_ext
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path
 from nnunet_ext.options import MapType, OutputOptions
-from nnunet_ext.prediction_folder.case_table import CaseTable, write_text_shared
+from nnunet_ext.prediction_folder.case_table import write_text_shared
 from nnunet_ext.prediction_folder.map_files import TIFF_ENDINGS, map_file_ending, write_map
 from nnunet_ext.prediction_folder.packing import write_whole
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME
@@ -87,11 +87,21 @@ class CaseContents:
     verdict: bool = False
 
 
+class RowKeeper(Protocol):
+    """Keeps the row of a case that is written."""
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Adds a case's row, or replaces it."""
+
+    def discard(self, case: str) -> None:
+        """Removes a case's row, if there is one."""
+
+
 def write_case(
     prediction: CasePrediction,
     output_folder: str | os.PathLike[str],
     image_format: ImageFormat,
-    table: CaseTable,
+    table: RowKeeper,
     map_type: MapType = "float32",
 ) -> None:
     """Writes segmentation, maps, probabilities, member segmentations and table row of a case.
@@ -103,7 +113,7 @@ def write_case(
         prediction: The case.
         output_folder: The prediction folder; created if missing.
         image_format: The image format of the dataset.
-        table: The table of this run.
+        table: The table of this run, or what passes the row on to it.
         map_type: See `write_map`.
 
     Raises:

@@ -178,7 +178,7 @@ def _write_rows(rows: Rows, path: Path) -> None:
 
 
 def _as_csv(rows: Rows) -> str:
-    seen = dict.fromkeys(column for row in rows.values() for column in row)
+    seen = dict.fromkeys(column for case in sorted(rows) for column in rows[case])  # whatever was predicted first
     middle = [column for column in seen if column not in ("case", "flags")]
     columns = ["case", *middle, *(["flags"] if "flags" in seen else [])]
     text = io.StringIO()

@@ -140,6 +140,18 @@ class CaseWriter:
         """Writes one case."""
         write_case(prediction, self.output, self.image_format, self.table, self.contents.options.map_type)
 
+    def record(self, case: Case, row: dict[str, object] | None) -> None:
+        """Records a case that another process has written, or failed to write.
+
+        Args:
+            case: the case.
+            row: its row; None if it failed. Then an earlier row stays only if its segmentation is still there.
+        """
+        if row is not None:
+            self.table.add({**row, "case": case.name})
+        elif not (self.output / f"{case.name}{self.image_format.file_ending}").is_file():
+            self.table.discard(case.name)
+
 
 def output_of(output: str | Path | Sequence[str] | None, cases: list[Case]) -> tuple[Path | None, list[Case]]:
     """The output folder, and the cases under the names that a list of output paths gives them.
