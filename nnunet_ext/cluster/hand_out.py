@@ -46,18 +46,20 @@ class HandOut:
     """Cases on their way through the workers.
 
     A case whose worker is lost is handed out again, from then on as the only case of its worker: so one that needs
-    too much memory takes no other one with it, and is given up after `MOST_LOSSES` losses.
+    too much memory takes no other one with it, and is given up after `most_losses` losses.
 
     Args:
         start: starts a process, and returns Ray's handle of it, which has the methods of `CaseWorker`.
         workers: their number.
         at_once: most cases that a worker has.
+        most_losses: of workers with the same case.
     """
 
-    def __init__(self, start: Callable[[], Any], workers: int, at_once: int) -> None:
+    def __init__(self, start: Callable[[], Any], workers: int, at_once: int, most_losses: int = MOST_LOSSES) -> None:
         self._ray = imported("ray", extra="ray", needed_by="--cluster ray")
         self._start = start
         self._at_once = at_once
+        self._most_losses = most_losses
         self._workers = [self._started() for _ in range(workers)]
         self._losses: Counter[str] = Counter()
         self._waiting: deque[Case] = deque()
@@ -125,10 +127,10 @@ class HandOut:
         worker.actor, worker.loading, worker.cases = fresh.actor, fresh.loading, {}
         for case in reversed(cases):
             self._losses[case.name] += 1
-            if self._losses[case.name] < MOST_LOSSES:
+            if self._losses[case.name] < self._most_losses:
                 self._waiting.appendleft(case)
             else:
-                yield case, given_up(case)
+                yield case, given_up(case, self._most_losses)
 
     def _cannot_load(self, worker: Worker, reason: str) -> None:
         """Goes on without a worker.
@@ -152,11 +154,11 @@ class HandOut:
         return Worker(actor, actor.load.remote())
 
 
-def given_up(case: Case) -> RunOutcome:
-    """The outcome of a case that has lost too many workers."""
+def given_up(case: Case, losses: int) -> RunOutcome:
+    """The outcome of a case that has lost so many workers."""
     return RunOutcome(
         failed={
-            case.name: f"A case may lose its worker {MOST_LOSSES - 1} times; {case.name} has lost {MOST_LOSSES}. It "
+            case.name: f"A case may lose its worker {losses - 1} times; {case.name} has lost {losses}. It "
             f"may need more memory than a worker has: predict it by itself without --cluster."
         }
     )

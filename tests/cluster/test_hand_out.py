@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toy_workers import ToyCase, ToyWorker
 
-from nnunet_ext.cluster.hand_out import MOST_LOSSES, ClusterError, HandOut
+from nnunet_ext.cluster.hand_out import ClusterError, HandOut
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
@@ -24,11 +24,11 @@ def _cluster(local_ray):
 
 @pytest.fixture
 def predicted(tmp_path):
-    """`predicted(names)`: the outcomes by case, from two workers with two cases each."""
+    """`predicted(names)`: the outcomes by case, from two workers with two cases each; two losses end a case."""
 
-    def predict(*names: str) -> dict[str, str]:
+    def predict(*names: str, workers: int = 2) -> dict[str, str]:
         toy = ray.remote(ToyWorker).options(num_cpus=1, max_concurrency=2)
-        hand_out = HandOut(lambda: toy.remote(tmp_path), workers=2, at_once=2)
+        hand_out = HandOut(lambda: toy.remote(tmp_path), workers=workers, at_once=2, most_losses=2)
         outcomes = hand_out.outcomes([ToyCase(name) for name in names])
         return {case.name: outcome.failed.get(case.name, "predicted") for case, outcome in outcomes}
 
@@ -53,19 +53,19 @@ def test_a_case_that_lost_its_worker_is_predicted_by_another(predicted):
 def test_a_case_that_ends_every_worker_is_given_up_and_takes_no_other_with_it(predicted, tmp_path):
     names = ["deadly", "slow0", "slow1", "slow2", "slow3"]
     found = predicted(*names)
-    assert f"deadly has lost {MOST_LOSSES}" in found.pop("deadly")
+    assert "deadly has lost 2" in found.pop("deadly")
     assert found == dict.fromkeys(names[1:], "predicted")
-    assert len([*tmp_path.glob("deadly.*")]) == MOST_LOSSES
+    assert len([*tmp_path.glob("deadly.*")]) == 2
     assert all(len([*tmp_path.glob(f"{name}.*")]) <= 2 for name in names[1:])  # lost with it once, then not again
 
 
 def test_models_that_cannot_be_loaded_end_the_run_with_the_reason(predicted, tmp_path):
     (tmp_path / "no models").touch()
     with pytest.raises(ClusterError, match="there is no such model"):
-        predicted("c0", "c1")
+        predicted("c0", "c1", workers=1)
 
 
 def test_workers_that_end_while_they_load_end_the_run(predicted, tmp_path):
     (tmp_path / "no memory").touch()
     with pytest.raises(ClusterError, match="it ended 3 times while it loaded the models"):
-        predicted("c0")
+        predicted("c0", workers=1)

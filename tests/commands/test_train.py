@@ -6,7 +6,7 @@ import pytest
 
 from nnunet_ext.cli.train import train_options
 from nnunet_ext.cluster.submission import SubmissionError
-from nnunet_ext.commands.train import training_jobs, trainings
+from nnunet_ext.commands.train import train_one_after_another, training_jobs, trainings
 from nnunet_ext.trainers.names import TrainerNameError
 
 HEART = "Dataset123_Heart"
@@ -84,6 +84,11 @@ def test_a_trainer_that_cannot_have_members_is_refused(trainer):
 def test_what_is_no_training_is_refused(line, members, said):
     with pytest.raises(ValueError, match=said):
         train_options(line.split(), members)
+
+
+def test_a_training_that_fails_is_named_after_the_others():
+    failing = planned("Dataset999_NotThere 2d 0 -device cpu")
+    assert train_one_after_another(failing) == failing
 
 
 # --- as jobs ---

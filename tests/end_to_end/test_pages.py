@@ -66,6 +66,10 @@ NOT_RUN_CALLS = {
     ("python", "predict.py"): "runs on another machine; its own tests run it",
     ("python", "-m"): "pip, and the checks of the package itself; CI runs them",
 }
+NOT_RUN_FLAGS = {
+    "--submit": "needs a cluster with SLURM; its own tests submit to this machine",
+    "--cluster": "needs a Ray cluster; its own tests start one",
+}
 ONCE = {"nnUNetv2_train", "train"}  # what they write lies in nnU-Net's folders, for all pages
 
 pytestmark = pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="the pages' commands are of bash")
@@ -106,7 +110,7 @@ def program(variables) -> Callable[[Call], tuple[int, str]]:
 
     def run(call: Call) -> tuple[int, str]:
         words = called_here(call.words)
-        if words[0] in NOT_RUN or words[:2] in NOT_RUN_CALLS:
+        if words[0] in NOT_RUN or words[:2] in NOT_RUN_CALLS or NOT_RUN_FLAGS.keys() & {*words}:
             return 0, ""
         if ONCE.isdisjoint(words[:2]):
             return run_in_this_process(words, call, variables)

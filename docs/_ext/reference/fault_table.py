@@ -217,6 +217,25 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ("test_parts_continue_after_being_killed",),
         ),
         Fault(
+            "workers of `predict --cluster ray` are killed (`kill -9`) at 50 random times",
+            "the same bytes, table included, as one undisturbed process with as many threads",
+            ("test_killed_workers_change_no_byte",),
+        ),
+        Fault(
+            "a case ends every worker that it is given to",
+            "it fails after its fifth worker; the other cases go on",
+            ("test_a_case_that_ends_every_worker_is_given_up_and_takes_no_other_with_it",),
+        ),
+        Fault(
+            "a submitted job reaches its time limit, or SLURM puts it back into the queue",
+            "it continues; a training without a checkpoint begins again",
+            (
+                "test_a_job_that_is_warned_of_its_time_limit_goes_on_with_the_continuing_command",
+                "test_a_job_that_slurm_put_back_into_the_queue_continues",
+                "test_a_training_without_a_checkpoint_begins_again",
+            ),
+        ),
+        Fault(
             "temporary folders of killed runs",
             "removed by the next run that has the folder alone; a part removes those of its cases",
             ("test_what_killed_runs_left_is_removed_by_a_run_that_has_the_folder_alone",),

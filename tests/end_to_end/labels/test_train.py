@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import signal
+import time
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -102,3 +106,24 @@ def test_a_mistyped_part_ends_a_stock_training_with_the_closest_known_one(plain_
 def test_a_mistyped_part_ends_nnunet_ext_train_with_status_1(plain_dataset, run_here, capsys):
     assert run_here("train", plain_dataset.number, "2d", 0, "-tr", "nnUNetTrainerCyclicle2", "-device", "cpu") == 1
     assert "Did you mean Cyclical" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="jobs need the signals of Linux and macOS")
+def test_members_are_trained_as_jobs(plain_dataset, run_command, tmp_path):
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    trainer, flags = "nnUNetTrainer_1epochs_1iters", ["-p", plain_dataset.plans, "-device", "cpu"]
+    job = ["--submit", "local", "--gpus", 0, "--job-logs", tmp_path]
+    line = ["train", plain_dataset.number, "2d", 0, "-tr", trainer, "--members", 2, *flags, *job]
+    printed = run_command("nnunet_ext", *line).stdout
+    assert printed.startswith("2 jobs submitted\n")
+    logs = [Path(path) for path in re.findall(r"^    log: (.*)$", printed, re.MULTILINE)]
+    end = time.monotonic() + 500
+    while not all(log.is_file() and "Exiting after successful completion" in log.read_text("utf-8") for log in logs):
+        assert time.monotonic() < end, [log.read_text("utf-8")[-2000:] for log in logs if log.is_file()]
+        time.sleep(0.2)
+    weights = [
+        load_checkpoint(plain_dataset.model(f"{trainer}_member{k}", "2d") / "fold_0" / "checkpoint_final.pth")
+        for k in range(2)
+    ]
+    first, second = (next(iter(each["network_weights"].values())) for each in weights)
+    assert not first.equal(second)
