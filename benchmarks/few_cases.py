@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--pretrain-suffix", default="30epochs_100iters")
     parser.add_argument("--finetune", nargs="+", default=["Finetune3", STOCK], metavar="PART",
                         help=f"how to start from its weights; {STOCK}: with nnU-Net's schedule")  # fmt: skip
-    parser.add_argument("--suffix", default="25epochs_100iters")
+    parser.add_argument("--suffix", default="20epochs_100iters")
     parser.add_argument("--cases", nargs="+", type=int, default=[10, 40])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--patients", metavar="REGEX", default="(.*)")
