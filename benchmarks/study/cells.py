@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from workspace import nnunet_folder
 import nnunet_ext
 
 from .data import PLANS, image_folders, number_of, patients_pattern
-from .settings import HERE, ImageSet, Method, Study
+from .settings import HERE, ImageSet, Method, Preset, Study
 from .trainings import cpu_seconds_of, models_of, train, trainings_of
 
 CASE_FIGURES = ("mean_dice", "ece", "ace", "brier", "nll", "end_slice_dice_paper", "end_slice_dice_strict")
@@ -62,26 +63,43 @@ def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
     folds: list[object] = ["-f", *method.folds]
     machine = ["-device", preset.device, "--disable_progress_bar"]
     fitted = fit(study, cell, folder, [*folds, *method.ensemble, *machine])
-    sets = {}
-    for test in preset.tests:
-        images, labels = image_folders(preset, test, source, work)
-        predictions = folder / test.name.replace(" ", "_")
-        shutil.rmtree(predictions, ignore_errors=True)
-        words = ["nnunet_ext", "predict", "-i", images, "-o", predictions, *models, *folds, *method.ensemble, *fitted,
-                 "--save_probabilities", *machine]  # fmt: skip
-        seconds = cpu_seconds_of(words, folder / "predict.log")
-        patients = patients_pattern(preset, test)
-        words = ["nnunet_ext", "evaluate", labels, predictions, "--patients", patients, "-np", 1,
-                 "--disable_progress_bar"]  # fmt: skip
-        cpu_seconds_of(words, folder / "evaluate.log")
-        sets[test.name] = judged(predictions, test, seconds)
-        shutil.rmtree(predictions)
+    words = [*models, *folds, *method.ensemble, *fitted, *machine]
+    sets = {test.name: predicted_and_judged(preset, test, words, folder, source, work) for test in preset.tests}
     versions = {"nnunet_ext": nnunet_ext.__version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__}
     result = {"method": method.name, "seed": cell.seed, "settings": study.settings_hash, "versions": versions,
               "training_cpu_s": round(training_seconds), "tests": sets}  # fmt: skip
     file = result_file(study, cell)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def predicted_and_judged(
+    preset: Preset, test: ImageSet, words: Sequence[object], folder: Path, source: Path, work: Path
+) -> dict[str, Any]:
+    """Predicts and evaluates a test set; the predictions are removed.
+
+    Args:
+        preset: of the study.
+        test: the images.
+        words: models and flags for `nnunet_ext predict`.
+        folder: for logs and predictions.
+        source: folder of raw datasets.
+        work: of the study, for the test images.
+
+    Returns:
+        See `judged`.
+    """
+    images, labels = image_folders(preset, test, source, work)
+    predictions = folder / test.name.replace(" ", "_")
+    shutil.rmtree(predictions, ignore_errors=True)
+    predict = ["nnunet_ext", "predict", "-i", images, "-o", predictions, "--save_probabilities", *words]
+    seconds = cpu_seconds_of(predict, folder / "predict.log")
+    patients = patients_pattern(preset, test)
+    evaluate = ["nnunet_ext", "evaluate", labels, predictions, "--patients", patients, "-np", 1]
+    cpu_seconds_of([*evaluate, "--disable_progress_bar"], folder / "evaluate.log")
+    found = judged(predictions, seconds)
+    shutil.rmtree(predictions)
+    return found
 
 
 def fit(study: Study, cell: Cell, folder: Path, ensemble: list[object]) -> list[object]:
@@ -118,7 +136,7 @@ def teach(study: Study, student: Method, work: Path) -> None:
             raise ValueError(f"All students of a study need the same teacher; found {taught_by} and {teacher.name}.")
 
 
-def judged(predictions: Path, test: ImageSet, seconds: float) -> dict[str, Any]:
+def judged(predictions: Path, seconds: float) -> dict[str, Any]:
     """What `nnunet_ext evaluate` found: figures of each case, and those of the whole set."""
     found = json.loads((predictions / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
     cases = {
