@@ -87,8 +87,8 @@ def train(preset: Preset, part: str, seed: int, pseudo: bool, work: Path) -> Pat
     dataset = pseudo_dataset() if pseudo else preset.dataset
     trainer, model = model_of(preset, part, seed, dataset)
     if not (model / "fold_all" / "validation" / "summary.json").is_file():
-        cpu_seconds_of(["nnUNetv2_train", number_of(dataset), preset.configuration, "all", "-tr", trainer, "-p", PLANS,
-                        "-device", preset.device], work / f"{dataset}_{trainer}.log")  # fmt: skip
+        words = ["nnUNetv2_train", number_of(dataset), preset.configuration, "all", "-tr", trainer, "-p", PLANS]
+        cpu_seconds_of([*words, "-device", preset.device], work / f"{dataset}_{trainer}.log")
     return model
 
 
@@ -102,10 +102,11 @@ def label(preset: Preset, raw: Path, work: Path) -> None:
     """Labels the other images by both plain models with flips, and prepares the new dataset for training."""
     if not list(nnunet_folder("raw").glob(f"Dataset{PSEUDO}_*")):
         models = [word for seed in preset.seeds for word in ("-m", model_of(preset, "", seed, preset.dataset)[1])]
-        run("nnunet_ext", "predict", "-i", raw / "imagesUn", "-o", work / "predicted", *models, "-f", "all", "--maps",
-            "mutual_information", "--save_probabilities", "--disable_progress_bar", "--continue_prediction")  # fmt: skip
-        run("nnunet_ext", "pseudo-label", "-d", number_of(preset.dataset), "-i", raw / "imagesUn", "-p",
-            work / "predicted", "--new-id", PSEUDO, "--patients", preset.patients, "--disable_progress_bar")  # fmt: skip
+        predicted, quiet = work / "predicted", "--disable_progress_bar"
+        run("nnunet_ext", "predict", "-i", raw / "imagesUn", "-o", predicted, *models, "-f", "all", "--maps",
+            "mutual_information", "--save_probabilities", "--continue_prediction", quiet)  # fmt: skip
+        run("nnunet_ext", "pseudo-label", "-d", number_of(preset.dataset), "-i", raw / "imagesUn", "-p", predicted,
+            "--new-id", PSEUDO, "--patients", preset.patients, quiet)  # fmt: skip
     preprocessed = nnunet_folder("preprocessed") / pseudo_dataset()
     if not (preprocessed / f"{PLANS}.json").is_file():
         plan(PSEUDO, preset.configuration)
