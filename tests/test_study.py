@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
-from study import cells, pages, settings
+from study import cells, data, pages, settings
 from study.results_read import MethodResults, compared
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
 from study.trainings import Training, trainings_of
@@ -116,3 +118,11 @@ def test_results_in_the_repository_are_of_the_settings_in_the_repository():
     for folder in (settings.HERE / "results").glob("*"):
         hashes = {json.loads(file.read_text(encoding="utf-8"))["settings"] for file in folder.glob("*.json")}
         assert hashes == {read_study(Path(folder).name).settings_hash}
+
+
+def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):
+    values = np.arange(6 * 4 * 2).reshape(6, 4, 2).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 5.0, 1.0])), tmp_path / "a.nii.gz")
+    found = nibabel.load(data.cropped([tmp_path / "a.nii.gz"], tmp_path / "cropped", (2, 8)) / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), values[2:4])
+    np.testing.assert_array_equal(found.affine[:3, 3], [4, 0, 0])

@@ -50,6 +50,7 @@ class Preset:
         network: what differs from nnU-Net's own plans: patch_size, batch_size, features, spacing.
         tests: sets of images to predict.
         methods: those of methods.toml to run, all if empty.
+        crop: voxels along the first axes of the images, of training and tests, that are kept around their middle.
         device: of training and prediction.
     """
 
@@ -63,6 +64,7 @@ class Preset:
     network: dict[str, Any]
     tests: tuple[ImageSet, ...]
     methods: tuple[str, ...] = ()
+    crop: tuple[int, ...] = ()
     device: str = "cpu"
 
 
@@ -117,7 +119,7 @@ def read_study(name: str) -> Study:
     file = HERE / "presets" / f"{name}.toml"
     settings = tomllib.loads(file.read_text(encoding="utf-8"))
     tests = tuple(ImageSet(**test) for test in settings.pop("test"))
-    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods")}
+    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods", "crop")}
     preset = Preset(**settings, tests=tests, **lists)
     methods = {method.name: method for method in read_methods()}
     missing = ", ".join(sorted(set(preset.methods) - set(methods)))
