@@ -1,10 +1,11 @@
-"""What a study compares, on which data and for how long: read from two TOML files, and told apart by their hash."""
+"""What a study compares, on which data and for how long: read from two TOML files, and told apart by a hash."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,19 +96,25 @@ class Method:
 
 @dataclass(frozen=True)
 class Study:
-    """A preset, its methods, and the hash of both files.
+    """A preset and its methods.
 
     Attributes:
         name: of the preset's file.
         preset: its settings.
         methods: in the order of methods.toml.
-        settings_hash: of the preset, which every result names.
     """
 
     name: str
     preset: Preset
     methods: tuple[Method, ...]
-    settings_hash: str
+
+    def settings_hash(self, method: Method) -> str:
+        """Tells results of other settings apart: of all that decides a result, which other methods have no part in."""
+        settings = asdict(self.preset)
+        for key in ("methods", "seeds"):
+            settings.pop(key)
+        text = json.dumps([settings, asdict(method)], sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def read_study(name: str) -> Study:
@@ -126,7 +133,7 @@ def read_study(name: str) -> Study:
     if missing:
         raise ValueError(f"Methods of {file.name} must be in methods.toml; these are not: {missing}.")
     chosen = tuple(method for method in methods.values() if not preset.methods or method.name in preset.methods)
-    return Study(name, preset, chosen, hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+    return Study(name, preset, chosen)
 
 
 def read_methods() -> list[Method]:
