@@ -109,7 +109,7 @@ class Study:
     methods: tuple[Method, ...]
 
     def settings_hash(self, method: Method) -> str:
-        """Tells results of other settings apart: of all that decides a result, which other methods have no part in."""
+        """Of all that decides a result of this method: the preset without its lists of methods and seeds."""
         settings = asdict(self.preset)
         for key in ("methods", "seeds"):
             settings.pop(key)
