@@ -69,7 +69,7 @@ def chosen_job(arguments: argparse.Namespace, default: JobOptions = PREDICTION) 
             flags = ", ".join(f"--{'job-logs' if name == 'logs' else name.replace('_', '-')}" for name in given)
             raise ValueError(f"{flags} asks for something of a job; found no --submit. Add it, or leave them out.")
         return None
-    asked_for = {"cpus": default.cpus, "memory_gb": default.memory_gb} | given
+    asked_for = {"gpus": default.gpus, "cpus": default.cpus, "memory_gb": default.memory_gb} | given
     return JobOptions(place=arguments.submit, **asked_for)
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nnunet_ext import discovery
 from nnunet_ext.cli.command import INTERRUPTED, Command
@@ -49,8 +50,9 @@ def train(arguments: Sequence[str]) -> int:
         return train_one(arguments)
     ours, stock = own.parse_known_args(list(arguments))
     try:
-        job = chosen_job(ours, TRAINING)
-        alone = job is None and ours.members is None and len(stock_words(stock).words) <= 3
+        found = stock_words(stock)
+        job = chosen_job(ours, replace(TRAINING, gpus=found.num_gpus or TRAINING.gpus))
+        alone = job is None and ours.members is None and len(found.words) <= 3
         if not alone:
             return train_several(train_options(stock, ours.members), job)
     except KeyboardInterrupt:
@@ -114,8 +116,9 @@ def stock_words(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("words", nargs="*")
     parser.add_argument("-tr", default=TrainOptions.trainer)
     parser.add_argument("-p", default=TrainOptions.plans)
-    for name in ("-pretrained_weights", "-num_gpus", "-device"):
+    for name in ("-pretrained_weights", "-device"):
         parser.add_argument(name)
+    parser.add_argument("-num_gpus", type=int)
     for name in ("--c", "--val", *BARE_FLAGS):
         parser.add_argument(name, action="store_true")
     found, others = parser.parse_known_intermixed_args(list(arguments))
@@ -136,7 +139,7 @@ def train_options(arguments: Sequence[str], members: int | None) -> TrainOptions
             f"{' '.join(stock.words) or 'none of them'}. Write nnunet_ext train 123 3d_fullres 0 1 2, for example."
         )
     valued = {"-num_gpus": stock.num_gpus, "-device": stock.device}
-    given = [word for flag, value in valued.items() if value is not None for word in (flag, value)]
+    given = [word for flag, value in valued.items() if value is not None for word in (flag, str(value))]
     dataset, configuration, *folds = stock.words
     return TrainOptions(
         dataset=dataset,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nnunet_ext.error_text import in_words
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.machine.extras import imported
 from nnunet_ext.prediction_folder.cases import Case
@@ -102,11 +103,15 @@ class HandOut:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            self._cannot_load(worker, str(error.cause))  # the only method that raises
+            if reference == worker.loading:
+                self._cannot_load(worker, in_words(error.cause))
+            else:
+                case = worker.cases.pop(reference)
+                yield case, RunOutcome(failed={case.name: in_words(error.cause)})
         except self._ray.exceptions.RayError as error:
             yield from self._lost(worker, error)
         else:
-            if reference is worker.loading:
+            if reference == worker.loading:
                 worker.loading, worker.lost_starts = None, 0
                 logger.info("A worker has loaded the models: process %d on %s.", *result)
             else:

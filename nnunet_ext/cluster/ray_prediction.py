@@ -38,17 +38,21 @@ def predict_on_workers(
     start = partial(worker_class.remote, replace(plan, ensemble=ensemble, cores=shares.cores))
 
     def predict_cases(cases: Sequence[Case], writer: CaseWriter, options: OutputOptions) -> RunOutcome:
-        absolute = [replace(case, files=tuple(file.absolute() for file in case.files)) for case in cases]
+        absolute = [with_absolute_paths(case) for case in cases]
         outcome = RunOutcome()
         if not cases:
             return outcome
         hand_out = HandOut(start, min(shares.workers, len(cases)), at_once)
         with tqdm(total=len(cases), disable=not plan.ensemble.allow_tqdm, unit="case") as progress:
             for number, (case, of_case) in enumerate(hand_out.outcomes(absolute), start=1):
-                writer.record(case, of_case.rows.get(case.name))
                 remove_leftovers(case.name, writer.output)
                 outcome.failed |= of_case.failed
                 outcome.rows |= of_case.rows
+                try:
+                    writer.record(case, of_case.rows.get(case.name))
+                except OSError as error:  # the table could not be written, as on a full disk
+                    outcome.fail(case.name, error)
+                    del outcome.rows[case.name]
                 progress.update()
                 progress_logger.info("case %d of %d: %s", number, len(cases), case.name)
         outcome.rows = {case.name: outcome.rows[case.name] for case in cases if case.name in outcome.rows}
@@ -56,3 +60,10 @@ def predict_on_workers(
         return outcome
 
     return predict_cases
+
+
+def with_absolute_paths(case: Case) -> Case:
+    """The same case for a process that stands elsewhere."""
+    previous = case.previous_stage
+    files = tuple(file.absolute() for file in case.files)
+    return replace(case, files=files, previous_stage=None if previous is None else previous.absolute())

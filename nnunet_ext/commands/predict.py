@@ -55,15 +55,21 @@ def predict_on_ray(
     ray = imported("ray", extra="ray", needed_by="--cluster ray")
     here = replace(options.ensemble, device="cpu", runtime="torch", precision=None)  # describes the ensemble only
     engine = EnsembleEngine.from_model_folders(folders, here, calibration=calibration)
+    weights, steps = options.ensemble.class_weights, options.ensemble.postprocess
     plan = WorkerPlan(
         folders=[folder.absolute() for folder in folders],
-        ensemble=options.ensemble,
+        ensemble=replace(
+            options.ensemble,
+            class_weights=None if weights is None else weights.absolute(),
+            postprocess=steps.absolute() if isinstance(steps, Path) else steps,
+        ),
         output=options.output,
         results=options.results.absolute(),
         calibration=calibration,
     )
     with connected(ray, cluster):
-        shares = shares_of(machines_of(ray), options.ensemble.device, cluster.cores)
+        device = options.ensemble.device
+        shares = shares_of(machines_of(ray), None if device is None else str(device), cluster.cores)
         predict_cases = predict_on_workers(ray, plan, shares)
         return predict_with(engine, options, shares.device, predict_cases)
 

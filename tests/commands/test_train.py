@@ -39,14 +39,14 @@ def test_every_fold_of_every_member_is_a_training():
 @pytest.mark.parametrize(
     "line",
     [
-        "123 2d 0 all -tr nnUNetTrainerDSD -p Plans -device cpu --npz",
-        "-tr nnUNetTrainerDSD 123 2d 0 all --npz -p Plans -device cpu",
-        "123 2d --npz 0 all -device cpu -tr nnUNetTrainerDSD -p Plans",
+        "123 2d 0 all -tr nnUNetTrainerDSD -p Plans -num_gpus 2 --npz",
+        "-tr nnUNetTrainerDSD 123 2d 0 all --npz -p Plans -num_gpus 2",
+        "123 2d --npz 0 all -num_gpus 2 -tr nnUNetTrainerDSD -p Plans",
     ],
 )
 def test_flags_of_nnunet_may_stand_anywhere(line):
     words = [training.words for training in planned(line)]
-    begin, end = ("train", "123", "2d"), ("-tr", "nnUNetTrainerDSD", "-p", "Plans", "-device", "cpu", "--npz")
+    begin, end = ("train", "123", "2d"), ("-tr", "nnUNetTrainerDSD", "-p", "Plans", "-num_gpus", "2", "--npz")
     assert words == [(*begin, "0", *end), (*begin, "all", *end)]
 
 
