@@ -16,7 +16,7 @@ from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.machine.extras import imported
 from nnunet_ext.prediction_folder.cases import Case
 
-MOST_LOSSES = 5  # of workers with the same case, which is then given up
+MOST_LOSSES = 10  # of workers with the same case, which is then given up
 MOST_LOST_STARTS = 3  # of one worker in a row
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -36,6 +37,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 GOOD = [f"c{number}" for number in range(5)]
 ENSEMBLE = EnsembleOptions(device="cpu", allow_tqdm=False)
 OUTPUT = OutputOptions(maps=("entropy", "mutual_information", "variance"), save_probabilities=True, save_members=True)
+
+
+class Undisturbed(NamedTuple):
+    """The files of a run, the messages of its failed cases, and how long it took."""
+
+    files: dict[str, bytes]
+    failed: dict[str, str]
+    seconds: float
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +72,12 @@ def options(make_model_folder, make_image, tmp_path) -> PredictOptions:
 
 
 @pytest.fixture
-def undisturbed(options, tmp_path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The files of one process with one thread, and the messages of its failed cases."""
+def undisturbed(options, tmp_path) -> Undisturbed:
+    """What one process with one thread does."""
     engine = EnsembleEngine.from_model_folders(options.model.folders, ENSEMBLE)
+    started = time.monotonic()
     outcome = engine.predict_from_files(options.images, tmp_path / "one process", OUTPUT)
-    return files_of(tmp_path / "one process"), outcome.failed
+    return Undisturbed(files_of(tmp_path / "one process"), outcome.failed, time.monotonic() - started)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -105,23 +115,22 @@ class Killer(logging.Handler):
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=slow)])
 def test_killed_workers_change_no_byte(options, undisturbed, tmp_path, kills, caplog):
     caplog.set_level(logging.INFO, logger="nnunet_ext.cluster")
-    expected, failed = undisturbed
-    killer = Killer(kills, longest_wait=0.5)
+    killer = Killer(kills, longest_wait=2 * undisturbed.seconds)
     logging.getLogger("nnunet_ext.cluster").addHandler(killer)
     runs = 0
     try:
         while killer.left > 0:
             results = tmp_path / f"killed {runs}"
             outcome = predict_folder(replace(options, results=results))
-            assert outcome.failed == failed
+            assert outcome.failed == undisturbed.failed
             assert outcome.predicted == GOOD
-            assert files_of(results) == expected
+            assert files_of(results) == undisturbed.files
             assert not [path.name for path in results.rglob(f"{PARTIAL_PREFIX}*")]
             runs += 1
     finally:
         logging.getLogger("nnunet_ext.cluster").removeHandler(killer)
     assert killer.hit > kills // 3, "most kills hit workers that had nothing left to do"
-    print(f"{kills} kills in {runs} runs, {killer.hit} of them while cases were left")
+    print(f"{kills} kills in {runs} runs, {killer.hit} of them while cases were left; {undisturbed.seconds:.2f} s")
 
 
 def test_a_run_through_an_address_continues_what_is_missing(address, options, undisturbed):
@@ -138,4 +147,4 @@ def test_a_run_through_an_address_continues_what_is_missing(address, options, un
     assert done.returncode == 0, done.stderr
     assert "1 predicted, 4 complete before, 0 failed" in done.stdout
     assert "1/1" in done.stderr  # one bar for all workers
-    assert files_of(options.results) == undisturbed[0]
+    assert files_of(options.results) == undisturbed.files

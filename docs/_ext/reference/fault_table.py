@@ -223,7 +223,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         ),
         Fault(
             "a case ends every worker that it is given to",
-            "it fails after its fifth worker; the other cases go on",
+            "it fails after its tenth worker; the other cases go on",
             ("test_a_case_that_ends_every_worker_is_given_up_and_takes_no_other_with_it",),
         ),
         Fault(
