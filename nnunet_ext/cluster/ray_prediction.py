@@ -55,6 +55,7 @@ def predict_on_workers(
                     del outcome.rows[case.name]
                 progress.update()
                 progress_logger.info("case %d of %d: %s", number, len(cases), case.name)
+        writer.table.arrange([case.name for case in cases])
         outcome.rows = {case.name: outcome.rows[case.name] for case in cases if case.name in outcome.rows}
         outcome.predicted = list(outcome.rows)
         return outcome

@@ -7,7 +7,7 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -85,6 +85,11 @@ class CaseTable:
         if self.rows.pop(case, None) is not None:
             with suppress(OSError):  # the case's own error is reported, and may also prevent this
                 _write_rows(self.rows, self._file)
+
+    def arrange(self, cases: Sequence[str]) -> None:
+        """Leaves the table as if these cases had been added in this order, on which the order of columns depends."""
+        order = {case: position for position, case in enumerate(cases)}
+        self.rows = dict(sorted(self.rows.items(), key=lambda item: order.get(item[0], -1)))
 
     def finish(self) -> None:
         """Writes `cases.csv`; with several parts it holds the rows of all parts so far.
@@ -178,7 +183,7 @@ def _write_rows(rows: Rows, path: Path) -> None:
 
 
 def _as_csv(rows: Rows) -> str:
-    seen = dict.fromkeys(column for case in sorted(rows) for column in rows[case])  # whatever was predicted first
+    seen = dict.fromkeys(column for row in rows.values() for column in row)
     middle = [column for column in seen if column not in ("case", "flags")]
     columns = ["case", *middle, *(["flags"] if "flags" in seen else [])]
     text = io.StringIO()

@@ -44,6 +44,17 @@ def test_header_is_the_union_with_case_first_and_flags_last(tmp_path: Path) -> N
     assert _text(tmp_path) == "case,members,volume_ml_1,flags\na,,2.5,small;uncertain\nb,3,,empty\n"
 
 
+def test_rows_that_arrived_in_another_order_leave_the_same_table(tmp_path: Path) -> None:
+    rows = {"a": {"case": "a", "x": 1}, "b": {"case": "b", "y": 2}, "c": {"case": "c", "z": 3}}
+    for name, order in (("one", "abc"), ("other", "cba")):
+        table = CaseTable(tmp_path / name, keep_existing=False)
+        for case in order:
+            table.add(rows[case])
+        table.arrange(["a", "b", "c"])
+        table.finish()
+    assert _text(tmp_path / "other") == _text(tmp_path / "one")
+
+
 @pytest.mark.parametrize(
     ("value", "cell"),
     [
