@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,21 +65,25 @@ class HandOut:
         self._losses: Counter[str] = Counter()
         self._waiting: deque[Case] = deque()
 
-    def outcomes(self, cases: Sequence[Case]) -> Iterator[tuple[Case, RunOutcome]]:
-        """Predicts cases; yields each with its outcome, in the order in which they end.
+    def outcomes(self, cases: Sequence[Case]) -> Generator[tuple[Case, RunOutcome], None, None]:
+        """Predicts cases; yields each with its outcome, in the order in which they end. Then the workers end.
 
         Raises:
             ClusterError: if no worker is left that can load the models.
         """
         self._waiting.extend(cases)
         left = len(cases)
-        while left:
-            self._hand_out()
-            references = [reference for worker in self._workers for reference in self._pending(worker)]
-            (first, *_), _ = self._ray.wait(references, num_returns=1)
-            for case, outcome in self._collected(first):
-                left -= 1
-                yield case, outcome
+        try:
+            while left:
+                self._hand_out()
+                references = [reference for worker in self._workers for reference in self._pending(worker)]
+                (first, *_), _ = self._ray.wait(references, num_returns=1)
+                for case, outcome in self._collected(first):
+                    left -= 1
+                    yield case, outcome
+        finally:  # those that wait for a machine as well, or they would take the place of the next run's
+            for worker in self._workers:
+                self._ray.kill(worker.actor)
 
     def _hand_out(self) -> None:
         """Gives the waiting cases to workers that have room, evenly."""
@@ -119,7 +123,7 @@ class HandOut:
 
     def _lost(self, worker: Worker, error: Exception) -> Iterator[tuple[Case, RunOutcome]]:
         """Fills the place of a lost worker, and hands its cases out again or gives them up."""
-        logger.info("A worker was lost: %s", error)
+        logger.info("A worker was lost: %s", str(error))  # the error itself would keep its actor
         self._ray.kill(worker.actor)  # it may have been out of reach only
         if worker.loading is not None:
             worker.lost_starts += 1
@@ -144,6 +148,7 @@ class HandOut:
             ClusterError: if it was the last one.
         """
         self._workers.remove(worker)
+        self._ray.kill(worker.actor)
         if not self._workers:
             raise ClusterError(
                 f"A cluster needs one worker that loads the models; found none that could: {reason}. Every machine "

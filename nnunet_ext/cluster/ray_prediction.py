@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,8 +44,11 @@ def predict_on_workers(
         if not cases:
             return outcome
         hand_out = HandOut(start, min(shares.workers, len(cases)), at_once)
-        with tqdm(total=len(cases), disable=not plan.ensemble.allow_tqdm, unit="case") as progress:
-            for number, (case, of_case) in enumerate(hand_out.outcomes(absolute), start=1):
+        with (
+            tqdm(total=len(cases), disable=not plan.ensemble.allow_tqdm, unit="case") as progress,
+            closing(hand_out.outcomes(absolute)) as outcomes,
+        ):
+            for number, (case, of_case) in enumerate(outcomes, start=1):
                 remove_leftovers(case.name, writer.output)
                 outcome.failed |= of_case.failed
                 outcome.rows |= of_case.rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def test_a_case_that_ends_every_worker_is_given_up_and_takes_no_other_with_it(pr
     assert found == dict.fromkeys(names[1:], "predicted")
     assert len([*tmp_path.glob("deadly.*")]) == 2
     assert all(len([*tmp_path.glob(f"{name}.*")]) <= 2 for name in names[1:])  # lost with it once, then not again
+
+
+def test_workers_end_with_the_run(predicted):
+    predicted("unlucky", "c0", "c1")
+    end = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 2:  # both cores are free again
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_models_that_cannot_be_loaded_end_the_run_with_the_reason(predicted, tmp_path):

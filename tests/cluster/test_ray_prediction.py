@@ -133,6 +133,8 @@ def test_killed_workers_change_no_byte(options, undisturbed, tmp_path, kills, ca
     print(f"{kills} kills in {runs} runs, {killer.hit} of them while cases were left; {undisturbed.seconds:.2f} s")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not SLOW_TESTS, reason="NNUNET_EXT_SLOW_TESTS is not set")
 def test_a_run_through_an_address_continues_what_is_missing(address, options, undisturbed):
     engine = EnsembleEngine.from_model_folders(options.model.folders, ENSEMBLE)
     engine.predict_from_files(options.images, options.results, OUTPUT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import time
@@ -108,6 +109,8 @@ def test_a_mistyped_part_ends_nnunet_ext_train_with_status_1(plain_dataset, run_
     assert "Did you mean Cyclical" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("NNUNET_EXT_SLOW_TESTS"), reason="NNUNET_EXT_SLOW_TESTS is not set")
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="jobs need the signals of Linux and macOS")
 def test_members_are_trained_as_jobs(plain_dataset, run_command, tmp_path):
     pytest.importorskip("submitit", reason="needs the extra slurm")
