@@ -194,6 +194,11 @@ def say_where(options: EnsembleOptions) -> None:
     print(words_for(device_of(options)))
     if options.adapt is not None and options.runtime != "torch":
         print("with torch instead of OpenVINO, because --adapt changes the networks")
+    log_cost()
+
+
+def log_cost() -> None:
+    """Makes the engine log what a case costs."""
     logging.getLogger("nnunet_ext.cost").setLevel(logging.INFO)
 
 

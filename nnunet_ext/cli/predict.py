@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_ext.cli.calibrated_flag import add_calibrated_flag, chosen_calibration
 from nnunet_ext.cli.cluster_flags import add_cluster_flags, chosen_cluster
 from nnunet_ext.cli.command import Command
-from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_progress, say_where
+from nnunet_ext.cli.ensemble_flags import add_ensemble_flags, ensemble_options, log_cost, log_progress, say_where
 from nnunet_ext.cli.maps_flag import add_maps_flag, requested_maps
 from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
@@ -73,8 +73,10 @@ def predict(arguments: argparse.Namespace) -> int:
         require_all_parts(options.output)
         parts = options.output.num_parts
         return submit_this(arguments, job, ["--continue_prediction"], parts=parts if parts > 1 else None)
-    if options.cluster is None:  # else the networks run elsewhere
+    if options.cluster is None:
         say_where(options.ensemble)
+    else:  # the networks run elsewhere
+        log_cost()
     outcome = predict_folder(options)
     print(*closing_lines(outcome, Path(arguments.o)), sep="\n")
     for name, message in outcome.failed.items():

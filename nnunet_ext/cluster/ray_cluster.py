@@ -28,6 +28,12 @@ class Shares:
     cores: int
 
     @property
+    def words(self) -> str:
+        """For the terminal: "at most 4 workers, each with a GPU and 8 cores"."""
+        each = f"{'a GPU and ' if self.device == 'cuda' else ''}{self.cores} {'core' if self.cores == 1 else 'cores'}"
+        return f"at most {self.workers} {'worker' if self.workers == 1 else 'workers'}, each with {each}"
+
+    @property
     def resources(self) -> dict[str, float]:
         """What Ray reserves for a worker."""
         return {"num_cpus": self.cores, "num_gpus": 1 if self.device == "cuda" else 0}

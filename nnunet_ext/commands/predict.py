@@ -70,6 +70,7 @@ def predict_on_ray(
     with connected(ray, cluster):
         device = options.ensemble.device
         shares = shares_of(machines_of(ray), None if device is None else str(device), cluster.cores)
+        logging.getLogger("nnunet_ext.cost").info("Ray cluster: %s", shares.words)
         predict_cases = predict_on_workers(ray, plan, shares)
         return predict_with(engine, options, shares.device, predict_cases)
 

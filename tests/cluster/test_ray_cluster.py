@@ -47,6 +47,11 @@ def test_a_cluster_without_room_for_a_worker_is_refused(machines, device, cores,
         shares_of(machines, device, cores)
 
 
+def test_the_shares_in_words():
+    assert Shares("cuda", workers=4, cores=8).words == "at most 4 workers, each with a GPU and 8 cores"
+    assert Shares("cpu", workers=1, cores=1).words == "at most 1 worker, each with 1 core"
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
