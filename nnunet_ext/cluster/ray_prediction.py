@@ -56,11 +56,12 @@ def predict_on_workers(
                     writer.record(case, of_case.rows.get(case.name))
                 except OSError as error:  # the table could not be written, as on a full disk
                     outcome.fail(case.name, error)
-                    del outcome.rows[case.name]
+                    outcome.rows.pop(case.name, None)
                 progress.update()
                 progress_logger.info("case %d of %d: %s", number, len(cases), case.name)
         writer.table.arrange([case.name for case in cases])
         outcome.rows = {case.name: outcome.rows[case.name] for case in cases if case.name in outcome.rows}
+        outcome.failed = {case.name: outcome.failed[case.name] for case in cases if case.name in outcome.failed}
         outcome.predicted = list(outcome.rows)
         return outcome
 

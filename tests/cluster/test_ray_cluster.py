@@ -58,7 +58,7 @@ def test_the_shares_in_words():
         ([], None),
         (["--cluster", "ray"], ClusterOptions()),
         (["--cluster", "ray:10.0.0.1:6379"], ClusterOptions("10.0.0.1:6379")),
-        (["--cluster", "ray:ray://head:10001", "--cluster-cpus", "8"], ClusterOptions("ray://head:10001", cores=8)),
+        (["--cluster", "ray:auto", "--cluster-cpus", "8"], ClusterOptions("auto", cores=8)),
     ],
 )
 def test_the_flag_names_a_cluster(flags, expected):
