@@ -12,6 +12,11 @@ from typing import Any
 from nnunet_ext.cluster.hand_out import ClusterError
 from nnunet_ext.options import CORES_PER_WORKER, ClusterOptions
 
+FOR_A_STARTED_CLUSTER = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it reports to nobody
+    "RAY_worker_niceness": "0",  # its workers are what the user waits for; Ray's default is 15
+}
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -53,7 +58,8 @@ def connected(ray: Any, options: ClusterOptions) -> Iterator[None]:
     if ray.is_initialized():  # a notebook's own
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a started cluster reports to nobody
+    for variable, value in FOR_A_STARTED_CLUSTER.items():
+        os.environ.setdefault(variable, value)
     try:
         ray.init(address=options.address, logging_level=logging.ERROR, include_dashboard=False)
     except ConnectionError as error:

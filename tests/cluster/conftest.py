@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from nnunet_ext.cluster.ray_cluster import FOR_A_STARTED_CLUSTER
+
 
 @pytest.fixture(scope="module")
 def local_ray() -> Callable[..., AbstractContextManager[None]]:
@@ -15,10 +17,9 @@ def local_ray() -> Callable[..., AbstractContextManager[None]]:
     @contextmanager
     def started(**variables: str) -> Iterator[None]:
         ray = pytest.importorskip("ray", reason="needs the extra ray")
-        # a started cluster reports to nobody, leaves no token in the home folder, and is no slower than the tests
-        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+        no_token = {"RAY_AUTH_MODE": "disabled"}  # in the home folder
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in (quiet | variables).items():
+            for name, value in (FOR_A_STARTED_CLUSTER | no_token | variables).items():
                 patch.setenv(name, value)
             ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
             try:
