@@ -228,9 +228,6 @@ def test_every_command_of_a_page_runs(page, desk, program, variables, capsys):
         **variables,
         "HOME": str(desk / "home"),
         discovery.VARIABLE: discovery.path(),
-        "SLURM_ARRAY_TASK_ID": "0",
-        "SLURM_ARRAY_TASK_COUNT": "1",
-        "SLURM_CPUS_PER_TASK": "1",
     }
     problems = []
     for block in blocks_to_run(PAGES[page], PROGRAMS):
