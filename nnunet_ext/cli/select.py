@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.cli.command import Command
 from nnunet_ext.cli.progress_bar_flag import add_progress_bar_flag
+from nnunet_ext.cli.simulate_flags import add_simulate_flags, simulate_options
 from nnunet_ext.options import (
     DEVICES,
     SELECTED_BY,
@@ -27,11 +29,10 @@ SHOWN_LINES = 10
 def select_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p",
-        required=True,
         metavar="FOLDER",
         help="predictions of the unlabelled images by nnunet_ext predict, with the map of --by",
     )
-    parser.add_argument("-o", required=True, metavar="FOLDER", help="folder for table and page; created if missing")
+    parser.add_argument("-o", required=True, metavar="FOLDER", help="folder for the results; created if missing")
     parser.add_argument(
         "-i",
         metavar="FOLDER",
@@ -58,7 +59,8 @@ def select_flags(parser: argparse.ArgumentParser) -> None:
     features.add_argument(
         "--labelled", metavar="FOLDER", help="images that have labels, from which to keep away (default: none)"
     )
-    features.add_argument("-device", choices=DEVICES, help="default: the fastest available")
+    features.add_argument("-device", choices=DEVICES, help="also of a simulation (default: the fastest available)")
+    add_simulate_flags(parser)
     add_progress_bar_flag(parser)
 
 
@@ -129,9 +131,23 @@ def add_strategy_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def select(arguments: argparse.Namespace) -> int:
+    if arguments.simulate:
+        return simulate_selection(arguments)
     from nnunet_ext.commands.select import select_units
 
     print(*lines_of(select_units(select_options(arguments)), arguments.unit), sep="\n")
+    return 0
+
+
+def simulate_selection(arguments: argparse.Namespace) -> int:
+    """Replays a labelled dataset, and prints the curve as a table."""
+    from nnunet_ext.commands.select_simulate import CURVE_NAME, RESULTS_NAME, simulate
+    from nnunet_ext.selection.replay import replay_lines
+
+    options = simulate_options(arguments, score_options(arguments), strategy_options(arguments))
+    logging.getLogger("nnunet_ext.commands.select_simulate").setLevel(logging.INFO)  # a line after each training
+    steps = simulate(options)
+    print(*replay_lines(steps), "", options.output / RESULTS_NAME, options.output / CURVE_NAME, sep="\n")
     return 0
 
 
@@ -141,19 +157,13 @@ def select_options(arguments: argparse.Namespace) -> SelectOptions:
     Raises:
         ValueError: if a value is out of range, or flags contradict each other.
     """
+    if not arguments.p:
+        raise ValueError("select needs the folder of predictions, -p; or --simulate DATASET. Found neither.")
     return SelectOptions(
         predictions=Path(arguments.p),
         output=Path(arguments.o),
         score=score_options(arguments),
-        strategy=StrategyOptions(
-            name=arguments.strategy,
-            number=arguments.number,
-            stratified=arguments.stratified,
-            beta=arguments.beta,
-            candidates=arguments.candidates,
-            most_per_case=arguments.most_per_case,
-            seed=arguments.seed,
-        ),
+        strategy=strategy_options(arguments),
         already=tuple(arguments.already),
         images=optional_path(arguments.i),
         labelled=optional_path(arguments.labelled),
@@ -171,6 +181,19 @@ def score_options(arguments: argparse.Namespace) -> ScoreOptions:
         unit=arguments.unit,
         patch_size=tuple(arguments.patch_size) if arguments.patch_size else None,
         top_share=arguments.top_share,
+    )
+
+
+def strategy_options(arguments: argparse.Namespace) -> StrategyOptions:
+    """How units are chosen."""
+    return StrategyOptions(
+        name=arguments.strategy,
+        number=arguments.number,
+        stratified=arguments.stratified,
+        beta=arguments.beta,
+        candidates=arguments.candidates,
+        most_per_case=arguments.most_per_case,
+        seed=arguments.seed,
     )
 
 
@@ -199,6 +222,13 @@ def lines_of(selection: Selection, unit: str) -> list[str]:
     return lines if selection.page is None else [*lines, f"page: {selection.page}"]
 
 
+def how_to_go_on(arguments: argparse.Namespace) -> str:
+    """What is complete after Ctrl-C, and how to continue."""
+    if arguments.simulate:
+        return "Run it again: what is trained, predicted and selected is kept."
+    return "Run the command again."
+
+
 COMMAND = Command(
     "select",
     "rank which unlabelled cases, slices or patches to annotate next",
@@ -215,4 +245,5 @@ COMMAND = Command(
 
   4 of 100 cases in 100 cases: round1/selected.csv
   page: round1/selected.html""",
+    how_to_go_on=how_to_go_on,
 )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nnunet_ext.options.choices import require_choice, require_share
+from nnunet_ext.options.prediction import TTA_SETS, TestTimeTransforms
+from nnunet_ext.patients import expression_of
 
 SelectedBy = Literal["entropy", "mutual_information", "tta_variance"]
 UnitKind = Literal["case", "slice", "patch"]
@@ -127,3 +129,70 @@ class SelectOptions:
     def __post_init__(self) -> None:
         if self.shown < 0:
             raise ValueError(f"--shown must be 0 or more; found {self.shown}.")
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """What `nnunet_ext select --simulate` replays.
+
+    Attributes:
+        dataset: name or id of a labelled dataset that is planned and preprocessed.
+        configuration: "2d", "3d_fullres", ...
+        output: folder for predictions, table and curve; created if missing.
+        plans: name of the plans.
+        trainer: name of the trainer.
+        fold: of the splits; its validation cases judge, its training cases are what is labelled bit by bit.
+        patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
+        start: cases that are labelled before the first selection, in whole patients.
+        rounds: number of selections.
+        seeds: each starts with other cases.
+        strategies: that are compared.
+        strategy: all but the name and the seed, which the two above give, and beta, which grows from 1 to 100.
+        score: how cases are scored.
+        members: of each training, see `EnsembleOptions`.
+        tta: test-time transforms of the predictions, see `EnsembleOptions`; the validation is nnU-Net's.
+        device: "cuda", "cpu" or "mps"; None takes the fastest available.
+        allow_tqdm: whether to show progress bars.
+
+    Raises:
+        ValueError: if a number is out of range, a strategy is unknown, or parts of cases are to be labelled.
+    """
+
+    dataset: str
+    configuration: str
+    output: Path
+    plans: str = "nnUNetPlans"
+    trainer: str = "nnUNetTrainer"
+    fold: int = 0
+    patients: str | None = None
+    start: int = 10
+    rounds: int = 3
+    seeds: tuple[int, ...] = (0, 1)
+    strategies: tuple[StrategyName, ...] = ("power", "random")
+    strategy: StrategyOptions = field(default_factory=StrategyOptions)
+    score: ScoreOptions = field(default_factory=ScoreOptions)
+    members: str = "final"
+    tta: TestTimeTransforms = "flips"
+    device: str | None = None
+    allow_tqdm: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.strategies:
+            require_choice("--strategies", name, STRATEGY_NAMES)
+        for flag, number in (("--start", self.start), ("--rounds", self.rounds)):
+            if number < 1:
+                raise ValueError(f"{flag} must be 1 or more; found {number}.")
+        require_choice("--tta", self.tta, TTA_SETS)
+        if not self.seeds or not self.strategies:
+            raise ValueError("A simulation needs at least one of --seeds and one of --strategies; found none.")
+        if self.score.unit != "case":
+            raise ValueError(
+                f"A simulation labels whole cases, since each training needs complete labels; found --unit "
+                f"{self.score.unit}."
+            )
+        if self.patients is not None:
+            expression_of(self.patients)
+
+    def beta_of(self, selection: int) -> float:
+        """The noise parameter of a selection, counted from 0: it grows exponentially from 1 to 100."""
+        return 100.0 ** (selection / max(self.rounds - 1, 1))
