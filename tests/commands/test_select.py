@@ -91,6 +91,16 @@ def test_slices_are_chosen_one_by_one(predict, select, table):
     assert table()[0]["box"] == "1:2 0:8 0:8"
 
 
+def test_slices_follow_the_first_axis_of_the_plans(predict, select, table, tmp_path):
+    """Along x all slices are equally uncertain, so the first one comes first; the page shows 8 slices of 3 x 8."""
+    folder = predict("a", (0.1, 0.7, 0.2))
+    plans = {"image_reader_writer": "SimpleITKIO", "transpose_forward": [2, 0, 1]}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    assert select("--unit", "slice", "--strategy", "top", "--number", 2) == 0
+    assert [(row["slice"], row["box"]) for row in table()] == [("0", "0:3 0:8 0:1"), ("1", "0:3 0:8 1:2")]
+    assert "slice 2 of 8" in (tmp_path / "round" / "selected.html").read_text()
+
+
 def test_the_next_round_leaves_out_what_is_annotated(predict, select, table, tmp_path):
     predict("a", (0.1, 0.7, 0.2))
     predict("b", (0.5, 0.1, 0.6))
