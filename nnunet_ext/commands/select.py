@@ -50,8 +50,12 @@ class Selection:
     label_names: Mapping[int, str]
 
 
-def select_units(options: SelectOptions) -> Selection:
+def select_units(options: SelectOptions, images: Mapping[str, Case] | None = None) -> Selection:
     """Writes the table, the record of how it came about, and the page.
+
+    Args:
+        options: of the command.
+        images: case to its image files; None looks for them where the options or the predictions say.
 
     Raises:
         FileNotFoundError: if predictions, maps, images or model are not there.
@@ -60,7 +64,7 @@ def select_units(options: SelectOptions) -> Selection:
     """
     pool = Pool.open(options)
     units = pool.units()
-    images = pool.images()
+    images = pool.images() if images is None else images
     choices = chosen(units, pool, images)
     names = label_names(pool.dataset_json)
     options.output.mkdir(parents=True, exist_ok=True)

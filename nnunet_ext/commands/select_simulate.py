@@ -27,6 +27,7 @@ from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.options import EnsembleOptions, OutputOptions, SelectOptions, SimulateOptions, StrategyName
 from nnunet_ext.patients import patient_of
+from nnunet_ext.prediction_folder.cases import Case
 from nnunet_ext.report.learning_curve import draw_learning_curve
 from nnunet_ext.selection.replay import Step
 from nnunet_ext.selection.table import TABLE_NAME, boxes_in
@@ -80,6 +81,11 @@ class Replay:
                 f"{', '.join(map(str, complete)) or 'none'}. Found -f {options.fold}."
             )
         replay = cls(options, name, training_files(name, dataset_json), splits[options.fold])
+        unknown = sorted({*replay.split["train"], *replay.split["val"]} - replay.files.keys())
+        if unknown:
+            raise ValueError(
+                f"The splits must name cases of the dataset; {raw_folder(name)} has no {unknown[0]}. Split again."
+            )
         replay.require_patients_apart()
         needed = options.start + options.strategy.number
         if needed > len(replay.split["train"]):
@@ -179,9 +185,14 @@ class Replay:
                     device=self.options.device,
                     shown=0,
                     allow_tqdm=self.options.allow_tqdm,
-                )
+                ),
+                {case: Case(case, self.images_of(case)) for case in self.split["train"]},
             )
         return sorted(boxes_in(folder / TABLE_NAME))
+
+    def images_of(self, case: str) -> tuple[Path, ...]:
+        """The files of a case, one per channel."""
+        return tuple(Path(file) for file in self.files[case]["images"])
 
     def predictions(self, labelled: Sequence[str], fold: int) -> Path:
         """Predicts all cases without labels with the members of a fold; complete ones are kept.
@@ -201,10 +212,10 @@ class Replay:
         prepare_process_for(device_of(ensemble))
         pool = sorted(set(self.split["train"]) - set(labelled))
         outcome = EnsembleEngine.from_model_folders(self.model, ensemble).predict_from_files(
-            [[str(file) for file in self.files[case]["images"]] for case in pool],
+            [list(map(str, self.images_of(case))) for case in pool],
             folder,
             OutputOptions(maps=(options.score.by,), continue_prediction=True),
-            arguments={"i": str(raw_folder(self.name) / "imagesTr"), "members": options.members},
+            arguments={"members": options.members},
         )
         if outcome.failed:
             case, message = next(iter(outcome.failed.items()))

@@ -40,7 +40,7 @@ def options(plain_dataset, splits_file, tmp_path_factory) -> SimulateOptions:
         start=2,
         rounds=1,
         seeds=(0,),
-        strategies=("top", "random"),
+        strategies=("k-centre", "random"),
         strategy=StrategyOptions(number=1),
         score=ScoreOptions(by="tta_variance"),
         device="cpu",
@@ -65,8 +65,8 @@ def test_each_set_of_labelled_cases_is_trained_once(replayed, splits_file):
     """Both strategies begin with the same cases, and may even add the same one."""
     steps, trained = replayed
     assert [(step.strategy, step.round, step.cases) for step in steps] == [
-        ("top", 0, 2),
-        ("top", 1, 3),
+        ("k-centre", 0, 2),
+        ("k-centre", 1, 3),
         ("random", 0, 2),
         ("random", 1, 3),
     ]
@@ -77,7 +77,7 @@ def test_each_set_of_labelled_cases_is_trained_once(replayed, splits_file):
         assert splits[step.fold]["val"] == splits[0]["val"]
 
 
-def test_what_is_added_is_the_most_uncertain_case_of_the_pool(replayed, options, splits_file):
+def test_what_is_added_is_a_case_of_the_predicted_pool(replayed, options, splits_file):
     steps, _ = replayed
     start, after = steps[:2]
     splits = json.loads(splits_file.read_text())
@@ -110,7 +110,7 @@ def test_a_second_run_trains_and_predicts_nothing(replayed, options, run_here, c
     assert run_here(*flags_of(options)) == 0
     assert (options.output / "simulation.csv").read_bytes() == before
     assert not (options.output / "logs").exists()
-    assert "top - random, mean over the rounds: " in capsys.readouterr().out
+    assert "k-centre - random, mean over the rounds: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
