@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.options import EnsembleOptions, OutputOptions, SelectOptions, SimulateOptions, StrategyName
 from nnunet_ext.patients import patient_of
 from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.prediction_folder.output_lock import OutputLock
 from nnunet_ext.report.learning_curve import draw_learning_curve
 from nnunet_ext.selection.replay import Step
 from nnunet_ext.selection.table import TABLE_NAME, boxes_in
@@ -237,16 +239,20 @@ def simulate(options: SimulateOptions, train: Train | None = None) -> list[Step]
 
     Raises:
         RuntimeError: if a training fails, or a case cannot be predicted.
+        OutputInUseError: if another simulation is writing to the folder.
         FileNotFoundError, ValueError: see `Replay.open` and `select_units`.
     """
     replay = Replay.open(options)
     steps: list[Step] = []
-    for seed in options.seeds:
-        for strategy in options.strategies:
+    lock = OutputLock(options.output)
+    try:
+        for seed, strategy in product(options.seeds, options.strategies):
             for step in replayed(replay, seed, strategy, train or train_fold):
                 steps.append(step)
                 write_table([one.row() for one in steps], options.output / RESULTS_NAME)
                 draw_learning_curve(steps, options.output / CURVE_NAME)
+    finally:
+        lock.release()
     return steps
 
 
