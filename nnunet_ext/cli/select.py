@@ -69,7 +69,10 @@ def add_score_flags(parser: argparse.ArgumentParser) -> None:
     default = ScoreOptions
     group = parser.add_argument_group("what to annotate")
     group.add_argument(
-        "--unit", choices=UNIT_KINDS, default=default.unit, help=f"whole cases, slices or patches ({default.unit})"
+        "--unit",
+        choices=UNIT_KINDS,
+        default=default.unit,
+        help=f"whole cases, slices or patches (default: {default.unit})",
     )
     group.add_argument(
         "--by", choices=SELECTED_BY, default=default.by, help=f"map of the predictions (default: {default.by})"
