@@ -94,6 +94,18 @@ from nnunet_ext.options.pretraining import (
     ScanFilter,
 )
 from nnunet_ext.options.pseudo_labels import PseudoLabelOptions
+from nnunet_ext.options.selection import (
+    SELECTED_BY,
+    STRATEGY_NAMES,
+    UNIT_KINDS,
+    ScoreOptions,
+    SelectedBy,
+    SelectOptions,
+    SimulateOptions,
+    StrategyName,
+    StrategyOptions,
+    UnitKind,
+)
 from nnunet_ext.options.serving import ServeOptions, ServerLimits
 from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.trainers import TrainerCostOptions
@@ -121,8 +133,11 @@ __all__ = [
     "PRESETS",
     "RECORDED_AS",
     "RUNTIME_NAMES",
+    "SELECTED_BY",
+    "STRATEGY_NAMES",
     "TEMPERATURES",
     "TTA_SETS",
+    "UNIT_KINDS",
     "AbsentRule",
     "AdaptOptions",
     "Average",
@@ -162,14 +177,21 @@ __all__ = [
     "ReportOptions",
     "RuntimeName",
     "ScanFilter",
+    "ScoreOptions",
+    "SelectOptions",
+    "SelectedBy",
     "ServeOptions",
     "ServerLimits",
+    "SimulateOptions",
     "SplitOptions",
+    "StrategyName",
+    "StrategyOptions",
     "TeachOptions",
     "TemperatureKind",
     "TestTimeTransforms",
     "TrainOptions",
     "TrainerCostOptions",
+    "UnitKind",
     "UnlabelledOptions",
     "WeightsOptions",
     "recorded",
