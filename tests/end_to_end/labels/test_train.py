@@ -110,23 +110,34 @@ def test_a_mistyped_part_ends_nnunet_ext_train_with_status_1(plain_dataset, run_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not os.environ.get("NNUNET_EXT_SLOW_TESTS"), reason="NNUNET_EXT_SLOW_TESTS is not set")
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="jobs need the signals of Linux and macOS")
-def test_members_are_trained_as_jobs(plain_dataset, run_command, tmp_path):
+def test_members_and_folds_are_trained_calibrated_and_taught_with_as_jobs(plain_dataset, run_command, tmp_path):
     pytest.importorskip("submitit", reason="needs the extra slurm")
-    trainer, flags = "nnUNetTrainer_1epochs_1iters", ["-p", plain_dataset.plans, "-device", "cpu"]
-    job = ["--submit", "local", "--gpus", 0, "--job-logs", tmp_path]
-    line = ["train", plain_dataset.number, "2d", 0, "-tr", trainer, "--members", 2, *flags, *job]
-    printed = run_command("nnunet_ext", *line).stdout
-    assert printed.startswith("2 jobs submitted\n")
-    logs = [Path(path) for path in re.findall(r"^    log: (.*)$", printed, re.MULTILINE)]
-    end = time.monotonic() + 500
-    while not all(log.is_file() and "Exiting after successful completion" in log.read_text("utf-8") for log in logs):
-        assert time.monotonic() < end, [log.read_text("utf-8")[-2000:] for log in logs if log.is_file()]
-        time.sleep(0.2)
+    trainer, cpu = "nnUNetTrainer_1epochs_1iters", ["-device", "cpu"]
+
+    def as_jobs(*words: object) -> int:
+        """Submits a command to this machine, waits until all its jobs have succeeded, and counts them."""
+        job = ["--submit", "local", "--gpus", 0, "--job-logs", tmp_path]
+        printed = run_command("nnunet_ext", *words, *cpu, *job).stdout
+        logs = [Path(path) for path in re.findall(r"^    log: (.*)$", printed, re.MULTILINE)]
+        end = time.monotonic() + 500
+        while not all(log.is_file() and "after successful completion" in log.read_text("utf-8") for log in logs):
+            assert time.monotonic() < end, [log.read_text("utf-8")[-2000:] for log in logs if log.is_file()]
+            time.sleep(0.2)
+        return len(logs)
+
+    dataset = ["-p", plain_dataset.plans]
+    assert as_jobs("train", plain_dataset.number, "2d", 0, 1, "-tr", trainer, "--members", 2, *dataset) == 4
+    first, second = (plain_dataset.model(f"{trainer}_member{k}", "2d") for k in range(2))
     weights = [
-        load_checkpoint(plain_dataset.model(f"{trainer}_member{k}", "2d") / "fold_0" / "checkpoint_final.pth")
-        for k in range(2)
+        load_checkpoint(model / "fold_0" / "checkpoint_final.pth")["network_weights"] for model in (first, second)
     ]
-    first, second = (next(iter(each["network_weights"].values())) for each in weights)
-    assert not first.equal(second)
+    name = next(iter(weights[0]))
+    assert not weights[0][name].equal(weights[1][name])
+
+    assert as_jobs("calibrate", "-m", first) == 1
+    assert (first / "calibration.json").is_file()
+    assert as_jobs("teach", "-d", plain_dataset.number, "-c", "2d", "-m", first, *dataset) == 1
+    assert [*first.parents[2].glob(f"nnUNet_preprocessed/*/{plain_dataset.plans}_2d_teacher/*")]
