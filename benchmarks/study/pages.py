@@ -53,8 +53,8 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
     lines = [
         f"Written by `benchmarks/run_study.py` from `benchmarks/study/results/{study.name}`; not edited by hand.",
         f"```\npython benchmarks/run_study.py {study.name} DATA WORK\n```",
-        f"{preset.dataset}{cut}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, plans `{PLANS}` "
-        f"({network or 'the same as nnU-Net planned'}), on {preset.device.upper()}. One patient in "
+        f"{preset.dataset}{cut}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, plans "
+        f"`{PLANS}` ({network or 'the same as nnU-Net planned'}), on {preset.device.upper()}. One patient in "
         f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
         f"unless a row says otherwise. {len(found)} of {len(study.methods)} methods, {seeds} "
         f"each. Prediction is without test-time transforms unless a row says otherwise.",
