@@ -161,7 +161,7 @@ PARTS: tuple[Part, ...] = (
          "nnUNetTrainerAdvChain", claims=TRAINING_OUTPUT, requires=SEGMENTATION),
     Part("Unlabelled", Kind.FEWER_LABELS,
          "nnunet_ext.trainers.fewer_labels.unlabelled_distillation.Unlabelled",
-         "modifies Distill: learns from images without labels too, see nnunet_ext teach --unlabelled",
+         "modifies Distill: also learns from images without labels, see teach --unlabelled",
          "arXiv 1503.02531", "nnUNetTrainerDistill_Unlabelled",
          claims=TRAINING_OUTPUT, changes=("Distill", "Distill<a>")),
     Part("Distill", Kind.FEWER_LABELS, DISTILL,
