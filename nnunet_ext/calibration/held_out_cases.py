@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nnunet_ext.splits import Split, shared_patients
 
+BOOTSTRAP = "bootstrap.json"  # in the folder of a fold
+
 
 class TrainedOnError(ValueError):
     """Members would be tested on a case that they were trained on."""
@@ -54,12 +56,16 @@ def held_out_cases(
             f"{folder / 'validation'} holds as a validation case, though the splits now list it for training: "
             f"the splits were changed after the training",
         )
-        bootstrap = folder / "bootstrap.json"
-        if bootstrap.is_file():
-            drawn = set(json.loads(bootstrap.read_text(encoding="utf-8"))["training_cases"])
-            refuse_trained(cases, drawn, f"{bootstrap} lists for training")
-            refuse_trained_patients(cases, drawn, patients, f"{bootstrap} lists for training")
+        drawn = drawn_cases(folder)
+        refuse_trained(cases, drawn, f"{folder / BOOTSTRAP} lists for training")
+        refuse_trained_patients(cases, drawn, patients, f"{folder / BOOTSTRAP} lists for training")
     return cases
+
+
+def drawn_cases(fold_folder: Path) -> set[str]:
+    """The training cases that `Bagging` drew for a fold; none if it was not trained on a bootstrap sample."""
+    file = fold_folder / BOOTSTRAP
+    return set(json.loads(file.read_text(encoding="utf-8"))["training_cases"]) if file.is_file() else set()
 
 
 def cases_in(folder: Path, known: Collection[str]) -> set[str]:

@@ -44,7 +44,7 @@ def preprocess_unlabelled(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "preprocess-unlabelled",
-    "preprocess the images in imagesUn/ of a dataset, for MeanTeacher",
+    "preprocess the images in imagesUn/ of a dataset, for MeanTeacher and Unlabelled",
     preprocess_unlabelled_flags,
     preprocess_unlabelled,
     """example:

@@ -21,7 +21,7 @@ from nnunet_ext.cli.submit_flags import add_submit_flags, chosen_job, submit_thi
 from nnunet_ext.options import TeachOptions
 
 if TYPE_CHECKING:
-    from nnunet_ext.commands.teach import Lesson
+    from nnunet_ext.commands.lesson import Lesson
 
 # flags of predict that do not apply to one fold's members
 FIXED = {"average": "probabilities", "weights": None, "early_exit": None}
@@ -44,6 +44,12 @@ def teach_flags(parser: argparse.ArgumentParser) -> None:
     add_member_flags(teacher)
     add_pass_flags(teacher)
     data = parser.add_argument_group("cases")
+    data.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="teach the images without labels instead, which preprocess-unlabelled has preprocessed, by the members "
+        "of all folds together; for trainers with Unlabelled in their name",
+    )
     add_splits_flag(data)
     add_patients_flag(data)
     files = parser.add_argument_group("files")
@@ -93,15 +99,20 @@ def teach_options(arguments: argparse.Namespace) -> TeachOptions:
         patients=arguments.patients,
         previous_stage=Path(arguments.prev_stage_predictions) if arguments.prev_stage_predictions else None,
         overwrite=arguments.overwrite,
+        unlabelled=arguments.unlabelled,
     )
 
 
 def lines_before(lesson: Lesson) -> list[str]:
     """What will be written, and how large it can become."""
-    cases = sum(len(names) for names in lesson.cases.values())
+    folds = " ".join(str(fold) for group in lesson.groups for fold in group.folds)
+    how = (
+        " without labels, all taught by these folds"
+        if lesson.options.unlabelled
+        else ", each taught by the fold that held it out"
+    )
     return [
-        f"{cases} cases, each taught by the fold that held it out: {' '.join(lesson.cases)}; {lesson.complete} are "
-        f"complete",
+        f"{len(lesson.names)} cases{how}: {folds}; {lesson.complete} are complete",
         f"at most {lesson.size_bytes / 1e9:.3g} GB before compression, {lesson.free_bytes / 1e9:.3g} GB are free: "
         f"{lesson.folder}",
     ]
@@ -109,14 +120,20 @@ def lines_before(lesson: Lesson) -> list[str]:
 
 def lines_after(lesson: Lesson) -> list[str]:
     """What is missing, and how to train the student."""
-    lines = []
-    if lesson.untaught:
-        lines.append(
-            f"{len(lesson.untaught)} preprocessed cases have no teacher, such as {lesson.untaught[0]}: these folds "
-            f"did not hold them out. A student cannot train on them; train the other folds, and run this again."
-        )
     options = lesson.options
-    command = f"nnunet_ext train {options.dataset} {options.configuration} 0 -tr nnUNetTrainerDistill"
+    trainer = "nnUNetTrainerDistill_Unlabelled" if options.unlabelled else "nnUNetTrainerDistill"
+    lines, count = [], len(lesson.untaught)
+    if count and options.unlabelled:
+        lines.append(
+            f"{count} images without labels are not preprocessed, such as {lesson.untaught[0]}. Run nnunet_ext "
+            f"preprocess-unlabelled, and this again."
+        )
+    elif count:
+        lines.append(
+            f"{count} preprocessed cases have no teacher, such as {lesson.untaught[0]}: these folds did not hold "
+            f"them out. A student cannot train on them; train the other folds, and run this again."
+        )
+    command = f"nnunet_ext train {options.dataset} {options.configuration} 0 -tr {trainer}"
     return [*lines, f"Train the student: {command} -p {options.plans}"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.commands.planned_dataset import PlannedDataset
+from nnunet_ext.trainers.fewer_labels.unlabelled_cases import unlabelled_dataset, unlabelled_folder
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,19 @@ class Student:
             )
         cases = infer_dataset_class(str(folder))(str(folder))
         return cls(planned.name, planned.description(), planned.manager, manager, folder, cases)
+
+    def without_labels(self, plans_name: str, configuration: str) -> Student:
+        """The same student with its preprocessed cases without labels instead.
+
+        Args:
+            plans_name: of the plans' file, without ending.
+            configuration: of the plans.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        folder = unlabelled_folder(self.folder)
+        return replace(self, folder=folder, cases=unlabelled_dataset(folder, self.name, plans_name, configuration))
 
     def shape_of(self, case: str) -> tuple[int, ...]:
         """Voxels of a preprocessed case along nnU-Net's axes."""

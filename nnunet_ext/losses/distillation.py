@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,34 @@ class TeacherTerm:
         if counted is None:
             return divergence.mean()
         return (divergence * counted[:, 0]).sum() / counted.sum().clamp_min(1)
+
+
+class UnlabelledTeacherTerm:
+    """temperature^2 KL(teacher || student), the mean over the voxels of images without labels; 0 without images.
+
+    Args:
+        student: images (B, channels, *spatial) to logits (B, C, *spatial).
+        temperature: softens both distributions.
+        regions: whether the outputs are regions.
+
+    Attributes:
+        images: (B, channels, *spatial) of the batch without labels; None in validation.
+        probabilities: (B, F, *spatial), the teacher's, without the background; None without images.
+    """
+
+    def __init__(self, student: Callable[[Tensor], Tensor], temperature: float, *, regions: bool) -> None:
+        self.student = student
+        self.temperature = temperature
+        self.regions = regions
+        self.images: Tensor | None = None
+        self.probabilities: Tensor | None = None
+
+    def __call__(self, logits: Tensor, target: Tensor, *, epoch: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
+        """See `LossTerm`; logits and target are of the labelled images and are not used."""
+        if self.images is None or self.probabilities is None:
+            return logits.new_zeros(())
+        found = self.student(self.images)
+        return teacher_kl(found, self.probabilities, temperature=self.temperature, regions=self.regions).mean()
 
 
 def teacher_kl(logits: Tensor, teacher: Tensor, *, temperature: float = 2.0, regions: bool = False) -> Tensor:

@@ -24,6 +24,7 @@ class TeachOptions:
         patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
         previous_stage: folder with the segmentations of a cascade's first stage, for teachers that need it.
         overwrite: whether the probabilities of another teacher are removed first.
+        unlabelled: whether the cases without labels are taught, by the members of all folds together.
 
     Raises:
         ValueError: if there is no teacher, one is named twice, `top` is below 2, or the pattern is not a regular
@@ -40,6 +41,7 @@ class TeachOptions:
     patients: str | None = None
     previous_stage: Path | None = None
     overwrite: bool = False
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         names = [folder.name for folder in self.teachers]

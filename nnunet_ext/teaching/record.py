@@ -1,4 +1,4 @@
-"""Which members taught which cases, and that none of them had seen the case that it teaches."""
+"""Which members taught which cases, and that none of them had seen a case that they teach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from nnunet_ext.files.atomic import write_json
 from nnunet_ext.teaching.case_file import case_file
 
 FILE_NAME = "teacher.json"
-AGAIN = "Run nnunet_ext teach for it"
+TOGETHER = "together"  # in place of a fold's number: members of several folds, who teach cases without labels
+OUT_OF_FOLD = "Run nnunet_ext teach; folds that hold the cases out must have been trained."
+WITHOUT_LABELS = "Run nnunet_ext teach --unlabelled."
 
 
 class TeacherError(ValueError):
@@ -21,7 +23,7 @@ class TeacherError(ValueError):
 
 @dataclass(frozen=True)
 class TaughtFold:
-    """The cases that the members of one fold teach.
+    """The cases that the members of one fold teach, or those of several folds together.
 
     Attributes:
         members: model, name and SHA-256 of each member.
@@ -43,7 +45,7 @@ class TeacherRecord:
         regions: whether the outputs are regions.
         top: see `packed`.
         settings: of the ensemble, see `EnsembleEngine.settings`.
-        folds: number of a fold to what its members teach.
+        folds: number of a fold, or `TOGETHER`, to what its members teach.
     """
 
     outputs: int
@@ -53,15 +55,19 @@ class TeacherRecord:
     folds: Mapping[str, TaughtFold] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path) -> TeacherRecord:
+    def load(cls, folder: Path, remedy: str = OUT_OF_FOLD) -> TeacherRecord:
         """The record of a folder.
+
+        Args:
+            folder: of the probabilities.
+            remedy: sentence that says how they are written.
 
         Raises:
             TeacherError: if it has none, or a damaged one.
         """
         file = folder / FILE_NAME
         if not file.is_file():
-            raise TeacherError(f"A teacher's probabilities need their record; {file} does not exist. {AGAIN}.")
+            raise TeacherError(f"A teacher's probabilities need their record; {file} does not exist. {remedy}")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             folds = {fold: TaughtFold(**taught) for fold, taught in content.pop("folds").items()}
@@ -74,24 +80,24 @@ class TeacherRecord:
         write_json(asdict(self), folder / FILE_NAME)
 
     def with_fold(self, fold: str, taught: TaughtFold) -> TeacherRecord:
-        """The record with one more fold.
+        """The record with one more fold, or with what several folds teach together.
 
         Raises:
-            TeacherError: if other members taught this fold, or one of the members had seen a case that it teaches.
+            TeacherError: if other members taught these cases, or one of the members had seen a case that it teaches.
         """
         known = self.folds.get(fold)
         if known is not None and members_of(known) != members_of(taught):
             raise TeacherError(
-                f"All cases of a fold must have the same teacher; fold {fold} was taught by "
-                f"{', '.join(names_of(known))}, and now it would be by {', '.join(names_of(taught))}, of which a "
-                f"file or its content is another. Start again with --overwrite."
+                f"All cases of a fold must have the same teacher, and all cases without labels; {named(fold)} had "
+                f"{', '.join(names_of(known))}, and now it would be {', '.join(names_of(taught))}, of which a file "
+                f"or its content is another. Start again with --overwrite."
             )
         record = replace(self, folds={**self.folds, fold: taught})
         record.require_unseen(taught.cases)
         return record
 
     def fold_of(self, case: str) -> str | None:
-        """The fold whose members teach a case; None if none does."""
+        """The fold whose members teach a case, or `TOGETHER`; None if none does."""
         return next((fold for fold, taught in self.folds.items() if case in taught.cases), None)
 
     def require_unseen(self, cases: Iterable[str]) -> None:
@@ -106,12 +112,17 @@ class TeacherRecord:
         if seen:
             raise TeacherError(
                 f"A teacher must never have seen the case that it teaches; the record lists {len(seen)} that its "
-                f"members were trained on, such as {seen[0]}, in fold {self.fold_of(seen[0])}. Teach again with the "
+                f"members were trained on, such as {seen[0]} of {named(self.fold_of(seen[0]))}. Teach again with the "
                 f"splits that the training used."
             )
 
-    def require_taught(self, folder: Path, cases: Iterable[str]) -> None:
+    def require_taught(self, folder: Path, cases: Iterable[str], remedy: str = OUT_OF_FOLD) -> None:
         """Refuses cases without probabilities of members that had not seen them.
+
+        Args:
+            folder: of the probabilities.
+            cases: names.
+            remedy: sentence that says how they are written.
 
         Raises:
             TeacherError: if there are any.
@@ -121,10 +132,14 @@ class TeacherRecord:
         if missing:
             raise TeacherError(
                 f"Every case that is trained on or validated needs its teacher's probabilities in {folder}; "
-                f"{len(missing)} of {len(wanted)} have none, such as {missing[0]}. {AGAIN}; folds that hold them out "
-                f"must have been trained."
+                f"{len(missing)} of {len(wanted)} have none, such as {missing[0]}. {remedy}"
             )
         self.require_unseen(wanted)
+
+
+def named(fold: str | None) -> str:
+    """A key of the record, for a message."""
+    return "the cases without labels" if fold == TOGETHER else f"fold {fold}"
 
 
 def members_of(taught: TaughtFold) -> list[tuple[str, str, str]]:

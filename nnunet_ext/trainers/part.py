@@ -86,7 +86,7 @@ class Part:
         spelling: the word, with a placeholder for a number: "Cyclical", "Cyclical<M>", "<n>epochs".
         kind: what the part changes about a training.
         mixin: dotted path of the class that a trainer with this part derives from, imported when the name is used;
-            "" if the part only sets attributes of another part.
+            "" if the part only sets attributes of another part. A part that changes others may derive from theirs.
         summary: what the part does, in one line for the table.
         paper: the source, or "".
         example: a trainer's name with this part.

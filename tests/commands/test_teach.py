@@ -20,8 +20,11 @@ from nnunet_ext.commands.student import Student, resampled
 from nnunet_ext.files.atomic import PARTIAL_PREFIX
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.options import EnsembleOptions, TeachOptions
+from nnunet_ext.options.pretraining import ScanFilter
 from nnunet_ext.teaching.case_file import CaseProbabilities
-from nnunet_ext.teaching.record import TeacherRecord
+from nnunet_ext.teaching.record import TOGETHER, TeacherRecord
+from nnunet_ext.unlabelled.preprocess import Preparation, prepare_scan
+from nnunet_ext.unlabelled.scans import find_scans
 
 DATASET = "Dataset998_Tiny"
 CASES = ["p0_ed", "p0_es", "p1_ed", "p1_es"]
@@ -212,10 +215,129 @@ def test_another_teacher_needs_overwrite(teach, teachers, preprocessed, write_ch
     assert "another teacher" in capsys.readouterr().err
     write_checkpoint(teachers[0], 0, seed=99)
     assert teach("-f", "0") == 1
-    assert "fold 0 was taught by" in capsys.readouterr().err
+    assert "fold 0 had flat/fold_0/checkpoint_final" in capsys.readouterr().err
     assert teach("-f", "0", "--overwrite", models=teachers[:1]) == 0
     record = TeacherRecord.load(preprocessed / "student_2d_teacher")
     assert [member["model"] for member in record.folds["0"].members] == ["flat"]
+
+
+# --- cases without labels ---
+
+
+@pytest.fixture
+def unlabelled(teachers: list[Path], preprocessed: Path, make_image: Callable[..., Path]) -> Callable[..., None]:
+    """Puts images of these names into `imagesUn` and preprocesses them for the student in 2d."""
+
+    def add(*names: str) -> None:
+        images = preprocessed.parent.parent / "nnUNet_raw" / DATASET / "imagesUn"
+        for number, name in enumerate(names):
+            make_image(images, name, seed=100 + number)
+        plans = json.loads((preprocessed / "student.json").read_text())
+        folder = preprocessed / "student_2d_unlabelled"
+        folder.mkdir(exist_ok=True)
+        preparation = Preparation(folder, plans, "2d", 1, ".nii.gz", ScanFilter())
+        for scan in find_scans(images, ".nii.gz"):
+            assert prepare_scan(scan, preparation).dropped is None
+
+    return add
+
+
+def read_unlabelled(preprocessed: Path, case: str) -> np.ndarray:
+    """(2, z, y, x) of a case without labels."""
+    file = preprocessed / "student_2d_unlabelled_teacher" / f"{case}.b2nd"
+    return CaseProbabilities(file, 3, regions=False)[WHOLE]
+
+
+def test_a_case_without_labels_is_taught_by_all_folds_together(teach, teachers, preprocessed, unlabelled, capsys):
+    unlabelled("q0_a", "q1_a")
+    assert teach("--unlabelled", "--patients", "([a-z][0-9])_") == 0
+    options = EnsembleOptions(folds=[0, 1], device="cpu", allow_tqdm=False, tta="none")
+    engine = EnsembleEngine.from_model_folders(teachers, options)
+    images = preprocessed.parent.parent / "nnUNet_raw" / DATASET / "imagesUn"
+    files = [[str(images / f"{case}_0000.nii.gz")] for case in ("q0_a", "q1_a")]
+    outcome = engine.predict_from_files(files, None, save_probabilities=True)
+    for case, prediction in zip(("q0_a", "q1_a"), outcome.predictions, strict=True):
+        assert prediction.probabilities is not None
+        properties = nnUNetDatasetBlosc2(str(preprocessed / "student_2d_unlabelled")).load_case(case)[3]
+        crop = (slice(1, None), *(slice(*ends) for ends in properties["bbox_used_for_cropping"]))
+        np.testing.assert_allclose(read_unlabelled(preprocessed, case), prediction.probabilities[crop], atol=2**-11)
+    record = TeacherRecord.load(preprocessed / "student_2d_unlabelled_teacher")
+    assert set(record.folds) == {TOGETHER}
+    assert record.folds[TOGETHER].cases == ["q0_a", "q1_a"]
+    assert record.folds[TOGETHER].trained_on == CASES
+    assert [member["name"] for member in record.folds[TOGETHER].members] == [
+        f"fold_{fold}/checkpoint_final" for fold in (0, 1, 0, 1)
+    ]
+    assert not (preprocessed / "student_2d_teacher").exists()
+    printed = capsys.readouterr().out
+    size = sum(read_unlabelled(preprocessed, case).size * 2 for case in ("q0_a", "q1_a"))
+    assert (
+        f"2 cases without labels, all taught by these folds: 0 1; 0 are complete\nat most {size / 1e9:.3g} GB"
+        in printed
+    )
+    assert printed.endswith("-tr nnUNetTrainerDistill_Unlabelled -p student\n")
+
+
+def test_a_killed_run_on_cases_without_labels_is_resumed_and_takes_new_ones(teach, preprocessed, unlabelled, capsys):
+    unlabelled("q0_a", "q1_a")
+    assert teach("--unlabelled") == 0
+    folder = preprocessed / "student_2d_unlabelled_teacher"
+    whole = read_unlabelled(preprocessed, "q1_a")
+    (folder / "q1_a.b2nd").rename(folder / f"{PARTIAL_PREFIX}q1_a.b2nd")
+    os.truncate(folder / f"{PARTIAL_PREFIX}q1_a.b2nd", 100)
+    before = (folder / "q0_a.b2nd").stat().st_mtime_ns
+    unlabelled("q0_a", "q1_a", "q2_a")
+    assert teach("--unlabelled") == 0
+    assert "3 cases without labels, all taught by these folds: 0 1; 1 are complete" in capsys.readouterr().out
+    assert (folder / "q0_a.b2nd").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(read_unlabelled(preprocessed, "q1_a"), whole)
+    TeacherRecord.load(folder).require_taught(folder, ["q0_a", "q1_a", "q2_a"])
+    assert teach("--unlabelled", "-f", "0") == 1
+    assert "the cases without labels had flat/fold_0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("p1_es", (), "1 of the cases without labels are also labelled, such as p1_es"),
+        ("p0_ed", ("-f", "0"), "also labelled, such as p0_ed"),  # which fold 0 held out
+        ("p1_later", ("--patients", "(p[0-9])_"), "such as p1_later of p1, who has the case p1_ed"),
+        ("p1_later", ("--patients", "(p[0-9])_", "-f", "0"), "such as p1_later of p1, who has the case p1_ed"),
+    ],
+)
+def test_a_case_that_members_have_seen_is_refused_though_it_has_no_label(
+    teach, preprocessed, unlabelled, capsys, name, flags, message
+):
+    unlabelled(name)
+    assert teach("--unlabelled", *flags) == 1
+    assert message in capsys.readouterr().err
+    assert not (preprocessed / "student_2d_unlabelled_teacher").exists()
+
+
+def test_a_patient_that_the_chosen_fold_held_out_is_taught_by_it(teach, preprocessed, unlabelled):
+    """Fold 1 trained on p0, fold 0 did not."""
+    unlabelled("p0_later")
+    assert teach("--unlabelled", "--patients", "(p[0-9])_", "-f", "1") == 1
+    assert teach("--unlabelled", "--patients", "(p[0-9])_", "-f", "0") == 0
+    assert TeacherRecord.load(preprocessed / "student_2d_unlabelled_teacher").folds[TOGETHER].trained_on == CASES[2:]
+
+
+def test_a_case_that_lost_its_label_after_the_training_is_refused(teach, teachers, unlabelled, capsys):
+    unlabelled("q0_a")
+    validated = teachers[1] / "fold_1" / "validation" / "q0_a.nii.gz"
+    validated.parent.mkdir()
+    validated.touch()
+    assert teach("--unlabelled") == 1
+    assert "it was a labelled case in the training" in capsys.readouterr().err
+
+
+def test_without_preprocessed_cases_or_their_images_nothing_is_taught(teach, preprocessed, unlabelled, capsys):
+    assert teach("--unlabelled") == 1
+    assert "nnunet_ext preprocess-unlabelled -d Dataset998_Tiny -c 2d -p student" in capsys.readouterr().err
+    unlabelled("q0_a", "q1_a")
+    (preprocessed.parent.parent / "nnUNet_raw" / DATASET / "imagesUn" / "q1_a_0000.nii.gz").unlink()
+    assert teach("--unlabelled") == 1
+    assert "1 have none, such as q1_a" in capsys.readouterr().err
 
 
 # --- leaks and contradictions ---

@@ -5,7 +5,7 @@ from math import log, sqrt
 import pytest
 import torch
 
-from nnunet_ext.losses.distillation import TEACHER, TeacherTerm, softened, teacher_kl
+from nnunet_ext.losses.distillation import TEACHER, TeacherTerm, UnlabelledTeacherTerm, softened, teacher_kl
 from nnunet_ext.losses.self_distillation import distillation_kl
 from nnunet_ext.losses.targets import OutputForm
 
@@ -94,3 +94,35 @@ def test_ignored_voxels_do_not_count(regions):
 def test_probabilities_of_another_number_of_classes_are_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 2, 4\); found \(1, 3, 4\)"):
         teacher_kl(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
+
+
+# --- images without labels ---
+
+
+def unlabelled_term(images, teacher, *, temperature=1.0, regions=False):
+    """The term of a student whose logits are the images."""
+    term = UnlabelledTeacherTerm(lambda logits: logits, temperature, regions=regions)
+    term.images, term.probabilities = images, teacher
+    return term(torch.zeros(1), torch.zeros(1), epoch=EPOCH, extras={})
+
+
+def test_on_images_without_labels_it_is_the_mean_over_all_voxels():
+    """Two voxels: the divergence by hand above, and ln 2 where the teacher is certain of the foreground."""
+    teacher = torch.tensor([[[0.25, 1.0]]])
+    found = unlabelled_term(torch.zeros(1, 2, 2), teacher)
+    assert found.item() == pytest.approx((0.75 * log(1.5) + 0.25 * log(0.5) + log(2)) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_student_that_says_what_the_teacher_says_has_no_loss_and_no_gradient(temperature, regions):
+    logits = torch.randn((2, 3, 4, 4), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    teacher = (logits.sigmoid() if regions else logits.softmax(dim=1)[:, 1:]).detach()
+    found = unlabelled_term(logits, teacher, temperature=temperature, regions=regions)
+    found.backward()
+    assert found.item() == pytest.approx(0, abs=1e-6)
+    assert logits.grad.abs().max() < 1e-6
+
+
+def test_without_images_the_term_is_0():
+    assert unlabelled_term(None, None).item() == 0

@@ -23,7 +23,7 @@ def test_it_is_read_as_it_was_written(tmp_path, both):
 
 
 def test_a_fold_that_trained_on_its_case_is_refused():
-    with pytest.raises(TeacherError, match="such as b, in fold 0"):
+    with pytest.raises(TeacherError, match="such as b of fold 0"):
         EMPTY.with_fold("0", TaughtFold([MEMBER], ["a", "b"], ["b", "c"]))
 
 
@@ -35,13 +35,13 @@ def test_a_leak_that_someone_wrote_into_the_file_is_refused(tmp_path, both):
         case_file(tmp_path, case).touch()
     record = TeacherRecord.load(tmp_path)
     record.require_taught(tmp_path, ["b", "c"])
-    with pytest.raises(TeacherError, match="such as a, in fold 0"):
+    with pytest.raises(TeacherError, match="such as a of fold 0"):
         record.require_taught(tmp_path, ["a", "b", "c"])
 
 
 def test_the_same_members_may_teach_a_fold_again_and_others_not(both):
     assert both.with_fold("0", FIRST) == both
-    with pytest.raises(TeacherError, match="fold 0 was taught by m/fold_0/checkpoint_final"):
+    with pytest.raises(TeacherError, match="fold 0 had m/fold_0/checkpoint_final"):
         both.with_fold("0", TaughtFold([{**MEMBER, "sha256": "cd"}], ["a", "b"], ["c"]))
 
 

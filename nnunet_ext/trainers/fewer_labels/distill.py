@@ -13,7 +13,7 @@ from nnunet_ext.losses.ramps import ConstantRamp, Ramp
 from nnunet_ext.losses.region_affinity import RegionAffinityTerm
 from nnunet_ext.teaching.case_file import teacher_folder
 from nnunet_ext.teaching.packing import outputs_on_disk
-from nnunet_ext.teaching.record import TeacherError, TeacherRecord
+from nnunet_ext.teaching.record import OUT_OF_FOLD, TeacherError, TeacherRecord
 from nnunet_ext.trainers.fewer_labels.taught_cases import AUGMENTED, TaughtCases, with_teacher_moved
 from nnunet_ext.trainers.losses.dataset_form import output_form
 from nnunet_ext.trainers.losses.loss_term import LossTermPart
@@ -65,13 +65,17 @@ class Distill(LossTermPart):
         self.print_to_log_file(f"Distill: the teacher's probabilities are those in {folder}.")
         return taught[0], taught[1]
 
-    def fitting_record(self, folder: Path) -> TeacherRecord:
+    def fitting_record(self, folder: Path, remedy: str = OUT_OF_FOLD) -> TeacherRecord:
         """The record of the teacher.
+
+        Args:
+            folder: of the probabilities.
+            remedy: sentence that says how they are written.
 
         Raises:
             TeacherError: if there is none, or its outputs are not those of the student.
         """
-        record = TeacherRecord.load(folder)
+        record = TeacherRecord.load(folder, remedy)
         own = (self.label_manager.num_segmentation_heads, self.label_manager.has_regions)
         if (record.outputs, record.regions) != own:
             raise TeacherError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -17,6 +18,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_ext.trainers.pretraining.transforms import spatial_transforms
 
 IMAGES = "imagesUn"  # of a raw dataset
+COMPLETE = ".pkl"  # ending of the last file of a preprocessed image
 NO_LABELS = LabelManager({"background": 0}, None)
 
 
@@ -25,29 +27,56 @@ def unlabelled_folder(preprocessed: Path) -> Path:
     return preprocessed.with_name(f"{preprocessed.name}_unlabelled")
 
 
-def unlabelled_batches(trainer: nnUNetTrainer) -> Iterator[dict[str, Any]]:
-    """Batches with "data" (batch size, channels, *patch): rotated, scaled and mirrored as the labelled ones.
+def unlabelled_dataset(folder: Path, dataset: str, plans_name: str, configuration: str) -> nnUNetBaseDataset:
+    """nnU-Net's dataset of the completely preprocessed images without labels.
 
-    Nothing is read before the first batch is asked for.
+    Args:
+        folder: see `unlabelled_folder`.
+        dataset: its name, for the message; so are the plans' and the configuration's.
+        plans_name: see above.
+        configuration: see above.
 
     Raises:
         FileNotFoundError: if no image was preprocessed.
     """
-    folder = unlabelled_folder(Path(trainer.preprocessed_dataset_folder))
-    if not folder.is_dir() or not any(folder.glob("*.pkl")):
-        plans = trainer.plans_manager
+    names = [file.name.removesuffix(COMPLETE) for file in folder.glob(f"*{COMPLETE}")] if folder.is_dir() else []
+    if not names:
         raise FileNotFoundError(
-            f"{type(trainer).__name__} learns from preprocessed images without labels; {folder} has none. Put images "
-            f"into {IMAGES} of the raw dataset and run nnunet_ext preprocess-unlabelled -d {plans.dataset_name} -c "
-            f"{trainer.configuration_name} -p {plans.plans_name}."
+            f"Images without labels must be preprocessed; {folder} has none. Put images into {IMAGES} of the raw "
+            f"dataset and run nnunet_ext preprocess-unlabelled -d {dataset} -c {configuration} -p {plans_name}."
         )
+    return infer_dataset_class(str(folder))(str(folder), names)
+
+
+def dataset_of(trainer: nnUNetTrainer) -> nnUNetBaseDataset:
+    """A training's preprocessed images without labels.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    folder, plans = unlabelled_folder(Path(trainer.preprocessed_dataset_folder)), trainer.plans_manager
+    return unlabelled_dataset(folder, plans.dataset_name, plans.plans_name, trainer.configuration_name)
+
+
+def unlabelled_batches(
+    trainer: nnUNetTrainer, cases: Any, also: Callable[[ComposeTransforms], ComposeTransforms] = lambda space: space
+) -> Iterator[dict[str, Any]]:
+    """Batches with "data" (batch size, channels, *patch): rotated, scaled and mirrored as the labelled ones.
+
+    Nothing is read before the first batch is asked for.
+
+    Args:
+        trainer: whose batches they are.
+        cases: nnU-Net's dataset of the images, or one that wraps it.
+        also: adds transforms to those.
+    """
     patch = trainer.configuration_manager.patch_size
     rotation, in_plane, loaded_patch, mirror_axes = (
         trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     )
     loader = nnUNetDataLoader(
-        *(infer_dataset_class(str(folder))(str(folder)), trainer.batch_size, loaded_patch, patch, NO_LABELS),
-        transforms=spatial_transforms(patch, rotation, mirror_axes, in_plane),
+        *(cases, trainer.batch_size, loaded_patch, patch, NO_LABELS),
+        transforms=also(spatial_transforms(patch, rotation, mirror_axes, in_plane)),
     )
     processes = get_allowed_n_proc_DA()
     if processes == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -17,7 +16,7 @@ SCALES = (0.7, 1.4)
 
 def spatial_transforms(
     patch_size: Sequence[int], rotation: Any, mirror_axes: Sequence[int] | None, in_plane: bool
-) -> BasicTransform:
+) -> ComposeTransforms:
     """Rotation and scaling with zeros outside of the image, then mirroring.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -305,13 +306,21 @@ def student(stock_model, plain_dataset, run_here, train_here, variables):
     """Trained on the case that fold 0 held out, and validated on that of fold 1, as a third fold; with its folder."""
     flags = ["-d", plain_dataset.number, "-c", "2d", "-p", plain_dataset.plans, "-m", stock_model]
     assert run_here("teach", *flags, "-device", "cpu", "--disable_progress_bar") == 0
-    splits = Path(variables["nnUNet_preprocessed"]) / plain_dataset.raw.name / "splits_final.json"
+    with third_fold(plain_dataset, variables):
+        return train_here(plain_dataset, "2d", len(FOLDS), "nnUNetTrainerDistill", prepare=shortened)
+
+
+@contextmanager
+def third_fold(dataset, variables):
+    """Splits with one more fold, whose cases the two others held out."""
+    splits = Path(variables["nnUNet_preprocessed"]) / dataset.raw.name / "splits_final.json"
     before = splits.read_text(encoding="utf-8")
     third = {"train": ["tumour_000"], "val": ["tumour_001"]}
     splits.write_text(json.dumps([*json.loads(before), third]), encoding="utf-8")
-    trainer = train_here(plain_dataset, "2d", len(FOLDS), "nnUNetTrainerDistill", prepare=shortened)
-    splits.write_text(before, encoding="utf-8")
-    return trainer
+    try:
+        yield
+    finally:
+        splits.write_text(before, encoding="utf-8")
 
 
 def test_a_student_learns_from_what_the_folds_say_of_their_held_out_cases(
@@ -367,7 +376,9 @@ def test_stock_trains_on_what_the_folds_labelled(
         assert np.isfinite(trainer.logger.get_value("train_losses", 0))
 
 
-def test_a_mean_teacher_learns_from_the_images_without_labels(plain_dataset, run_here, train_here, variables):
+def test_a_mean_teacher_and_a_student_learn_from_images_without_labels(
+    student, stock_model, plain_dataset, run_here, train_here, variables, capsys
+):
     """The test images again; a damaged file is named, and the others are taken."""
     images = plain_dataset.raw / "imagesUn"
     shutil.copytree(plain_dataset.images, images)
@@ -379,3 +390,9 @@ def test_a_mean_teacher_learns_from_the_images_without_labels(plain_dataset, run
     trainer = train_here(plain_dataset, "2d", 0, "nnUNetTrainerMeanTeacher_1epochs_3iters")
     assert 0 <= trainer.logger.get_value("loss term MeanTeacher", 0) < 1
     assert (Path(trainer.output_folder) / "checkpoint_ema.pth").is_file()
+    flags = ("-d", plain_dataset.number, "-c", "2d", "-p", plain_dataset.plans, "-m", stock_model, "-device", "cpu")
+    assert run_here("teach", "--unlabelled", *flags, "--disable_progress_bar") == 0
+    assert "1 images without labels are not preprocessed, such as cut" in capsys.readouterr().out
+    with third_fold(plain_dataset, variables):
+        taught = train_here(plain_dataset, "2d", len(FOLDS), "nnUNetTrainerDistill_Unlabelled_1epochs_3iters")
+    assert np.isfinite(taught.logger.get_value("loss term Unlabelled", 0))

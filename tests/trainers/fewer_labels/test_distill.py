@@ -1,6 +1,7 @@
 """Distill: what nnU-Net's loaders give to it, and what it trains on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,48 +11,13 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
 from nnunet_ext.losses.distillation import teacher_kl
 from nnunet_ext.teaching.case_file import case_file, teacher_folder, write_packed
-from nnunet_ext.teaching.packing import packed
-from nnunet_ext.teaching.record import TaughtFold, TeacherError, TeacherRecord
+from nnunet_ext.teaching.record import TeacherError, TeacherRecord
 from nnunet_ext.trainers.data.slice_padding import MarkPadding
 from nnunet_ext.trainers.fewer_labels.taught_cases import AUGMENTED
 from nnunet_ext.trainers.losses.extra_targets import AppendExtras
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
-CASES = ("case1", "case2")
 BATCHES = 2
-
-
-@pytest.fixture
-def taught(make_trainer, preprocessed_cases):
-    """`taught(name, **options)`: a trainer whose two cases each have a teacher that was trained on the other one.
-
-    The teacher's probability of every foreground output is 0.8 of where the image is positive, and 0.1 elsewhere;
-    divided by the number of these outputs.
-    """
-
-    def make(name, *, regions=False, top=4, **options):
-        trainer = make_trainer(name, regions=regions, **options)
-        images = preprocessed_cases(trainer)
-        trainer.fold = "all"
-        folder = teacher_folder(Path(trainer.preprocessed_dataset_folder))
-        folder.mkdir(exist_ok=True)
-        for case, image in zip(CASES, images, strict=True):
-            foreground = np.repeat(np.where(image > 0, 0.8, 0.1), 2, axis=0) / 2
-            whole = foreground if regions else np.concatenate([1 - foreground.sum(axis=0, keepdims=True), foreground])
-            array = packed(whole.astype(np.float32), top, regions=regions)
-            write_packed(array, case_file(folder, case), patch_size=[32, 32])
-        record_of(regions).save(folder)
-        return trainer
-
-    return make
-
-
-def record_of(regions=False, **leak):
-    members = [{"model": "m", "name": "n", "sha256": "0"}]
-    folds = {
-        str(fold): TaughtFold(members, [CASES[fold]], leak.get(CASES[fold], [CASES[1 - fold]])) for fold in (0, 1)
-    }
-    return TeacherRecord(2 if regions else 3, regions, 4, {}, folds)
 
 
 def seeded_batches(trainer, number=BATCHES):
@@ -215,8 +181,10 @@ def test_names_that_make_no_sense_are_refused(make_trainer):
 def test_a_teacher_that_had_seen_the_case_is_refused(taught):
     trainer = taught("nnUNetTrainerDistill")
     folder = teacher_folder(Path(trainer.preprocessed_dataset_folder))
-    record_of(case2=["case1", "case2"]).save(folder)
-    with pytest.raises(TeacherError, match="such as case2, in fold 1"):
+    record = TeacherRecord.load(folder)
+    leak = replace(record.folds["1"], trained_on=["case1", "case2"])
+    replace(record, folds={**record.folds, "1": leak}).save(folder)
+    with pytest.raises(TeacherError, match="such as case2 of fold 1"):
         trainer.get_tr_and_val_datasets()
 
 

@@ -10,7 +10,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_ext.losses.ramps import ConstantRamp
-from nnunet_ext.trainers.fewer_labels.unlabelled_cases import unlabelled_batches, unlabelled_folder
+from nnunet_ext.trainers.fewer_labels.unlabelled_cases import unlabelled_folder
 from nnunet_ext.trainers.names import TrainerNameError, trainer_class
 
 CURVE = "loss term MeanTeacher"
@@ -100,7 +100,7 @@ def test_batches_are_patches_of_the_unlabelled_images(make_trainer, monkeypatch)
     nnUNetDatasetBlosc2.save_case(
         image, np.zeros(image.shape, np.int16), {"class_locations": {}}, str(folder / "scan"), **blocks
     )
-    batch = next(unlabelled_batches(trainer))
+    batch = next(trainer.batches_without_labels())
     assert batch["data"].shape == (2, 1, 32, 32)
     assert batch["data"].median() == 5
     assert list(batch["keys"]) == ["scan", "scan"]
