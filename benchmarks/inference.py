@@ -40,7 +40,7 @@ from random_model import write_folds, write_images
 
 STOCK = "stock"  # the precision of stock nnU-Net
 HEADER = "| | members | | s | A / this | CPU s | MiB | labels as A |"
-TITLES = {"cpu": "CPU", "cuda": "GPU"}
+TITLES = {"cpu": "Runtimes and precisions on the CPU", "cuda": "Runtimes and precisions on the GPU"}
 MAXRSS_UNIT_BYTES = 1024 if sys.platform == "linux" else 1  # ru_maxrss is in KiB on Linux and in bytes on macOS
 
 
@@ -109,7 +109,8 @@ def main() -> None:
     if options.page is not None:
         command = " ".join(["python", "benchmarks/inference.py", *sys.argv[1:]])
         section = "\n".join([*lines, "", "```", command, "```"])
-        options.page.write_text(with_section(options.page.read_text(encoding="utf-8"), options.device, section))
+        page, source = options.page.read_text(encoding="utf-8"), f"benchmarks/inference.py, {options.device}"
+        options.page.write_text(with_section(page, source, TITLES[options.device], section), encoding="utf-8")
 
 
 def rows_of(device: str, runtimes: Sequence[str], precisions: Sequence[str]) -> dict[str, list[str]]:
@@ -132,13 +133,20 @@ def table_rows(name: str, members: int, costs: dict[str, list[dict]], same_label
     ]
 
 
-def with_section(page: str, device: str, section: str) -> str:
-    """A page with the section of a device replaced, or added at its end."""
-    begin, end = f"<!-- benchmarks/inference.py, {device} -->", f"<!-- end, {device} -->"
+def with_section(page: str, source: str, title: str, section: str) -> str:
+    """A page with the section that a benchmark wrote before replaced, or added at its end.
+
+    Args:
+        page: the page's text.
+        source: what wrote the section, in comments around it.
+        title: its heading; kept as it is where the section is replaced.
+        section: its text.
+    """
+    begin, end = f"<!-- {source} -->", f"<!-- end, {source} -->"
     written = f"{begin}\n\n{section}\n\n{end}"
     if begin in page:
         return page[: page.index(begin)] + written + page[page.index(end) + len(end) :]
-    return f"{page.rstrip()}\n\n## Runtimes and precisions on the {TITLES[device]}\n\n{written}\n"
+    return f"{page.rstrip()}\n\n## {title}\n\n{written}\n"
 
 
 def measure(

@@ -235,7 +235,8 @@ class MemoryPlanner:
             found = f"{room / GIBIBYTE:.2f} GiB are available"
         else:
             found = f"--max-memory {limit:g} leaves {max(0, room) / GIBIBYTE:.2f} GiB beside what the process holds"
-        more = "Use a machine or a job with more memory" if limit is None else "Allow more with --max-memory"
+        least = math.ceil(10 * (needed / GIBIBYTE + (limit or 0) - room / GIBIBYTE)) / 10
+        more = "Use a machine or a job with more memory" if limit is None else f"Allow --max-memory {least:g}"
         advice = f"{remedy} {more[0].lower()}{more[1:]}" if remedy else more
         return (
             f"A case must fit into memory; {case} needs at least {needed / GIBIBYTE:.2f} GiB, and {found}. {advice}, "

@@ -195,7 +195,7 @@ def test_what_needs_the_sums_is_refused_by_name(coarse, ensemble, output, named)
     outcome = engine.predict_from_files(images, None, OutputOptions(maps=(), **output))
     (message,) = outcome.failed.values()
     assert named in message
-    assert "Allow more with --max-memory" in message or "allow more with --max-memory" in message
+    assert "allow --max-memory" in message
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
@@ -211,7 +211,7 @@ def test_only_the_case_that_is_too_large_fails(coarse, make_image, caplog):
     limit = resident_bytes() / GIBIBYTE + 0.06
     outcome = opened(folder, tta="none", max_memory=limit).predict_from_files(images, None, save_probabilities=True)
     assert outcome.predicted == ["small"]
-    assert "Leave out --save_probabilities, or allow more" in next(iter(outcome.failed.values()))
+    assert "Leave out --save_probabilities, or allow --max-memory" in next(iter(outcome.failed.values()))
     assert "Traceback" not in caplog.text  # nothing is wrong with the program
 
 
@@ -227,7 +227,7 @@ from nnunet_ext.options import EnsembleOptions, OutputOptions
 
 torch.set_num_threads(1)
 prepare_process_for(torch.device("cpu"))
-limit = resident_bytes() / 2**30 + 0.36
+limit = resident_bytes() / 2**30 + 0.44
 options = EnsembleOptions(device="cpu", allow_tqdm=False, tta="none", tile_step_size=1, max_memory=limit)
 engine = EnsembleEngine.from_model_folders(sys.argv[1], options)
 outcome = engine.predict_from_files(sys.argv[2], None, OutputOptions(maps=()))
@@ -239,11 +239,11 @@ print(int(status["VmHWM"].split()[0]) / 2**20, limit)
 
 @on_linux
 def test_the_peak_of_the_process_stays_below_the_limit(make_model_folder, make_image, tmp_path):
-    """The sums of 100 classes at 40 x 160 x 160 alone take 0.38 GiB; 0.36 are allowed for everything."""
+    """The sums of 100 classes at 40 x 176 x 176 alone take 0.46 GiB; 0.44 are allowed for everything."""
     folder = make_model_folder(
         "many", configuration="3d_fullres", folds=(0, 1), labels=organs(100), spacing_mm=(2.0, 2.0, 2.0)
     )
-    images = make_image(tmp_path / "images", "c0", shape_zyx=(40, 160, 160), spacing_xyz=(1.0, 1.0, 1.0))
+    images = make_image(tmp_path / "images", "c0", shape_zyx=(40, 176, 176), spacing_xyz=(1.0, 1.0, 1.0))
     command = [sys.executable, "-c", PEAK, str(folder), str(images)]
     peak, limit = (float(word) for word in subprocess.check_output(command, text=True).split())
     assert peak < limit
@@ -255,7 +255,7 @@ def test_the_peak_of_the_process_stays_below_the_limit(make_model_folder, make_i
 def test_a_system_that_does_not_say_what_is_free_is_tried(coarse):
     folder, images = coarse
     engine = opened(folder, tta="none")
-    prepared, needs = needs_of(engine, images, OutputOptions(maps=()))
+    prepared, _ = needs_of(engine, images, OutputOptions(maps=()))
     assert engine.memory.fitting("c", prepared, OutputOptions(maps=()), None) == MemoryPlan()
 
 
