@@ -9,9 +9,9 @@
 
 Both run the same small network with random weights on the CPU without mirroring, as whole processes, one after the
 other. The image is smooth noise at 0.75 x 0.75 x 1 mm, and the network's spacing is coarser (3 mm). The peak is the
-largest sum over all processes of their resident memory, with shared pages counted once (PSS), sampled every 0.2 s. A process is ended when the machine has less than --keep-free GiB left, which is then said instead of its time.
-Where the labels differ, the image is predicted again to find how far apart the logits of the two labels are. Linux
-only.
+largest sum over all processes of their resident memory, with shared pages counted once (PSS), sampled every 0.2 s. A
+process is ended when the machine has less than --keep-free GiB left, which is then said instead of its time. Where
+the labels differ, the image is predicted again to find how far apart the logits of the two labels are. Linux only.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from nnunet_ext.inference.accumulation.case_sums import CaseSums
 from nnunet_ext.inference.accumulation.held_sums import HeldSums
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
 from nnunet_ext.inference.accumulation.maps import MAPS_OF_THE_ROW
-from nnunet_ext.inference.accumulation.slabs import Where, values_per_slab
+from nnunet_ext.inference.accumulation.slabs import Where, largest_slab
 from nnunet_ext.inference.memory_estimate import (
     BYTES_PER_VALUE,
     GIBIBYTE,
@@ -207,7 +207,7 @@ class MemoryPlanner:
     def _slab_bytes(self, outputs: int, frame: CaseFrame) -> int:
         """What all threads together take for the slabs that they work on."""
         members = sum(len(passes) for passes in self.passes)
-        values = max(values_per_slab(CPU), outputs * max(frame.box_shape))
+        values = min(max(largest_slab(CPU), outputs * max(frame.box_shape)), outputs * math.prod(frame.box_shape))
         return BYTES_PER_VALUE * torch.get_num_threads() * values * (2 * members + TEMPORARIES_PER_SLAB)
 
     def _obstacle(self, frame: CaseFrame, output: OutputOptions) -> str | None:

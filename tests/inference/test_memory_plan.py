@@ -227,7 +227,7 @@ from nnunet_ext.options import EnsembleOptions, OutputOptions
 
 torch.set_num_threads(1)
 prepare_process_for(torch.device("cpu"))
-limit = resident_bytes() / 2**30 + 0.44
+limit = resident_bytes() / 2**30 + 0.4
 options = EnsembleOptions(device="cpu", allow_tqdm=False, tta="none", tile_step_size=1, max_memory=limit)
 engine = EnsembleEngine.from_model_folders(sys.argv[1], options)
 outcome = engine.predict_from_files(sys.argv[2], None, OutputOptions(maps=()))
@@ -239,9 +239,9 @@ print(int(status["VmHWM"].split()[0]) / 2**20, limit)
 
 @on_linux
 def test_the_peak_of_the_process_stays_below_the_limit(make_model_folder, make_image, tmp_path):
-    """The sums of 100 classes at 40 x 176 x 176 alone take 0.46 GiB; 0.44 are allowed for everything."""
+    """The sums of 100 classes at 40 x 176 x 176 alone take 0.46 GiB; 0.4 are allowed for everything."""
     folder = make_model_folder(
-        "many", configuration="3d_fullres", folds=(0, 1), labels=organs(100), spacing_mm=(2.0, 2.0, 2.0)
+        "many", configuration="3d_fullres", folds=(0, 1), labels=organs(100), spacing_mm=(4.0, 4.0, 4.0)
     )
     images = make_image(tmp_path / "images", "c0", shape_zyx=(40, 176, 176), spacing_xyz=(1.0, 1.0, 1.0))
     command = [sys.executable, "-c", PEAK, str(folder), str(images)]

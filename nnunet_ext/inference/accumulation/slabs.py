@@ -15,6 +15,7 @@ Part = TypeVar("Part", covariant=True)
 
 VALUES_PER_SLAB_CPU = 1 << 20
 VALUES_PER_SLAB_GPU = 1 << 27  # on a GPU the number of calls matters, not the cache
+LARGEST_SLICE = 2  # slabs; what is larger is divided into rows, and smaller pieces take longer with many classes
 
 Where = tuple[slice, ...]  # over the spatial axes of a volume
 
@@ -108,6 +109,11 @@ def values_per_slab(device: torch.device) -> int:
     return VALUES_PER_SLAB_CPU if device.type == "cpu" else VALUES_PER_SLAB_GPU
 
 
+def largest_slab(device: torch.device) -> int:
+    """The number of values of a slice above which it is divided into rows, and of these slabs."""
+    return LARGEST_SLICE * values_per_slab(device)
+
+
 def blocks(part: slice, axis: int, shape: Sequence[int], device: torch.device) -> Iterator[Where]:
     """The slabs of a range of slices; a slice that is too large for one slab is divided into rows.
 
@@ -121,10 +127,12 @@ def blocks(part: slice, axis: int, shape: Sequence[int], device: torch.device) -
     rows_along = row_axis(axis)
     per_slice = math.prod(shape) // max(1, spatial[axis])
     for piece in pieces(part, per_slice, device):
-        if len(spatial) == 1 or per_slice <= values_per_slab(device):
+        if len(spatial) == 1 or per_slice <= largest_slab(device):
             yield across(axis, piece, spatial)
             continue
-        for rows in pieces(slice(0, spatial[rows_along]), per_slice // spatial[rows_along], device):
+        thickness = max(1, largest_slab(device) * spatial[rows_along] // per_slice)
+        for start in range(0, spatial[rows_along], thickness):
+            rows = slice(start, min(start + thickness, spatial[rows_along]))
             where = across(axis, piece, spatial)
             yield tuple(rows if other == rows_along else whole for other, whole in enumerate(where))
 
