@@ -32,7 +32,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from inference import defaults, with_section
+from inference import defaults
+from page import machine_text, write_section
 from random_model import write_folds
 from torch.nn import functional
 
@@ -101,10 +102,7 @@ def main() -> None:
     if options.page is not None:
         command = " ".join(["python", "benchmarks/many_classes.py", *sys.argv[1:]])
         section = "\n".join([*lines, "", "```", command, "```"])
-        page = options.page.read_text(encoding="utf-8")
-        options.page.write_text(
-            with_section(page, "benchmarks/many_classes.py", "Many classes", section), encoding="utf-8"
-        )
+        write_section(options.page, "benchmarks/many_classes.py", "Many classes", section)
 
 
 def ours(folder: Path, max_memory: float) -> list[str]:
@@ -231,7 +229,7 @@ def table(runs: dict[str, Run], differing: dict[str, float], options: argparse.N
     z, y, x = options.shape
     lines = [
         f"{x} x {y} x {z} voxels, {options.classes} classes, network at {options.network_spacing:g} mm, "
-        f"`--max-memory {options.max_memory:g}`:",
+        f"`--max-memory {options.max_memory:g}`, on {machine_text('cpu')}:",
         "",
         "| | s | of these export | peak, GiB | stock / ours: export | peak |",
         "|---|---:|---:|---:|---:|---:|",
