@@ -13,7 +13,8 @@
 Each is measured end to end as separate processes, one at a time. All rows run in turn before any is repeated, and
 every repeat begins with another row, so that other load falls on all of them. Wall time, CPU time of all processes
 and the largest resident set of a process are written as JSON, and the medians are printed as a table; --page puts it
-into its section of a page, one for the CPU and one for the GPU. Weights are random. Linux and macOS only.
+into its section of a page, one for the CPU and one for the GPU, with the machine and the commands. --add lets several
+runs fill one table. Weights are random. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import nibabel
 import numpy as np
-import torch
+from page import machine_text, write_section
 from random_model import write_folds, write_images
 
 STOCK = "stock"  # the precision of stock nnU-Net
 HEADER = "| | members | | s | A / this | CPU s | MiB | labels as A |"
-TITLES = {"cpu": "CPU", "cuda": "GPU"}
+RULE = "|---|---:|---|" + 5 * "---:|"
+TITLES = {"cpu": "Runtimes and precisions on the CPU", "cuda": "Runtimes and precisions on the GPU"}
 MAXRSS_UNIT_BYTES = 1024 if sys.platform == "linux" else 1  # ru_maxrss is in KiB on Linux and in bytes on macOS
 
 
@@ -91,25 +94,63 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", choices=("torch", "openvino", "auto"), default=["torch"])
     parser.add_argument("--precisions", nargs="+", choices=(STOCK, "fp32", "bf16", "auto"), default=[STOCK])
     parser.add_argument("-o", type=Path, default=Path("inference.json"))
+    parser.add_argument("--add", action="store_true", help="keep what -o holds of other scenes and members")
     parser.add_argument("--page", type=Path, help="a Markdown page to put the table into")
     options = parser.parse_args()
     rows = rows_of(options.device, options.runtimes, options.precisions)
-    results, lines = [], [HEADER, "|---|---:|---|" + 5 * "---:|"]
-    print(*lines, sep="\n")
+    record = earlier(options.o, options.device) if options.add else new_record(options.device)
+    record["commands"].append(" ".join(["python", "benchmarks/inference.py", *sys.argv[1:]]))
+    print(HEADER, RULE, sep="\n")
     for name in options.scenes:
         for members in options.members:
             found = measure(
                 SCENES[name], members, options.repeats, rows, options.device, with_b=not options.without_b
             )
-            results.append({"scene": name, "members": members, **found})
-            lines += table_rows(name, members, found["costs"], found["same_labels"])
-            print(*lines[-len(found["costs"]) :], sep="\n", flush=True)
-    record = {"device": options.device, "cores": os.cpu_count(), "torch": torch.__version__, "results": results}
-    options.o.write_text(json.dumps(record, indent=2))
+            result = {"scene": name, "members": members, **found}
+            kept = [other for other in record["results"] if (other["scene"], other["members"]) != (name, members)]
+            record["results"] = sorted([*kept, result], key=place_in_table)
+            print(*table_rows(result), sep="\n", flush=True)
+            options.o.write_text(json.dumps(record, indent=2))  # after each, so that nothing is lost
     if options.page is not None:
-        command = " ".join(["python", "benchmarks/inference.py", *sys.argv[1:]])
-        section = "\n".join([*lines, "", "```", command, "```"])
-        options.page.write_text(with_section(options.page.read_text(encoding="utf-8"), options.device, section))
+        source = f"benchmarks/inference.py, {options.device}"
+        write_section(options.page, source, TITLES[options.device], section_of(record))
+
+
+def place_in_table(result: dict[str, Any]) -> tuple[int, int]:
+    """Sorts results by scene, in the order of `SCENES`, then by the number of members."""
+    return list(SCENES).index(result["scene"]), result["members"]
+
+
+def new_record(device: str) -> dict[str, Any]:
+    """A record without results."""
+    return {"device": device, "machine": machine_text(device), "commands": [], "results": []}
+
+
+def earlier(file: Path, device: str) -> dict[str, Any]:
+    """The record that an earlier run wrote, to add to.
+
+    Raises:
+        ValueError: if it is of another machine, so that its times cannot stand in one table.
+    """
+    if not file.is_file():
+        return new_record(device)
+    record: dict[str, Any] = json.loads(file.read_text())
+    if record["machine"] != machine_text(device):
+        raise ValueError(
+            f"Only times of one machine can be compared; {file} is of {record['machine']!r}, and this is "
+            f"{machine_text(device)!r}. Leave out --add, or take another -o."
+        )
+    return record
+
+
+def section_of(record: dict[str, Any]) -> str:
+    """What the page says of a record: the machine, the table, and the commands that repeat it."""
+    repeats = sorted({len(cost) for result in record["results"] for cost in result["costs"].values()})
+    runs = " or ".join(map(str, repeats))
+    rows = [row for result in record["results"] for row in table_rows(result)]
+    commands = dict.fromkeys(record["commands"])
+    head = f"Medians of {runs} runs on {record['machine']}."
+    return "\n".join([head, "", HEADER, RULE, *rows, "", "```", *commands, "```"])
 
 
 def rows_of(device: str, runtimes: Sequence[str], precisions: Sequence[str]) -> dict[str, list[str]]:
@@ -122,23 +163,15 @@ def rows_of(device: str, runtimes: Sequence[str], precisions: Sequence[str]) -> 
     return rows
 
 
-def table_rows(name: str, members: int, costs: dict[str, list[dict]], same_labels: dict[str, float]) -> list[str]:
+def table_rows(result: dict[str, Any]) -> list[str]:
     """The rows of the Markdown table for a scene, with the medians of the runs."""
+    name, members, costs, same_labels = (result[key] for key in ("scene", "members", "costs", "same_labels"))
     medians = {way: {key: median(cost[key] for cost in of_way) for key in of_way[0]} for way, of_way in costs.items()}
     return [
         f"| {name} | {members} | {way} | {cost['wall_s']:.1f} | {medians['A']['wall_s'] / cost['wall_s']:.2f} | "
         f"{cost['cpu_s']:.0f} | {cost['peak_mib']:.0f} | {f'{same_labels[way]:.2%}' if way in same_labels else ''} |"
         for way, cost in medians.items()
     ]
-
-
-def with_section(page: str, device: str, section: str) -> str:
-    """A page with the section of a device replaced, or added at its end."""
-    begin, end = f"<!-- benchmarks/inference.py, {device} -->", f"<!-- end, {device} -->"
-    written = f"{begin}\n\n{section}\n\n{end}"
-    if begin in page:
-        return page[: page.index(begin)] + written + page[page.index(end) + len(end) :]
-    return f"{page.rstrip()}\n\n## Runtimes and precisions on the {TITLES[device]}\n\n{written}\n"
 
 
 def measure(

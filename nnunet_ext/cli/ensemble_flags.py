@@ -133,6 +133,14 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         help="torch (default), openvino (on CPUs; needs nnunet-ext[openvino]), or auto: the faster of both in a "
         "short trial. Where OpenVINO cannot run a network torch does, with a line that says why",
     )
+    machine.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GIB",
+        help="the most main memory that prediction takes, in GiB, with one case at a time; what does not fit goes to "
+        "temporary files (in TMPDIR). The results are the same; a case that does not fit either way is refused "
+        "before its first member (default: what is available)",
+    )
     add_progress_bar_flag(machine)
 
 
@@ -157,6 +165,7 @@ def ensemble_options(arguments: argparse.Namespace) -> EnsembleOptions:
         runtime=arguments.runtime,
         early_exit=arguments.early_exit,
         fast_resampling=arguments.fast_resampling,
+        max_memory=arguments.max_memory,
         adapt=AdaptOptions() if arguments.adapt else None,
         allow_tqdm=not arguments.disable_progress_bar,
     )

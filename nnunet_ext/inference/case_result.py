@@ -11,6 +11,7 @@ import torch
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame
 from nnunet_ext.inference.accumulation.moments import Moments
+from nnunet_ext.inference.accumulation.slabs import SlicedVolume, in_one_piece
 from nnunet_ext.labels import Region
 
 
@@ -21,10 +22,10 @@ class CaseResult:
     Attributes:
         frame: where the box lies in the image.
         structures: name of every foreground class or region to its labels.
-        moments: running moments of the members' probabilities.
+        moments: running moments of the members' probabilities; without any where `maps` has what needs them.
         members: the members' own segmentations, cropped to their foreground.
         member_segmentations: member name to segmentation (*image), if they are written.
-        probabilities: (C, *box), the ensemble's probabilities.
+        probabilities: (C, *box), the ensemble's probabilities, in memory or computed slab by slab.
         segmentation: (*box), uint8 or uint16.
         maps: map name to (*box) float32 in [0, 1].
         row: the case's row of `cases.csv`, without its name.
@@ -38,7 +39,7 @@ class CaseResult:
     moments: Moments
     members: Sequence[CroppedLabels]
     member_segmentations: dict[str, np.ndarray]
-    probabilities: torch.Tensor
+    probabilities: SlicedVolume
     segmentation: np.ndarray
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
     row: Mapping[str, object] = field(default_factory=dict)
@@ -50,6 +51,11 @@ class CaseResult:
     def has_regions(self) -> bool:
         """Whether the outputs are overlapping regions instead of classes."""
         return self.moments.regions
+
+    def all_probabilities(self) -> torch.Tensor:
+        """The probabilities (C, *box) as one tensor."""
+        outputs = self.frame.models[0].labels.num_segmentation_heads
+        return in_one_piece(self.probabilities, (outputs, *self.frame.box_shape))
 
 
 Stage = Callable[[CaseResult], CaseResult]

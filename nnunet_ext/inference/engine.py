@@ -17,6 +17,7 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
+from nnunet_ext.inference.accumulation.maps import MAPS
 from nnunet_ext.inference.accumulation.memory_maps import with_memory_maps
 from nnunet_ext.inference.accumulation.resampling import require_linear_resampling
 from nnunet_ext.inference.adaptation.adapting_runner import adaptable_runtime
@@ -26,8 +27,8 @@ from nnunet_ext.inference.finish import finish, stages_for
 from nnunet_ext.inference.folder_run import PredictCases, complete_folder
 from nnunet_ext.inference.member_loop import MemberLoop
 from nnunet_ext.inference.member_runner import MemberRunner
-from nnunet_ext.inference.memory_estimate import network_volumes_of, require_memory_for
 from nnunet_ext.inference.memory_fallback import where_it_fits
+from nnunet_ext.inference.memory_plan import MemoryPlan, MemoryPlanner
 from nnunet_ext.inference.passes import passes_by_fold, passes_of, segmented_names
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import CHOICES, ChooseRuntime
@@ -38,6 +39,7 @@ from nnunet_ext.inference.transform_cost import log_cost, require_several_transf
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
 from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
+from nnunet_ext.machine.allocator import return_large_blocks
 from nnunet_ext.machine.devices import fastest_device, usable_device
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import (
@@ -125,6 +127,9 @@ class EnsembleEngine:
             describe_folds=calibration is not None and len(folds) > 1,  # it was fitted on single folds
             postprocess=self.postprocess,
         )
+        self.memory = MemoryPlanner(self.models, self.passes, options, self.loop.describe_folds, self.postprocess)
+        if options.max_memory is not None:
+            return_large_blocks()
         if options.tta_members:
             warn_of_single_transforms(self.passes)
         if calibration is not None:
@@ -249,8 +254,8 @@ class EnsembleEngine:
         """Predicts cases and passes each result to `sink`; None keeps the results in the outcome."""
         pace = Pace(
             passes_per_case=self.passes_per_case,
-            prepare_ahead=options.prepare_ahead,
-            write_behind=options.write_behind,
+            prepare_ahead=options.prepare_ahead and self.options.max_memory is None,  # one case at a time
+            write_behind=options.write_behind and self.options.max_memory is None,
             show_progress=self.options.allow_tqdm,
         )
 
@@ -302,21 +307,13 @@ class EnsembleEngine:
             CaseTooLargeError: if the case cannot fit into memory.
         """
         options = with_memory_maps(options or OutputOptions(), self.models)
-        require_memory_for(
-            name,
-            self.models,
-            prepared,
-            variance="variance" in options.maps,
-            by_fold=self.loop.describe_folds,
-            network_volumes=network_volumes_of(
-                self.passes, transform_variance="tta_variance" in options.maps, adapted=self.options.adapt is not None
-            ),
-        )
 
         def predict_on(device: torch.device) -> CasePrediction:
-            on_device = [case.to(device) for case in prepared]
+            plan = self.memory.plan(name, prepared, options) if device.type == "cpu" else MemoryPlan()
+            room = plan.room()
+            on_device = [case.to(device, room) for case in prepared]
             adaptation = CaseAdaptation(name, self.options.adapt)
-            loop = replace(self.loop, runners=adaptation.runners(self.runners))
+            loop = replace(self.loop, runners=adaptation.runners(self.runners), kind_of_sums=plan.sums)
             sums, fold_rows = loop.sum_up(on_device, sum_options(self.options, options), progress)
             stages = [*stages_for(options, self.calibration, self.postprocess), adaptation.describe]
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
@@ -385,5 +382,6 @@ def sum_options(ensemble: EnsembleOptions, output: OutputOptions) -> SumOptions:
         keep_members=output.save_members,
         fast_resampling=ensemble.fast_resampling,
         with_transform_variance="tta_variance" in output.maps,
+        maps=tuple(name for name in output.maps if name in MAPS),
         with_memory=any(name.startswith(MEMORY_MAPS) for name in output.maps),
     )

@@ -32,6 +32,7 @@ class MemberLoop:
         early_exit: decides where no further member is needed; None runs all members everywhere.
         describe_folds: whether each fold is also described on its own.
         postprocess: changes a fold's segmentation before it is described; None leaves it.
+        kind_of_sums: what accumulates the members.
     """
 
     models: Sequence[Model]
@@ -41,6 +42,7 @@ class MemberLoop:
     early_exit: SettledRule | None = None
     describe_folds: bool = False
     postprocess: Postprocess | None = None
+    kind_of_sums: type[CaseSums] = CaseSums
 
     def sum_up(
         self, prepared: Sequence[PreparedCase], options: SumOptions, progress: tqdm | None = None
@@ -56,13 +58,15 @@ class MemberLoop:
             The sums over all members, and the row of each fold's own members if the folds are described.
         """
         frame, labels = CaseFrame(self.models, prepared), self.models[0].labels
-        sums = CaseSums(frame, labels, replace(options, class_totals=class_totals(self._steps())), self.early_exit)
+        sums = self.kind_of_sums(
+            frame, labels, replace(options, class_totals=class_totals(self._steps())), self.early_exit
+        )
         rows = []
         weight_left = sum(step.weight for _, step in self._steps())
         passes_left = len(list(self._steps()))
         for fold in self.folds:
             of_fold = replace(options.of_fold(), class_totals=class_totals(fold))
-            own = [CaseSums(frame, labels, of_fold)] if self.describe_folds else []
+            own = [self.kind_of_sums(frame, labels, of_fold)] if self.describe_folds else []
             for position, step in fold:
                 self._run(position, step, prepared, sums, own)
                 passes_left, weight_left = passes_left - 1, weight_left - step.weight

@@ -12,6 +12,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 
 from nnunet_ext.inference.runtimes.batch_size import BatchSize
 from nnunet_ext.inference.transforms.transform import Transform
+from nnunet_ext.machine.tensor_room import IN_MEMORY, TensorRoom
 
 Tile = tuple[slice | int, ...]  # over the spatial axes; a 2D configuration has a slice index in front
 RunPatches = Callable[[torch.Tensor], torch.Tensor]  # (B, channels, *patch) to logits (B, C, *patch), see Runtime.run
@@ -29,6 +30,7 @@ class TiledImage:
         window: (*patch), the blending weight of each voxel of a tile.
         weight: (*padded spatial), the sum of the windows over all tiles.
         crop: undoes the padding, one slice per spatial axis.
+        room: where the logits are kept.
     """
 
     image: torch.Tensor
@@ -36,6 +38,7 @@ class TiledImage:
     window: torch.Tensor
     weight: torch.Tensor
     crop: tuple[slice, ...]
+    room: TensorRoom = IN_MEMORY
 
     @property
     def without_padding(self) -> torch.Tensor:
@@ -149,10 +152,14 @@ def sliding_window_logits(
             batch_size.halve()
             continue
         if logits is None:
-            logits = torch.zeros((outputs.shape[1], *tiled.image.shape[1:]), device=outputs.device)
+            logits = tiled.room.zeros((outputs.shape[1], *tiled.image.shape[1:]), outputs.device)
         for region, patch, (_, transform), output in zip(regions, patches, batch, outputs, strict=True):
             logits[region].addcmul_(transform.undo(output, patch), tiled.window)
         start += len(batch)
-    assembled = torch.as_tensor(logits).div_(tiled.weight * len(transforms))
+        tiled.room.release()
+    assembled, weight = torch.as_tensor(logits), tiled.weight * len(transforms)
+    for values in assembled:
+        values.div_(weight)
+        tiled.room.release()
     cropped = (slice(None), *tiled.crop)
     return assembled[cropped]

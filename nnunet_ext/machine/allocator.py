@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 # from malloc.h
 M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 M_MMAP_MAX = -4
 M_ARENA_MAX = -8
 LARGEST_INT = 2**31 - 1
+MMAP_MAX_DEFAULT = 65536
+LARGEST_MMAP_THRESHOLD = 1 << 25  # glibc refuses more
 
 
 def keep_freed_memory() -> bool:
@@ -22,11 +26,32 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether they were set; False on other systems, where nothing happens.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, such as musl
+    mallopt = _mallopt()
+    if mallopt is None:
         return False
     # One arena for all threads: arenas of single threads return memory whatever the threshold is.
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, LARGEST_INT) and mallopt(M_ARENA_MAX, 1))
+
+
+def return_large_blocks() -> bool:
+    """Takes `keep_freed_memory` back for blocks of 32 MiB and more, which are returned to the system when freed.
+
+    A process with a limit needs the memory of one large volume for the next one of another size.
+
+    Returns:
+        Whether it was set; False on systems without glibc.
+    """
+    mallopt = _mallopt()
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_MAX, MMAP_MAX_DEFAULT) and mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD))
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    """The function of glibc that sets up its allocator; None on other systems."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library, such as musl
+        return None

@@ -30,6 +30,15 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
     return min([free, *_free_in_groups(root)]) + own * KIBIBYTE
 
 
+def resident_bytes(root: Path = Path("/")) -> int:
+    """Bytes of this process that are in main memory; 0 if the system does not report it.
+
+    Args:
+        root: folder of `proc`.
+    """
+    return _table(root / "proc" / "self" / "status").get("VmRSS", 0) * KIBIBYTE
+
+
 def _free_in_groups(root: Path) -> list[int]:
     """Bytes that the control groups of this process still allow; empty if none sets a limit."""
     free = []

@@ -16,7 +16,7 @@ OperationName = Literal["hierarchy", "hysteresis", "minimum_size", "largest_comp
 
 OPERATION_NAMES: tuple[OperationName, ...] = get_args(OperationName)
 # Options that do not say how the training predicted.
-NOT_OF_VALIDATION = ("device", "trust_checkpoints", "precision", "runtime", "allow_tqdm", "folds")
+NOT_OF_VALIDATION = ("device", "trust_checkpoints", "precision", "runtime", "max_memory", "allow_tqdm", "folds")
 
 
 @dataclass(frozen=True)

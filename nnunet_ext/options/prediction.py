@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,13 +64,14 @@ class EnsembleOptions:
             in the model folder; None applies no post-processing.
         fast_resampling: whether the softmax is applied at the network's resolution and probabilities are resampled;
             stock resamples logits. Faster where images are resampled; changes the entropy at boundaries.
+        max_memory: GiB of main memory that the process may take, on the CPU; None takes what is available.
         adapt: test-time adaptation of every member to every case; None predicts with the members as they are.
         allow_tqdm: whether to show a progress bar.
 
     Raises:
-        ValueError: if a choice is unknown, the step is not in (0, 1], early exit or fast resampling is asked for
-            with averaged logits, class weights with averaged logits, early exit or model weights, or adaptation
-            with early exit or reduced precision.
+        ValueError: if a choice is unknown, the step is not in (0, 1], the memory is not above 0, early exit or fast
+            resampling is asked for with averaged logits, class weights with averaged logits, early exit or model
+            weights, or adaptation with early exit or reduced precision.
     """
 
     folds: Sequence[int | str] | int | str | None = None
@@ -87,6 +89,7 @@ class EnsembleOptions:
     runtime: RuntimeName = "torch"
     early_exit: EarlyExit | None = None
     fast_resampling: bool = False
+    max_memory: float | None = None
     adapt: AdaptOptions | None = None
     postprocess: Path | Literal[True] | None = None
     allow_tqdm: bool = True
@@ -107,6 +110,11 @@ class EnsembleOptions:
         if not 0 < self.tile_step_size <= 1:
             raise ValueError(
                 f"The step of the tiles must be above 0 and at most 1 patch; found {self.tile_step_size}."
+            )
+        if self.max_memory is not None and not 0 < self.max_memory < math.inf:
+            raise ValueError(
+                f"--max-memory must be a number of GiB above 0; found {self.max_memory:g}. Leave it out for what is "
+                f"available."
             )
         if self.early_exit and self.average == "logits":
             raise ValueError(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from nnunet_ext.calibration.ensemble_weights import EnsembleWeights, EnsembleWeightsError
 from nnunet_ext.inference.engine import EnsembleEngine
+from nnunet_ext.inference.memory_plan import MemoryPlan
 from nnunet_ext.options import EnsembleOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 
@@ -92,6 +94,20 @@ def test_equal_weights_are_no_weights(folders, predicted, tmp_path):
     np.testing.assert_array_equal(found.segmentation, expected.segmentation)
     for name in MAPS:
         np.testing.assert_allclose(found.maps[name], expected.maps[name], atol=1e-6)
+
+
+def test_held_members_are_weighted_the_same(make_model_folder, predicted, tmp_path):
+    folders = [
+        make_model_folder(name, configuration="3d_fullres", folds=(0, 1), seeds=seeds, logit_scale=5.0)
+        for name, seeds in (("one", [3, 4]), ("other", [5, 6]))
+    ]
+    file = saved(weights_for(opened(folders), (0.2, 0.8), (0.9, 0.1), (0.3, 0.7)), tmp_path)
+    plain, held = opened(folders, class_weights=file), opened(folders, class_weights=file)
+    held.memory = SimpleNamespace(plan=lambda *_: MemoryPlan(held=True))  # type: ignore[assignment]
+    expected, found = predicted(plain), predicted(held)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    for name in MAPS:
+        np.testing.assert_array_equal(found.maps[name], expected.maps[name])
 
 
 def test_classes_are_weighted_and_renormalised(folders, predicted, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from nnunet_ext.inference.accumulation.resampling import (
 )
 from nnunet_ext.inference.accumulation.slabs import SlicedVolume, WholeVolume, assembled
 from nnunet_ext.inference.sliding_window import TiledImage
+from nnunet_ext.machine.tensor_room import IN_MEMORY, TensorRoom
 from nnunet_ext.models.model import Model
 
 
@@ -31,9 +32,14 @@ class PreparedCase:
     tiled: TiledImage
     properties: dict
 
-    def to(self, device: torch.device) -> PreparedCase:
-        """The same case with its image on the device where the members' results are accumulated."""
-        return PreparedCase(self.tiled.to(device), self.properties)
+    def to(self, device: torch.device, room: TensorRoom = IN_MEMORY) -> PreparedCase:
+        """The same case with its image on the device where the members' results are accumulated.
+
+        Args:
+            device: the device.
+            room: where the members' logits are kept.
+        """
+        return PreparedCase(replace(self.tiled.to(device), room=room), self.properties)
 
 
 class CaseFrame:

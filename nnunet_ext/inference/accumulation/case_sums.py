@@ -18,7 +18,14 @@ from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
 from nnunet_ext.inference.accumulation.memory_maps import MemoryMaps
 from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
-from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, SlicedVolume, assembled, for_each_slab
+from nnunet_ext.inference.accumulation.slabs import (
+    MappedVolume,
+    Slab,
+    SlicedVolume,
+    WholeVolume,
+    assembled,
+    for_each_slab,
+)
 from nnunet_ext.inference.accumulation.transform_variance import TransformVariance
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.sliding_window import Tile
@@ -40,6 +47,7 @@ class SumOptions:
             member has one weight.
         with_transform_variance: also track the variance between the transforms of each member.
         with_memory: also track the memory of mixtures.
+        maps: the uncertainty maps that are written, for sums that compute them while they have the moments.
     """
 
     average: Average = "probabilities"
@@ -49,11 +57,12 @@ class SumOptions:
     class_totals: tuple[float, ...] | None = None
     with_transform_variance: bool = False
     with_memory: bool = False
+    maps: tuple[str, ...] = ()
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
         return replace(
-            self, with_variance=False, keep_members=False, with_transform_variance=False, with_memory=False
+            self, with_variance=False, keep_members=False, with_transform_variance=False, with_memory=False, maps=()
         )
 
 
@@ -194,7 +203,11 @@ class CaseSums:
         """A member's segmentation; where it saw too little for half a vote, it counts as agreeing with the mean."""
         if seen is None:
             return segmentation
-        return torch.where(seen.cpu() >= HALF_A_VOTE, segmentation, label_map(self.moments.mean(), self.labels))
+        return torch.where(
+            seen.cpu() >= HALF_A_VOTE,
+            segmentation,
+            self._labels_of_mean(),
+        )
 
     def add_settled(self) -> None:
         """Counts a member that need not run at all, because every voxel is settled.
@@ -209,7 +222,7 @@ class CaseSums:
         settled = self.early_exit.settled(self.moments, weight_left) if self.early_exit is not None else None
         if settled is not None:
             self.open_voxels = ~settled if self.open_voxels is None else self.open_voxels & ~settled
-            self._settled_labels = label_map(self.moments.mean(), self.labels)
+            self._settled_labels = self._labels_of_mean()
 
     def tiles_needed(self, position: int) -> list[Tile] | None:
         """The tiles that a model still has to predict; None means all of them."""
@@ -222,14 +235,14 @@ class CaseSums:
         on_network_axes = self.open_voxels.permute(*model.plans.transpose_forward)
         return tiles_with(on_network_axes, self.frame.prepared[position].tiled)
 
-    def probabilities(self) -> torch.Tensor:
+    def probabilities(self) -> SlicedVolume:
         """The ensemble's probabilities (C, *box), averaged as the options say.
 
         Raises:
             RuntimeError: if no member was added.
         """
         if self.options.average == "probabilities" or self.moments.members == 1:  # with one member both are the same
-            return self.moments.mean()
+            return WholeVolume(self.moments.mean())
         total: torch.Tensor | None = None
         outside = outside_logits(len(self.moments.mean()), regions=self.labels.has_regions)
         for position, logit_sum in enumerate(self._logit_sums):
@@ -242,11 +255,20 @@ class CaseSums:
             total = placed if total is None else total.add_(placed)
         if total is None:
             raise RuntimeError("An ensemble has at least one member; none was added.")
-        return self.labels.apply_inference_nonlin(total)
+        return WholeVolume(self.labels.apply_inference_nonlin(total))
 
-    def segmentation(self, probabilities: torch.Tensor) -> np.ndarray:
+    def maps(self) -> dict[str, np.ndarray]:
+        """The maps that are complete already; none, they are computed from the moments."""
+        return {}
+
+    def segmentation(self, probabilities: SlicedVolume) -> np.ndarray:
         """(*box): the label map of the ensemble's probabilities; with a single member, that member's own."""
-        return as_array(label_map(probabilities, self.labels)) if self.only_labels is None else self.only_labels
+        if self.only_labels is not None:
+            return self.only_labels
+        return as_array(label_map(probabilities, self.frame.box_shape, self.labels))
+
+    def _labels_of_mean(self) -> torch.Tensor:
+        return label_map(WholeVolume(self.moments.mean()), self.frame.box_shape, self.labels)
 
     def _settled(self) -> torch.Tensor:
         if self._settled_labels is None:

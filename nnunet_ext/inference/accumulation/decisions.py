@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_slab
+from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, for_each_slab
 
 
 def class_probabilities(logits: torch.Tensor, labels: LabelManager) -> torch.Tensor:
@@ -34,14 +36,14 @@ def decided_labels(probabilities: torch.Tensor, labels: LabelManager) -> torch.T
     return decided.to(label_type(labels))
 
 
-def label_map(probabilities: torch.Tensor, labels: LabelManager) -> torch.Tensor:
-    """`decided_labels` of a whole volume (C, *spatial), slab by slab; the result is on the CPU."""
-    decided = torch.empty(tuple(probabilities.shape[1:]), dtype=label_type(labels))
+def label_map(probabilities: SlicedVolume, shape: Sequence[int], labels: LabelManager) -> torch.Tensor:
+    """`decided_labels` of a volume (C, *shape), slab by slab; the result is on the CPU."""
+    decided = torch.empty(tuple(shape), dtype=label_type(labels))
 
     def decide(slab: Slab) -> None:
         decided[slab.where] = decided_labels(slab.values, labels).cpu()
 
-    for_each_slab(WholeVolume(probabilities), decide)
+    for_each_slab(probabilities, decide)
     return decided
 
 

@@ -8,7 +8,6 @@ all classes is allocated at the image's size. The results differ by rounding onl
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from torch.nn import functional
 
-from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, WholeVolume, across, pieces
+from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, WholeVolume, blocks, row_axis
 
 # nnU-Net's own defaults, for plans that leave a setting out, as those of older versions do.
 DEFAULTS = {
@@ -87,24 +86,29 @@ class LinearlyResampled:
         )
         self.axis = int(coarse) if separate else 0
         self.shape = [int(size) for size in shape]
-        self.in_plane = [size for axis, size in enumerate(self.shape) if axis != self.axis]
-        self.planes = logits.movedim(self.axis + 1, 0)  # (D, C, *in_plane)
+        self.row_axis = row_axis(self.axis)
+        self.planes = logits.movedim(self.axis + 1, 0)  # (D, C, h, w)
         self.slices = self.shape[self.axis]
         self.device = logits.device
         self.neighbours = (nearest_slices if separate else adjacent_slices)(len(self.planes), self.slices)
+        self.row_neighbours = adjacent_slices(self.planes.shape[2], self.shape[self.row_axis])
 
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`; slabs of (C, *shape)."""
-        classes = self.planes.shape[1]
-        planes: dict[int, torch.Tensor] = {}  # at most the two that the next slice lies between
-        for piece in pieces(part, classes * math.prod(self.in_plane), self.device):
-            values = torch.empty((classes, piece.stop - piece.start, *self.in_plane), device=self.device)
-            for position, (lower, upper, share) in enumerate(self.neighbours[piece]):
-                planes = {index: planes[index] for index in (lower, upper) if index in planes}
-                for index in {lower, upper} - planes.keys():
-                    planes[index] = in_plane_interpolated(self.planes[index], self.in_plane)
-                torch.lerp(planes[lower], planes[upper], share, out=values[:, position])
-            yield Slab(across(self.axis, piece, self.shape), values.movedim(1, self.axis + 1))
+        for where in blocks(part, self.axis, (self.planes.shape[1], *self.shape), self.device):
+            values = self._interpolated(where[self.axis], where[self.row_axis])
+            yield Slab(where, values.movedim(0, self.axis + 1))
+
+    def _interpolated(self, piece: slice, rows: slice) -> torch.Tensor:
+        """(slices, C, rows, W): the axes are interpolated one after the other, the one that adds most values last."""
+        if self.planes.shape[2] == self.shape[self.row_axis]:
+            values = between(self.planes[:, :, rows], 0, self.neighbours[piece])
+        else:
+            neighbours = self.row_neighbours[rows]
+            first, last = neighbours[0][0], neighbours[-1][1]
+            values = between(self.planes[:, :, first : last + 1], 0, self.neighbours[piece])
+            values = between(values, 2, [(lower - first, upper - first, share) for lower, upper, share in neighbours])
+        return columns_interpolated(values, self.shape[3 - self.axis - self.row_axis])
 
 
 def resampled(
@@ -139,8 +143,22 @@ def nearest_slices(count: int, wanted: int) -> list[Neighbours]:
     return [(index, index, 0.0) for index in indices]
 
 
-def in_plane_interpolated(plane: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """(C, H, W) to (C, *shape), linear between the centres of pixels and constant beyond the outermost ones."""
-    if list(plane.shape[1:]) == list(shape):
-        return plane.float()
-    return functional.interpolate(plane[None].float(), size=tuple(shape), mode="bilinear", align_corners=False)[0]
+def between(values: torch.Tensor, axis: int, neighbours: Sequence[Neighbours]) -> torch.Tensor:
+    """Values at new places along an axis, linear between their neighbours; float32."""
+    lower, upper = (
+        values.index_select(axis, torch.tensor([each[side] for each in neighbours], device=values.device)).float()
+        for side in (0, 1)
+    )
+    shares = torch.tensor([share for _, _, share in neighbours], device=values.device)
+    if not shares.any():
+        return lower
+    return lower.lerp_(upper, shares.reshape(-1, *[1] * (values.ndim - axis - 1)))
+
+
+def columns_interpolated(values: torch.Tensor, columns: int) -> torch.Tensor:
+    """(N, C, H, W) to (N, C, H, columns), linear between the centres and constant beyond the outermost ones."""
+    if values.shape[3] == columns:
+        return values
+    lines = values.flatten(1, 2)  # (N, lines, W)
+    wider = functional.interpolate(lines, size=columns, mode="linear", align_corners=False)
+    return wider.unflatten(1, values.shape[1:3])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from nnunet_ext.inference.accumulation.moments import Moments, entropy, largest_entropy
-from nnunet_ext.inference.accumulation.slabs import Slab, WholeVolume, for_each_slab
+from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, Where, WholeVolume, for_each_slab
 
 # Each function returns a map (*spatial) in [0, 1]. Its arguments are the moments and their predictive entropy, which
 # is expensive and needed twice. Entropies are divided by their largest value: ln C for classes, R ln 2 for regions.
@@ -92,6 +92,8 @@ def confidence(mean: torch.Tensor, *, regions: bool) -> torch.Tensor:
     return torch.maximum(mean, 1 - mean).amin(0) if regions else mean.amax(0)
 
 
+MAPS_OF_THE_ROW = ("entropy", "mutual_information")  # a case's row is computed from them
+
 # The maps that depend on the mean probabilities only.
 MAPS_OF_MEAN: dict[str, Callable[..., torch.Tensor]] = {"entropy": normalised_entropy, "confidence": confidence}
 
@@ -100,35 +102,56 @@ OUTSIDE = {"confidence": 1.0}  # outside the predicted box background is certain
 
 def uncertainty_maps(moments: Moments, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The maps with these names, each (*spatial) float32 and exactly within [0, 1]."""
+    if not names:
+        return {}
     mean = moments.mean()
     maps = {name: np.empty(tuple(mean.shape[1:]), dtype=np.float32) for name in names}
 
     def fill(slab: Slab) -> None:
-        part = moments.part(slab.where)
-        predictive_entropy = part.predictive_entropy()
-        for name, values in maps.items():
-            values[slab.where] = as_map(MAPS[name](part, predictive_entropy))
+        fill_maps(maps, slab.where, moments.part(slab.where))
 
     for_each_slab(WholeVolume(mean), fill)
     return maps
 
 
-def calibrated_maps(probabilities: torch.Tensor, names: Sequence[str], *, regions: bool) -> dict[str, np.ndarray]:
-    """Recomputes, from calibrated probabilities, those of the maps that depend on the mean probabilities only.
+def fill_maps(maps: Mapping[str, np.ndarray], where: Where, part: Moments) -> None:
+    """Computes some of the voxels of maps.
+
+    Args:
+        maps: name to map (*spatial), which is filled in at `where`.
+        where: the voxels.
+        part: their moments.
+    """
+    predictive_entropy = part.predictive_entropy()
+    for name, values in maps.items():
+        values[where] = as_map(MAPS[name](part, predictive_entropy))
+
+
+def maps_of_mean(
+    probabilities: SlicedVolume, shape: Sequence[int], names: Sequence[str], *, regions: bool
+) -> dict[str, np.ndarray]:
+    """Computes those of the maps that depend on the mean probabilities only, such as calibrated ones.
 
     The other maps describe the members, whose probabilities are not calibrated.
 
     Args:
-        probabilities: (C, *spatial), calibrated.
+        probabilities: (C, *spatial).
+        shape: (*spatial).
         names: names of the maps that are written.
         regions: whether the outputs are overlapping regions.
 
     Returns:
-        Name to map, (*spatial) float32 in [0, 1]; only the maps that calibration changes.
+        Name to map, (*spatial) float32 in [0, 1]; only those of `MAPS_OF_MEAN`.
     """
-    return {
-        name: as_map(MAPS_OF_MEAN[name](probabilities, regions=regions)) for name in names if name in MAPS_OF_MEAN
-    }
+    maps = {name: np.empty(tuple(shape), dtype=np.float32) for name in names if name in MAPS_OF_MEAN}
+
+    def fill(slab: Slab) -> None:
+        for name, values in maps.items():
+            values[slab.where] = as_map(MAPS_OF_MEAN[name](slab.values, regions=regions))
+
+    if maps:
+        for_each_slab(probabilities, fill)
+    return maps
 
 
 def as_map(values: torch.Tensor) -> np.ndarray:

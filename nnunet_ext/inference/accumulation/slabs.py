@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
+Part = TypeVar("Part", covariant=True)
+
 VALUES_PER_SLAB_CPU = 1 << 20
 VALUES_PER_SLAB_GPU = 1 << 27  # on a GPU the number of calls matters, not the cache
+LARGEST_SLICE = 2  # slabs; what is larger is divided into rows, and smaller pieces take longer with many classes
 
 Where = tuple[slice, ...]  # over the spatial axes of a volume
 
@@ -29,8 +33,8 @@ class Slab:
     values: torch.Tensor
 
 
-class SlicedVolume(Protocol):
-    """A volume (C, *spatial) that can be iterated slice by slice, in memory or computed on demand.
+class Sliced(Protocol[Part]):
+    """What can be iterated slice by slice, in memory or computed on demand.
 
     Attributes:
         slices: number of slices.
@@ -40,8 +44,11 @@ class SlicedVolume(Protocol):
     slices: int
     device: torch.device
 
-    def slabs(self, part: slice) -> Iterator[Slab]:
+    def slabs(self, part: slice) -> Iterator[Part]:
         """The slices of `part`, a few at a time."""
+
+
+SlicedVolume = Sliced[Slab]  # a volume (C, *spatial)
 
 
 class WholeVolume:
@@ -54,9 +61,9 @@ class WholeVolume:
 
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`."""
-        shape = self.volume.shape[1:]
-        for piece in pieces(part, self.volume.numel() // max(1, shape[0]), self.device):
-            yield Slab(across(0, piece, shape), self.volume[:, piece])
+        for where in blocks(part, 0, self.volume.shape, self.device):
+            all_channels = (slice(None), *where)
+            yield Slab(where, self.volume[all_channels])
 
 
 class TransposedVolume:
@@ -92,10 +99,47 @@ class MappedVolume:
 
 def pieces(part: slice, values_per_slice: int, device: torch.device) -> Iterator[slice]:
     """Divides a range of slices into slabs of at least one slice each."""
-    values = VALUES_PER_SLAB_CPU if device.type == "cpu" else VALUES_PER_SLAB_GPU
-    thickness = max(1, values // max(1, values_per_slice))
+    thickness = max(1, values_per_slab(device) // max(1, values_per_slice))
     for start in range(part.start, part.stop, thickness):
         yield slice(start, min(start + thickness, part.stop))
+
+
+def values_per_slab(device: torch.device) -> int:
+    """The number of values that a slab should have."""
+    return VALUES_PER_SLAB_CPU if device.type == "cpu" else VALUES_PER_SLAB_GPU
+
+
+def largest_slab(device: torch.device) -> int:
+    """The number of values of a slice above which it is divided into rows, and of these slabs."""
+    return LARGEST_SLICE * values_per_slab(device)
+
+
+def blocks(part: slice, axis: int, shape: Sequence[int], device: torch.device) -> Iterator[Where]:
+    """The slabs of a range of slices; a slice that is too large for one slab is divided into rows.
+
+    Args:
+        part: the slices.
+        axis: the spatial axis that they follow each other along.
+        shape: (C, *spatial) of the volume.
+        device: where it is computed.
+    """
+    spatial = tuple(shape[1:])
+    rows_along = row_axis(axis)
+    per_slice = math.prod(shape) // max(1, spatial[axis])
+    for piece in pieces(part, per_slice, device):
+        if len(spatial) == 1 or per_slice <= largest_slab(device):
+            yield across(axis, piece, spatial)
+            continue
+        thickness = max(1, largest_slab(device) * spatial[rows_along] // per_slice)
+        for start in range(0, spatial[rows_along], thickness):
+            rows = slice(start, min(start + thickness, spatial[rows_along]))
+            where = across(axis, piece, spatial)
+            yield tuple(rows if other == rows_along else whole for other, whole in enumerate(where))
+
+
+def row_axis(axis: int) -> int:
+    """The axis along which a slice is divided into rows, for slices along another one: the first that is left."""
+    return 1 if axis == 0 else 0
 
 
 def across(axis: int, part: slice, shape: Sequence[int]) -> Where:
@@ -103,7 +147,7 @@ def across(axis: int, part: slice, shape: Sequence[int]) -> Where:
     return tuple(part if other == axis else slice(0, size) for other, size in enumerate(shape))
 
 
-def for_each_slab(volume: SlicedVolume, work: Callable[[Slab], None]) -> None:
+def for_each_slab(volume: Sliced[Part], work: Callable[[Part], None]) -> None:
     """Calls `work` for every slab of a volume; on a CPU in as many threads as torch would use for one operation.
 
     Inside each of these threads torch is limited to that one thread. Otherwise each of the many small operations
@@ -137,6 +181,11 @@ def compute_alone() -> None:
     """Limits torch to the calling thread for everything that this thread computes."""
     torch.get_num_threads()  # the first call initialises the thread; a later one would undo the next line
     torch.set_num_threads(1)
+
+
+def in_one_piece(volume: SlicedVolume, shape: Sequence[int]) -> torch.Tensor:
+    """A volume as one tensor of this shape, (C, *spatial): its own if it is in memory, otherwise `assembled`."""
+    return volume.volume if isinstance(volume, WholeVolume) else assembled(volume, shape)
 
 
 def assembled(volume: SlicedVolume, shape: Sequence[int]) -> torch.Tensor:

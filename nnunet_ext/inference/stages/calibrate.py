@@ -9,7 +9,8 @@ import numpy as np
 
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import foreground_probability
-from nnunet_ext.inference.accumulation.maps import calibrated_maps
+from nnunet_ext.inference.accumulation.maps import maps_of_mean
+from nnunet_ext.inference.accumulation.slabs import MappedVolume, Slab, for_each_slab
 from nnunet_ext.inference.case_result import CaseResult
 
 
@@ -30,8 +31,8 @@ class Calibrate:
     def __call__(self, result: CaseResult) -> CaseResult:
         """The calibrated result."""
         covering_mask = self._covering_mask(result)
-        probabilities = self.calibration.temperature.apply(result.probabilities)
-        changed = calibrated_maps(probabilities, self.maps, regions=result.has_regions)
+        probabilities = MappedVolume(result.probabilities, self.calibration.temperature.apply)
+        changed = maps_of_mean(probabilities, result.frame.box_shape, self.maps, regions=result.has_regions)
         mask = self.calibration.mask
         return replace(
             result,
@@ -44,7 +45,14 @@ class Calibrate:
 
     def _covering_mask(self, result: CaseResult) -> np.ndarray | None:
         """(*box): 1 where foreground may be; from the uncalibrated probabilities, on which the mask was fitted."""
-        if self.calibration.mask is None:
+        threshold = self.calibration.mask
+        if threshold is None:
             return None
-        foreground = foreground_probability(result.probabilities.cpu().numpy(), regions=result.has_regions)
-        return self.calibration.mask.mask(foreground).astype(np.uint8)
+        covered = np.empty(result.frame.box_shape, np.uint8)
+
+        def cover(slab: Slab) -> None:
+            foreground = foreground_probability(slab.values.cpu().numpy(), regions=result.has_regions)
+            covered[slab.where] = threshold.mask(foreground)
+
+        for_each_slab(result.probabilities, cover)
+        return covered

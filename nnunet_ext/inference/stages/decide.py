@@ -20,6 +20,7 @@ def decide(sums: CaseSums, structures: Mapping[str, Region]) -> CaseResult:
         RuntimeError: if no member was added.
     """
     probabilities = sums.probabilities()
+    segmentation = sums.segmentation(probabilities)  # held sums have members and maps only from here on
     variance = sums.transform_variance
     return CaseResult(
         frame=sums.frame,
@@ -28,8 +29,9 @@ def decide(sums: CaseSums, structures: Mapping[str, Region]) -> CaseResult:
         members=sums.members,
         member_segmentations=sums.member_segmentations,
         probabilities=probabilities,
-        segmentation=sums.segmentation(probabilities),
+        segmentation=segmentation,
         maps={
+            **sums.maps(),
             **({} if variance is None else {"tta_variance": variance.as_map()}),
             **({} if sums.memory is None else sums.memory.as_maps()),
         },

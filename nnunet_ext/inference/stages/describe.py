@@ -10,11 +10,9 @@ import numpy as np
 
 from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.inference.accumulation.agreement import CroppedLabels, overlaps, pairwise_dice
-from nnunet_ext.inference.accumulation.maps import MAPS, uncertainty_maps
+from nnunet_ext.inference.accumulation.maps import MAPS, MAPS_OF_THE_ROW, uncertainty_maps
 from nnunet_ext.inference.case_result import CaseResult
 from nnunet_ext.labels import Region
-
-MAPS_OF_THE_ROW = ("entropy", "mutual_information")
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class Describe:
 
     def __call__(self, result: CaseResult) -> CaseResult:
         """The result with its row and its maps, including the maps that only the row needs."""
-        names = [name for name in dict.fromkeys([*self.maps, *MAPS_OF_THE_ROW]) if name in MAPS]
+        wanted = dict.fromkeys([*self.maps, *MAPS_OF_THE_ROW])
+        names = [name for name in wanted if name in MAPS and name not in result.maps]
         maps = {**result.maps, **uncertainty_maps(result.moments, names)}
         image = ImageSize(math.prod(result.frame.shape), voxel_volume_ml(result.frame.properties["spacing"]))
         row = case_row(result.segmentation, maps, result.members, result.structures, image)
@@ -84,12 +83,21 @@ def case_row(
         "mutual_information": mean_information if len(members) > 1 else float("nan"),
         "pairwise_dice": pairwise_dice(overlap),
     }
-    voxels = np.bincount(segmentation.ravel(), minlength=1 + max(map(max, regions.values()), default=0))
+    voxels = label_counts(segmentation, 1 + max(map(max, regions.values()), default=0))
     for (name, labels), region_overlap in zip(regions.items(), overlap, strict=True):
         row[f"volume_ml_{name}"] = float(voxels[list(labels)].sum() * image.voxel_volume_ml)
         row[f"volume_cv_{name}"] = coefficient_of_variation(np.diagonal(region_overlap))
     row["flags"] = flags(foreground, members)
     return row
+
+
+def label_counts(segmentation: np.ndarray, least: int) -> np.ndarray:
+    """Number of voxels of each label, plane by plane: `np.bincount` copies its input as int64."""
+    size = max(least, int(segmentation.max(initial=0)) + 1)
+    counts = np.zeros(size, np.int64)
+    for plane in segmentation:
+        counts += np.bincount(plane.ravel(), minlength=size)
+    return counts
 
 
 def coefficient_of_variation(values: np.ndarray) -> float:

@@ -18,14 +18,13 @@ def embed(result: CaseResult, case: str, options: OutputOptions) -> CasePredicti
     """
     frame = result.frame
     mask = result.covering_mask
-    probabilities = result.probabilities
     return CasePrediction(
         case=case,
         segmentation=frame.embedded(result.segmentation),
         properties=frame.properties,
         row=dict(result.row),
         maps={name: frame.embedded(result.maps[name], OUTSIDE.get(name, 0.0)) for name in options.maps},
-        probabilities=frame.embedded_probabilities(probabilities, regions=result.has_regions)
+        probabilities=frame.embedded_probabilities(result.all_probabilities(), regions=result.has_regions)
         if options.save_probabilities
         else None,
         member_segmentations=result.member_segmentations,

@@ -31,7 +31,7 @@ class Postprocess:
 
     def __call__(self, result: CaseResult) -> CaseResult:
         """The result with the post-processed segmentation."""
-        probabilities = result.probabilities.cpu().numpy() if self.chosen.needs_probabilities else None
+        probabilities = result.all_probabilities().cpu().numpy() if self.chosen.needs_probabilities else None
         case = SegmentedCase(result.segmentation, result.frame.properties["spacing"], probabilities)
         return replace(result, segmentation=self.chosen.apply(case))
 
