@@ -41,6 +41,16 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             "cannot be found",
             ("test_a_damaged_nii_is_found_or_read_as_the_standard_says",),
         ),
+        Fault(
+            "a small file decompresses to a large one",
+            "its stream is read no further than its header says; fails its case",
+            ("test_a_bomb_takes_no_memory",),
+        ),
+        Fault(
+            "a header announces more voxels than memory holds (known on Linux only)",
+            "fails its case before they are read",
+            ("test_voxels_that_no_memory_holds_are_refused_before_they_are_read",),
+        ),
     ),
     "Disks": (
         Fault(
