@@ -1,0 +1,42 @@
+"""Changes to JSON that random bytes hardly ever make: values of another kind, or beyond every limit."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+VALUES = (
+    *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, 10**400, float("nan"), float("inf"), float("-inf")),
+    *("", "0", "nan", "../../x", "/etc/passwd", "\ud800", "a\0b", [], {}, [[]], [None], {"": None}),
+)
+DEPTH = 100_000  # of brackets, beyond what a parser in Python takes
+
+
+def mutate_json(data: bytes, random: Random) -> bytes:
+    """The same JSON with one value or name replaced, removed or doubled; sometimes brackets without end."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    if random.random() < 0.01:
+        return b"[" * DEPTH
+    whole = [content]
+    holder, key = random.choice([*_places(whole)])
+    if random.random() < 0.8:
+        holder[key] = random.choice(VALUES)
+    elif isinstance(holder, dict):
+        value = holder.pop(key)
+        if random.random() < 0.5:
+            holder[str(random.choice(VALUES))] = value
+    else:
+        holder.insert(key, holder[key])
+    return json.dumps(whole[0] if whole else None).encode()
+
+
+def _places(node: Any) -> Any:
+    """Every value as its holder and its key or position in it."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        yield node, key
+        if isinstance(value, (dict, list)):
+            yield from _places(value)
