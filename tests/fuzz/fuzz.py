@@ -1,6 +1,7 @@
 """Runs a target of fuzz_targets.py with the random bytes of atheris, which follows what code they reach.
 
     python tests/fuzz/fuzz.py TARGET [-max_total_time=60] [more flags of libFuzzer] [FOLDER of inputs to start from]
+    python tests/fuzz/fuzz.py -max_total_time=60 [more flags]    # one target after the other
 
 It ends at the first fault, with the input in a file crash-...; `python tests/fuzz/fuzz.py TARGET crash-...` repeats
 it. Needs `pip install atheris`, which has wheels for Linux.
@@ -8,6 +9,7 @@ it. Needs `pip install atheris`, which has wheels for Linux.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -38,6 +40,12 @@ def mutation(target: Target) -> Callable[[bytes, int, int], bytes]:
 
 def main() -> None:
     """Fuzzes until the time is over or something is found."""
+    if not sys.argv[1:] or sys.argv[1] not in TARGETS:
+        for each in TARGETS:
+            print(f"\n{each}", flush=True)
+            if subprocess.run([sys.executable, __file__, each, *sys.argv[1:]]).returncode:
+                sys.exit(f"{each} failed; the input is in this folder.")
+        return
     name, *flags = sys.argv[1:]
     target = TARGETS[name]
     with tempfile.TemporaryDirectory() as work:
