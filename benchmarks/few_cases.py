@@ -19,7 +19,8 @@ from small_plans import write_small
 from workspace import linked, plan, run, use_workspace
 
 PLANS = "nnUNetPlansSmall"
-FEATURES = [8, 16, 32, 64]
+NETWORK = {"patch_size": [32, 40, 32], "batch_size": 2, "features": [8, 16, 32, 64]}
+STOCK = "stock"  # stands for nnU-Net's own schedule
 FOLDS = 5
 SCANS = 900
 
@@ -31,9 +32,10 @@ def main() -> None:
     parser.add_argument("configuration")
     parser.add_argument("work", type=Path)
     parser.add_argument("--pretrain", nargs="+", default=["S3D"], metavar="PART", help="how to pre-train")
-    parser.add_argument("--pretrain-suffix", default="20epochs_60iters")
-    parser.add_argument("--finetune", default="Finetune", metavar="PART")
-    parser.add_argument("--suffix", default="12epochs_60iters")
+    parser.add_argument("--pretrain-suffix", default="30epochs_100iters")
+    parser.add_argument("--finetune", nargs="+", default=["Finetune3", STOCK], metavar="PART",
+                        help=f"how to start from its weights; {STOCK}: with nnU-Net's schedule")  # fmt: skip
+    parser.add_argument("--suffix", default="20epochs_100iters")
     parser.add_argument("--cases", nargs="+", type=int, default=[10, 40])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--patients", metavar="REGEX", default="(.*)")
@@ -49,19 +51,21 @@ def main() -> None:
     checkpoints = {part: pretrain(part, scans, preprocessed / f"{PLANS}.json", options) for part in options.pretrain}
     ways: dict[str, tuple[str, list[object]]] = {"scratch": ("nnUNetTrainer", [])}
     for part, checkpoint in checkpoints.items():
-        ways[part] = (f"nnUNetTrainer{options.finetune}", ["-pretrained_weights", checkpoint])
+        for finetune in options.finetune:
+            trainer = "nnUNetTrainer" + finetune.removeprefix(STOCK)
+            ways[f"{part} {finetune}"] = (trainer, ["-pretrained_weights", checkpoint])
     for seed in options.seeds:
         for cases in options.cases:
             fold = next(position for position, split in enumerate(splits) if len(split["train"]) == cases)
             for way, (trainer, weights) in ways.items():
                 name = f"{trainer}_{options.suffix}_member{seed}"
                 validation = train(name, fold, weights, work / "models" / way, options)
-                evaluate(validation, preprocessed, work / f"{cases}_{way}_{seed}")
+                evaluate(validation, preprocessed, work / f"{cases} {way} {seed}")
     for cases in options.cases:
         words = [
             word
             for way in ways
-            for word in ("--group", way, *(work / f"{cases}_{way}_{seed}" for seed in options.seeds))
+            for word in ("--group", way, *(work / f"{cases} {way} {seed}" for seed in options.seeds))
         ]
         run("nnunet_ext", "compare", *words, "--patients", options.patients, "-o", work / f"compare_{cases}")
 
@@ -72,7 +76,7 @@ def prepare(preprocessed: Path, options: argparse.Namespace) -> list[dict[str, l
     if not (preprocessed / "nnUNetPlans.json").is_file():
         plan(number, options.configuration)
     if not (preprocessed / f"{PLANS}.json").is_file():
-        write_small(preprocessed / "nnUNetPlans.json", PLANS, {options.configuration: {"features": FEATURES}})
+        write_small(preprocessed / "nnUNetPlans.json", PLANS, {options.configuration: NETWORK})
     if not (preprocessed / "splits_final.json").is_file():
         by_patient = ["nnunet_ext", "splits", "-d", number, "--patients", options.patients]
         run(*by_patient, "--folds", FOLDS)

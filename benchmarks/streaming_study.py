@@ -17,8 +17,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from compare_trainers import train, trainer_name
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from study import train, trainer_name
 
 from nnunet_ext.evaluation.end_slices import end_coefficient
 from nnunet_ext.evaluation.overlap import mean_dice

@@ -23,6 +23,11 @@ def use_workspace(work: Path) -> tuple[Path, Path, Path]:
     return raw, preprocessed, results
 
 
+def nnunet_folder(kind: str) -> Path:
+    """nnU-Net's folder of that kind: raw, preprocessed or results."""
+    return Path(os.environ[f"nnUNet_{kind}"])
+
+
 def plan(dataset: int, *configurations: str, plans: str | None = None) -> None:
     """Has nnU-Net plan and preprocess a dataset; `plans` is another name for the plans."""
     name = ["-overwrite_plans_name", plans] if plans else []

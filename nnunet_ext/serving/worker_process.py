@@ -65,7 +65,8 @@ class WorkerProcess:
             WorkerStartError: if the model can no longer be loaded.
             WorkerEndedError: if the new one has ended as well.
         """
-        if not self.is_alive():
+        # `is_alive` of a dead worker may still be true for a moment where another thread asks at the same time
+        if self._connection.closed or not self.is_alive():
             self.stop()
             self._start()
 

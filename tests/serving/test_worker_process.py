@@ -62,6 +62,13 @@ def test_a_killed_worker_changes_no_result(start):
     assert hit > 0
 
 
+def test_a_stopped_worker_is_replaced_even_if_it_seems_to_live(start, monkeypatch):
+    with start(slow) as client:
+        client.worker.stop()
+        monkeypatch.setattr(client.worker, "is_alive", lambda: True)
+        assert client.post("/predict", files={"0000": ("a.nii.gz", b"abc")}).content == b"cba"
+
+
 @needs_kill
 @pytest.mark.parametrize("kills", [pytest.param(50, marks=slow_test)])
 def test_killed_workers_with_a_network_change_no_result(make_model_folder, make_image, tmp_path, start, kills):

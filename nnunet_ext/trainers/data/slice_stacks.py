@@ -14,22 +14,22 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_ext.trainers.base import ExtTrainer
 from nnunet_ext.trainers.data.slice_padding import ImagesOfDataset, with_marked_padding
 
-MOST_SLICES = 12
 FEWEST_SLICES_FOR_DA5 = 6
 
 
 class StackLoading(ExtTrainer):
     """Trains 2D configurations on stacks of slices (B, channels, S, *in_plane); 3D configurations keep their patches.
 
-    S is the median number of slices of a case, but at most 12 and at most the planned batch size. nnU-Net's own
-    loader returns stacks when given a three-dimensional patch size, and its transforms for anisotropic 3D data
-    ("dummy 2D") rotate and scale all slices of a stack alike, with the parameters that nnU-Net has for the 2D patch.
-    The batch size is divided by S and rounded down, so that a batch has about as many slices as planned.
+    S is the median number of slices of a case, but at most `most_slices` and at most the planned batch size.
+    nnU-Net's own loader returns stacks when given a three-dimensional patch size, and its transforms for anisotropic
+    3D data ("dummy 2D") rotate and scale all slices of a stack alike, with the parameters that nnU-Net has for the 2D
+    patch. The batch size is divided by S and rounded down, so that a batch has about as many slices as planned.
 
     In 2D and 3D, slices that the loader pads an image with are NaN in all its channels, see `slice_padding`.
     """
 
     batch_size: int
+    most_slices: int = 12
     slices_in_stack: int
     probabilistic_oversampling: bool
 
@@ -47,7 +47,7 @@ class StackLoading(ExtTrainer):
         super()._set_batch_size_and_oversample()  # with DDP the batch size is this process's share
         if self.trains_on_stacks:
             median = round(float(self.plans_manager.original_median_shape_after_transp[0]))
-            self.slices_in_stack = max(1, min(median, MOST_SLICES, self.batch_size))
+            self.slices_in_stack = max(1, min(median, self.most_slices, self.batch_size))
             self.batch_size //= self.slices_in_stack
             self.probabilistic_oversampling = True  # choosing by position would never oversample a batch of one
 

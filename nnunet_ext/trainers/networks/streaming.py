@@ -40,6 +40,7 @@ class Streaming(StackLoading):
     kappa: float = 1.0
     mixture: Mixture = "log"
     bottleneck_dropout: float = 0.5
+    dropout_percent: int | None = None  # of the name, instead of bottleneck_dropout
     classifier_loss_weight: float | None = None  # None is 1 - 1/K
 
     @classmethod
@@ -57,11 +58,16 @@ class Streaming(StackLoading):
 
         def build(network: type[NetworkPart] | None) -> nn.Module:
             built = network.build_network(*arguments) if network else build_planned(plans_manager, *arguments)
-            return with_dropout(built, cls.bottleneck_dropout)
+            return with_dropout(built, cls.dropout_rate())
 
         classifiers = [build(network) for network in cls.classifier_networks()]
         shows_classifiers = cls.weight_of_classifier_loss() > 0
         return StreamingNetwork(classifiers, cls.weight_rule(), cls.mixture, shows_classifiers=shows_classifiers)
+
+    @classmethod
+    def dropout_rate(cls) -> float:
+        """The share of the deepest features that are dropped in training."""
+        return cls.bottleneck_dropout if cls.dropout_percent is None else cls.dropout_percent / 100
 
     @classmethod
     def weight_of_classifier_loss(cls) -> float:

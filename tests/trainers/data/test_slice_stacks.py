@@ -216,6 +216,11 @@ def test_a_batch_has_no_more_slices_than_planned(load_stacks, median_slices, bat
     assert slices * stacks <= batch_size
 
 
+def test_a_name_says_how_many_slices_a_stack_has(load_stacks):
+    trainer = load_stacks("nnUNetTrainerStreaming_Slices3", median_slices=10, batch_size=12, loaders=False)
+    assert (trainer.slices_in_stack, trainer.batch_size) == (3, 4)
+
+
 def test_several_gpus_share_the_planned_slices(load_stacks, monkeypatch):
     # The first of two GPUs, twelve slices planned: six are its own
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)

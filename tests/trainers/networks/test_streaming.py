@@ -216,6 +216,14 @@ def test_the_papers_mixture_as_a_value_is_refused_for_regions(make_streaming):
         trainer.initialize()
 
 
+@pytest.mark.parametrize(
+    ("part", "rate"), [("Streaming", 0.5), ("Streaming_Dropout0", 0.0), ("Streaming_Dropout25", 0.25)]
+)
+def test_a_name_says_how_much_is_dropped(make_streaming, part, rate):
+    (first, second) = make_streaming(part).network.classifiers
+    assert [first.dropout.p, second.dropout.p] == [rate, rate]
+
+
 # --- names ---
 
 

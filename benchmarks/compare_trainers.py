@@ -1,6 +1,6 @@
 """Compares trainers that differ in one part, trained on the same fold with the same seeds.
 
-    python benchmarks/study.py 4 3d_fullres -p nnUNetPlansStudy --trainers "" DS SDD SDE DSD \
+    python benchmarks/compare_trainers.py 4 3d_fullres -p nnUNetPlansStudy --trainers "" DS SDD SDE DSD \
         --suffix 20epochs_100iters --seeds 0 1 -device cpu -o study
 
 Runs stock `nnUNetv2_train --npz` on a dataset that is already planned (`""` is plain nnU-Net), skips models that are

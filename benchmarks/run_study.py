@@ -1,0 +1,66 @@
+"""Trains, predicts and evaluates every method of a study that is not done, and writes its pages.
+
+    python benchmarks/run_study.py cpu DATA WORK                 # DATA has the raw datasets
+    python benchmarks/run_study.py cpu DATA WORK --hours 8
+    python benchmarks/run_study.py cpu DATA WORK --only "stock" "flips"
+    python benchmarks/run_study.py cpu --pages                   # only the pages, from the results that are there
+
+Start it once per core or several times on a GPU: a cell that another process works on is left to it. Each cell is a
+method with one seed: stock `nnUNetv2_train`, then `nnunet_ext predict` and `evaluate`. Its result is a JSON file in
+benchmarks/study/results, written at its end; a cell with a result is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from study.cells import cells_of, result_file, run_cell
+from study.data import prepare
+from study.pages import write_pages
+from study.settings import Study, read_study
+from workspace import use_workspace
+
+
+def main() -> None:
+    """Runs what is missing within the time, then writes the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset", help="a file of benchmarks/study/presets, without .toml")
+    parser.add_argument("data", type=Path, nargs="?", help="folder of raw datasets")
+    parser.add_argument("work", type=Path, nargs="?", help="folder for all that is trained and predicted")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="begin no cell after this time")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="names of methods")
+    parser.add_argument("--pages", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    study = read_study(options.preset)
+    if not options.pages:
+        if options.work is None:
+            parser.error("DATA and WORK are needed to run cells; --pages alone needs neither")
+        run_missing(study, options)
+    write_pages(study)
+
+
+def run_missing(study: Study, options: argparse.Namespace) -> None:
+    """Runs the cells without a result that no other process works on."""
+    work = options.work.resolve()
+    use_workspace(work)
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(work / "prepare.lock"):
+        prepare(study.preset, options.data.resolve())
+    last_start = time.monotonic() + options.hours * 3600
+    for cell in cells_of(study):
+        wanted = options.only is None or cell.method.name in options.only
+        if not wanted or result_file(study, cell).is_file() or time.monotonic() > last_start:
+            continue
+        try:
+            with FileLock(work / f"{study.name}_{cell.name}.lock", timeout=0):
+                if not result_file(study, cell).is_file():
+                    run_cell(study, cell, options.data.resolve(), work)
+        except Timeout:
+            continue
+
+
+if __name__ == "__main__":
+    main()

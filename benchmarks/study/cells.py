@@ -1,0 +1,185 @@
+"""One cell of a study: a method with one seed, trained, predicted, evaluated, and written as one JSON file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from workspace import nnunet_folder
+
+import nnunet_ext
+
+from .data import PLANS, image_folders, number_of, patients_pattern
+from .settings import HERE, ImageSet, Method, Preset, Study
+from .trainings import cpu_seconds_of, models_of, train, trainings_of
+
+CASE_FIGURES = ("mean_dice", "ece", "ace", "brier", "nll", "end_slice_dice_paper", "end_slice_dice_strict")
+STRUCTURE_FIGURES = ("hd95_mm", "nsd")
+FIT_FILES = {"calibrate": "calibration.json", "weights": "weights.json", "postprocess": "postprocess.json"}
+FIT_FLAGS = {"calibrate": "--calibrated", "weights": "--weights", "postprocess": "--postprocess"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with a seed."""
+
+    method: Method
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files: `cyclical_all_modes_0`."""
+        return f"{re.sub('[^a-z0-9]+', '_', self.method.name.lower()).strip('_')}_{self.seed}"
+
+
+def result_file(study: Study, cell: Cell) -> Path:
+    """Where a cell's result lies in the repository."""
+    return HERE / "results" / study.name / f"{cell.name}.json"
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """All cells; the first seed of every method before the second of any."""
+    return [Cell(method, seed) for seed in study.preset.seeds for method in study.methods]
+
+
+def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
+    """Trains what is not trained, fits, predicts and evaluates every test set, writes the result."""
+    preset, method = study.preset, cell.method
+    if method.teacher:
+        teach(study, method, work)
+    training_seconds = sum(train(training, preset) for training in trainings_of(method, cell.seed))
+    folder = work / "cells" / study.name / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    models = [word for model in models_of(method, cell.seed, preset) for word in ("-m", model)]
+    folds: list[object] = ["-f", *method.folds]
+    machine = ["-device", preset.device, "--disable_progress_bar"]
+    fitted = fit(study, cell, folder, [*folds, *method.ensemble, *machine])
+    words = [*models, *folds, *method.ensemble, *fitted, *machine]
+    sets = {test.name: predicted_and_judged(preset, test, words, folder, source, work) for test in preset.tests}
+    versions = {"nnunet_ext": nnunet_ext.__version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__}
+    result = {"method": method.name, "seed": cell.seed, "settings": study.settings_hash, "versions": versions,
+              "training_cpu_s": round(training_seconds), "tests": sets}  # fmt: skip
+    file = result_file(study, cell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def predicted_and_judged(
+    preset: Preset, test: ImageSet, words: Sequence[object], folder: Path, source: Path, work: Path
+) -> dict[str, Any]:
+    """Predicts and evaluates a test set; the predictions are removed.
+
+    Args:
+        preset: of the study.
+        test: the images.
+        words: models and flags for `nnunet_ext predict`.
+        folder: for logs and predictions.
+        source: folder of raw datasets.
+        work: of the study, for the test images.
+
+    Returns:
+        See `judged`.
+    """
+    images, labels = image_folders(preset, test, source, work)
+    predictions = folder / test.name.replace(" ", "_")
+    shutil.rmtree(predictions, ignore_errors=True)
+    predict = ["nnunet_ext", "predict", "-i", images, "-o", predictions, "--save_probabilities", *words]
+    seconds = cpu_seconds_of(predict, folder / "predict.log")
+    patients = patients_pattern(preset, test)
+    evaluate = ["nnunet_ext", "evaluate", labels, predictions, "--patients", patients, "-np", 1]
+    cpu_seconds_of([*evaluate, "--disable_progress_bar"], folder / "evaluate.log")
+    found = judged(predictions, seconds)
+    shutil.rmtree(predictions)
+    return found
+
+
+def fit(study: Study, cell: Cell, folder: Path, ensemble: list[object]) -> list[object]:
+    """Fits to the cases that the folds held out; returns the flags with which predict uses what was fitted."""
+    words: list[object] = []
+    models = models_of(cell.method, cell.seed, study.preset)
+    for command, flags in cell.method.fit.items():
+        file = folder / FIT_FILES[command]
+        named: list[object] = list(models) if command == "weights" else [w for model in models for w in ("-m", model)]
+        if not file.is_file():
+            cpu_seconds_of(["nnunet_ext", command, *named, *ensemble, *flags, "--patients", study.preset.patients,
+                            "-o", file], folder / f"{command}.log")  # fmt: skip
+        words += [FIT_FLAGS[command], file]
+    return words
+
+
+def teach(study: Study, student: Method, work: Path) -> None:
+    """Writes the teacher's probabilities beside the preprocessed cases, once for all students."""
+    preset = study.preset
+    (teacher,) = (method for method in study.methods if method.name == student.teacher)
+    seed = preset.seeds[0]
+    done = nnunet_folder("preprocessed") / preset.dataset / "teacher.txt"
+    with FileLock(work / "teacher.lock"):
+        if not done.is_file():
+            for training in trainings_of(teacher, seed):
+                train(training, preset)
+            models = [word for model in models_of(teacher, seed, preset) for word in ("-m", model)]
+            cpu_seconds_of(["nnunet_ext", "teach", "-d", number_of(preset.dataset), "-c", preset.configuration, "-p",
+                            PLANS, *models, "-f", *teacher.folds, *teacher.ensemble, "--patients", preset.patients,
+                            "-device", preset.device, "--disable_progress_bar"], work / "teach.log")  # fmt: skip
+            done.write_text(teacher.name + "\n", encoding="utf-8")
+        taught_by = done.read_text(encoding="utf-8").strip()
+        if taught_by != teacher.name:
+            raise ValueError(f"All students of a study need the same teacher; found {taught_by} and {teacher.name}.")
+
+
+def judged(predictions: Path, seconds: float) -> dict[str, Any]:
+    """What `nnunet_ext evaluate` found: figures of each case, and those of the whole set."""
+    found = json.loads((predictions / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
+    cases = {
+        row["case"]: [number(row.get(name, "")) for name in CASE_FIGURES]
+        for row in rows(predictions / "case_metrics.csv")
+    }
+    by_structure: dict[str, list[list[float | None]]] = {}
+    for row in rows(predictions / "metrics.csv"):
+        by_structure.setdefault(row["case"], []).append([number(row[name]) for name in STRUCTURE_FIGURES])
+    for case, values in by_structure.items():
+        cases[case] += [mean_of(column) for column in zip(*values, strict=True)]
+    detection = {
+        name: {figure: rounded(values.get(figure)) for figure in ("aurc", "failure_auroc", "spearman")}
+        for name, values in found["failure_detection"].items()
+    }
+    return {
+        "columns": [*CASE_FIGURES, *STRUCTURE_FIGURES],
+        "cases": cases,
+        "pooled_dice": {name: rounded(value) for name, value in found["pooled_dice"].items()},
+        "end_coefficient": found["end_coefficient"],
+        "failure_detection": detection,
+        "verdicts": found["verdicts"],
+        "cpu_s_per_case": round(seconds / found["cases"], 2),
+    }
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    """Of a table."""
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def number(text: str) -> float | None:
+    """A cell of a table; None if it is empty or not a number."""
+    return rounded(float(text)) if text else None
+
+
+def rounded(value: float | None) -> float | None:
+    """To four significant digits, so that results stay small."""
+    return None if value is None or value != value else float(f"{value:.4g}")
+
+
+def mean_of(values: tuple[float | None, ...]) -> float | None:
+    """Of those that are there."""
+    there = [value for value in values if value is not None]
+    return rounded(sum(there) / len(there)) if there else None

@@ -1,0 +1,127 @@
+"""The data of a study, in its folder: training cases, plans of small networks, splits, test images."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from small_plans import write_small
+from workspace import linked, nnunet_folder, plan, run
+
+from .settings import ImageSet, Preset
+
+PLANS = "nnUNetPlansStudy"
+
+
+def number_of(dataset: str) -> int:
+    """27 of `Dataset027_ACDC`."""
+    return int(dataset[7:10])
+
+
+def patients_of(folder: Path, ending: str, pattern: str) -> dict[str, list[str]]:
+    """Cases of each patient, by the names of label files, in alphabetical order."""
+    cases: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"*{ending}")):
+        case = path.name.removesuffix(ending)
+        found = re.search(pattern, case)
+        cases.setdefault(found[1] if found else case, []).append(case)
+    return cases
+
+
+def prepare(preset: Preset, source: Path) -> None:
+    """Raw dataset without the test patients, plans, preprocessed cases, splits; what is there stays.
+
+    Args:
+        preset: of the study.
+        source: folder of raw datasets. nnU-Net's three folders are those of the environment variables.
+    """
+    raw = nnunet_folder("raw") / preset.dataset
+    preprocessed = nnunet_folder("preprocessed") / preset.dataset
+    number = number_of(preset.dataset)
+    if not (raw / "dataset.json").is_file():
+        link_training_cases(preset, source / preset.dataset, raw)
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        plan(number, preset.configuration)
+    if not (preprocessed / f"{PLANS}.json").is_file():
+        write_plans(preprocessed, preset)
+        run("nnUNetv2_preprocess", "-d", number, "-c", preset.configuration, "-plans_name", PLANS, "-np", 1,
+            "--no_pbar", nnUNet_n_proc_DA="1")  # fmt: skip
+    if not (preprocessed / "splits_final.json").is_file():
+        run("nnunet_ext", "splits", "-d", number, "--patients", preset.patients, "--folds", preset.folds)
+
+
+def link_training_cases(preset: Preset, source: Path, raw: Path) -> None:
+    """A raw dataset of links to the cases of all patients that are not held out."""
+    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    ending = description["file_ending"]
+    patients = patients_of(source / "labelsTr", ending, preset.patients)
+    held_out = held_out_patients(list(patients), preset)
+    cases = [case for patient, its_cases in patients.items() if patient not in held_out for case in its_cases]
+    raw.mkdir(parents=True)
+    linked((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr")
+    linked((image for case in cases for image in images_of(source, case, ending)), raw / "imagesTr")
+    (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(cases)}), encoding="utf-8")
+
+
+def held_out_patients(patients: list[str], preset: Preset) -> list[str]:
+    """Every n-th patient: names of ACDC are in the order of the diagnoses, which keeps them balanced."""
+    return patients[:: preset.held_out_every]
+
+
+def images_of(dataset: Path, case: str, ending: str) -> Iterator[Path]:
+    """The image files of a case, one per channel."""
+    return (dataset / "imagesTr").glob(f"{case}_????{ending}")
+
+
+def write_plans(preprocessed: Path, preset: Preset) -> None:
+    """nnU-Net's plans with the preset's network and spacing."""
+    network = dict(preset.network)
+    spacing = network.pop("spacing", None)
+    file = preprocessed / "nnUNetPlans.json"
+    if network:
+        small = write_small(file, PLANS, {preset.configuration: network})
+    else:
+        small = file.with_name(f"{PLANS}.json")
+        shutil.copy(file, small)
+    plans = json.loads(small.read_text(encoding="utf-8"))
+    planned = plans["configurations"][preset.configuration]
+    if spacing:
+        sizes = zip(planned["median_image_size_in_voxels"], planned["spacing"], spacing, strict=True)
+        planned["median_image_size_in_voxels"] = [size * before / now for size, before, now in sizes]
+        planned["spacing"] = spacing
+    planned["data_identifier"] = f"{PLANS}_{preset.configuration}"
+    small.write_text(json.dumps(plans | {"plans_name": PLANS}), encoding="utf-8")
+
+
+def image_folders(preset: Preset, test: ImageSet, source: Path, work: Path) -> tuple[Path, Path]:
+    """Folders of the images and of the true labels of a test set; written unless they are there."""
+    folder = work / "tests" / test.name.replace(" ", "_")
+    images, labels = folder / "images", folder / "labels"
+    if not (folder / "complete").is_file():
+        dataset = source / (test.dataset or preset.dataset)
+        ending = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
+        patients = patients_of(dataset / "labelsTr", ending, patients_pattern(preset, test))
+        names = list(patients) if test.dataset else held_out_patients(list(patients), preset)
+        cases = [case for name in names[:: test.every] for case in patients[name]]
+        folder.mkdir(parents=True, exist_ok=True)
+        linked((dataset / "labelsTr" / f"{case}{ending}" for case in cases), labels)
+        files = [(number, file) for number, case in enumerate(cases) for file in images_of(dataset, case, ending)]
+        if test.corrupted:
+            from .corruptions import CORRUPTIONS, corrupt_file  # imported here: only this needs TorchIO
+
+            images.mkdir(exist_ok=True)
+            kinds = list(CORRUPTIONS)
+            for number, file in files:
+                corrupt_file(file, kinds[number % len(kinds)], number, images / file.name)
+        else:
+            linked((file for _, file in files), images)
+        (folder / "complete").touch()
+    return images, labels
+
+
+def patients_pattern(preset: Preset, test: ImageSet) -> str:
+    """The pattern of a test set's patients; the preset's unless it has its own."""
+    return test.patients or preset.patients

@@ -1,0 +1,139 @@
+"""The pages of a study: docs/results/PRESET.md, written from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .data import PLANS
+from .results_read import MethodResults, compared, read_results
+from .settings import ImageSet, Study
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+REFERENCE = "stock"
+CONFIDENCES = {"foreground_entropy": "entropy, foreground", "mean_entropy": "entropy, all voxels",
+               "pairwise_dice": "members' Dice", "mutual_information": "mutual information"}  # fmt: skip
+Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
+
+
+def write_pages(study: Study) -> None:
+    """Writes the page of the results that are there."""
+    found = read_results(study)
+    if REFERENCE not in found:
+        return
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / f"{study.name}.md").write_text(page_of(study, found), encoding="utf-8")
+
+
+def page_of(study: Study, found: dict[str, MethodResults]) -> str:
+    """The whole page, in Markdown."""
+    parts = [f"# Results of the {study.name} study", settings_text(study, found)]
+    for test in study.preset.tests:
+        parts += [f"## {heading(test.name)}", table(study, test, found, MAIN)]
+    parts += ["## More figures, held-out patients", table(study, study.preset.tests[0], found, MORE)]
+    parts += ["## Finding failures", "AURC by each confidence; a case's risk is 1 - Dice."]
+    for test in study.preset.tests:
+        parts += [f"### {heading(test.name)}", table(study, test, found, FAILURES)]
+    parts += ["## Cost", table(study, study.preset.tests[0], found, COST)]
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(text: str) -> str:
+    """With a capital."""
+    return text[0].upper() + text[1:]
+
+
+def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
+    """What was run, and how to repeat it."""
+    preset = study.preset
+    done = [len(results.results) for results in found.values()]
+    network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preset.network.items())
+    lines = [
+        f"Written by `benchmarks/run_study.py` from `benchmarks/study/results/{study.name}`; not edited by hand.",
+        f"```\npython benchmarks/run_study.py {study.name} DATA WORK\n```",
+        f"{preset.dataset}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, plans `{PLANS}` "
+        f"({network or 'the same as nnU-Net planned'}), on {preset.device.upper()}. One patient in "
+        f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
+        f"unless a row says otherwise. {len(found)} of {len(study.methods)} methods, {min(done)} to {max(done)} "
+        f"seeds each. Prediction is without test-time transforms unless a row says otherwise.",
+        f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`, paired by case, with 95 % "
+        f"intervals over patients, seeds averaged first. Settings {study.settings_hash}.",
+    ]
+    return "\n\n".join(lines)
+
+
+def table(study: Study, test: ImageSet, found: dict[str, MethodResults], columns: Sequence[Column]) -> str:
+    """A row per method; a row with the group's name where a new one begins."""
+    lines = ["| | " + " | ".join(title for title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    group = ""
+    for name, results in found.items():
+        if results.method.group != group:
+            group = results.method.group
+            lines.append(f"| **{group}** |" + " |" * len(columns))
+        cells = [cell(study, test, results, found[REFERENCE]) for _, cell in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def mean(column: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
+    """A column with the mean of a figure of the cases."""
+    return lambda study, test, results, reference: shown(results.mean(test, column), digits)
+
+
+def difference(column: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
+    """A column with the difference to the reference."""
+
+    def cell(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
+        if results is reference:
+            return ""
+        pair = compared(study, test, column, results, reference)
+        numbers = [f"{value:+.{digits}f}".replace("-", "−") for value in (pair.mean_difference, pair.low, pair.high)]
+        return "{} ({} to {})".format(*numbers)
+
+    return cell
+
+
+def of_set(*keys: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
+    """A column with a figure of the whole set."""
+    return lambda study, test, results, reference: shown(results.of_set(test, *keys), digits)
+
+
+def pooled(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
+    """Mean over the structures of the Dice of all cases' voxels together."""
+    structures = results.results[0]["tests"][test.name]["pooled_dice"]
+    return shown(sum(results.of_set(test, "pooled_dice", name) for name in structures) / len(structures))
+
+
+def times(seconds: Callable[[MethodResults, ImageSet], float]) -> Callable[..., str]:
+    """A column with CPU seconds relative to the reference."""
+    return lambda study, test, results, reference: shown(seconds(results, test) / seconds(reference, test), 2) + "×"
+
+
+def shown(value: float, digits: int = 3) -> str:
+    """A number; empty if there is none."""
+    return "" if value != value else f"{value:.{digits}f}"
+
+
+MAIN: list[Column] = [
+    ("Dice", mean("mean_dice")),
+    ("difference", difference("mean_dice")),
+    ("HD95", mean("hd95_mm", 1)),
+    ("NSD", mean("nsd")),
+    ("ECE", mean("ece", 4)),
+    ("difference", difference("ece", 4)),
+    ("AURC", of_set("failure_detection", "foreground_entropy", "aurc")),
+]
+MORE: list[Column] = [
+    ("pooled Dice", pooled),
+    ("EC, paper", of_set("end_coefficient", "paper", digits=2)),
+    ("EC, strict", of_set("end_coefficient", "strict", digits=2)),
+    ("ACE", mean("ace")),
+    ("Brier", mean("brier")),
+    ("NLL", mean("nll")),
+    ("sensitivity of the verdict", of_set("verdicts", "sensitivity", digits=2)),
+]
+FAILURES: list[Column] = [(title, of_set("failure_detection", name, "aurc")) for name, title in CONFIDENCES.items()]
+COST: list[Column] = [
+    ("training", times(lambda results, test: results.training_seconds())),
+    ("prediction", times(lambda results, test: results.of_set(test, "cpu_s_per_case"))),
+]

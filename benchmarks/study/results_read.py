@@ -1,0 +1,88 @@
+"""The results of a study, seeds of a method together, and what the tables show of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
+
+from .cells import Cell, result_file
+from .data import patients_pattern
+from .settings import ImageSet, Method, Study
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """The results of a method's seeds.
+
+    Attributes:
+        method: which.
+        results: one per seed that is done, as `run_cell` writes them.
+    """
+
+    method: Method
+    results: tuple[dict[str, Any], ...]
+
+    def of_cases(self, test: ImageSet, column: str) -> dict[str, float]:
+        """A figure of each case, the mean of the seeds; NaN where a seed has none."""
+        by_seed = []
+        for result in self.results:
+            found = result["tests"][test.name]
+            position = found["columns"].index(column)
+            by_seed.append({case: values[position] for case, values in found["cases"].items()})
+        return {case: float(np.mean([_nan(seed[case]) for seed in by_seed])) for case in by_seed[0]}
+
+    def mean(self, test: ImageSet, column: str) -> float:
+        """Mean of the cases that have the figure."""
+        return float(np.nanmean(list(self.of_cases(test, column).values())))
+
+    def of_set(self, test: ImageSet, *keys: str) -> float:
+        """A figure of the whole set, mean of the seeds; NaN where it is missing."""
+        values = []
+        for result in self.results:
+            found: Any = result["tests"][test.name]
+            for key in keys:
+                found = (found or {}).get(key)
+            values.append(_nan(found))
+        return float(np.mean(values))
+
+    def training_seconds(self) -> float:
+        """CPU seconds of all trainings of a cell, mean of the seeds."""
+        return float(np.mean([result["training_cpu_s"] for result in self.results]))
+
+
+def read_results(study: Study) -> dict[str, MethodResults]:
+    """Methods that have a result, by name, in the order of methods.toml."""
+    found = {}
+    for method in study.methods:
+        files = [result_file(study, Cell(method, seed)) for seed in study.preset.seeds]
+        results = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file())
+        if results:
+            found[method.name] = MethodResults(method, results)
+    return found
+
+
+def compared(
+    study: Study, test: ImageSet, column: str, method: MethodResults, reference: MethodResults
+) -> PairedComparison:
+    """Method - reference, paired by case, with an interval over patients."""
+    first, second = method.of_cases(test, column), reference.of_cases(test, column)
+    cases = list(second)
+    patients = patients_in(cases, patients_pattern(study.preset, test))
+    return paired_comparison([first[case] for case in cases], [second[case] for case in cases], groups=patients)
+
+
+def patients_in(cases: Sequence[str], pattern: str) -> list[str]:
+    """The patient of each case."""
+    found = [re.search(pattern, case) for case in cases]
+    return [match[1] if match else case for match, case in zip(found, cases, strict=True)]
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

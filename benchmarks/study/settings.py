@@ -1,0 +1,133 @@
+"""What a study compares, on which data and for how long: read from two TOML files, and told apart by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images to predict that no training saw.
+
+    Attributes:
+        name: as the tables show it.
+        dataset: raw dataset whose patients they are; the study's own, of which patients are held out, if empty.
+        patients: pattern whose group is the patient in a case's name.
+        every: 2 takes every second patient.
+        corrupted: each image is corrupted in one of several ways, see `corruptions.py`.
+    """
+
+    name: str
+    dataset: str = ""
+    patients: str = ""
+    every: int = 1
+    corrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The data, the network and the length of all trainings.
+
+    Attributes:
+        dataset: raw dataset to train with.
+        configuration: of nnU-Net.
+        patients: pattern whose group is the patient in a case's name.
+        held_out_every: 4 holds out every fourth patient for the tests.
+        folds: of the patients that are left.
+        length: the end of every trainer's name, such as `24epochs_100iters`.
+        seeds: a cell is one method with one of these.
+        network: what differs from nnU-Net's own plans: patch_size, batch_size, features, spacing.
+        tests: sets of images to predict.
+        methods: those of methods.toml to run, all if empty.
+        device: of training and prediction.
+    """
+
+    dataset: str
+    configuration: str
+    patients: str
+    held_out_every: int
+    folds: int
+    length: str
+    seeds: tuple[int, ...]
+    network: dict[str, Any]
+    tests: tuple[ImageSet, ...]
+    methods: tuple[str, ...] = ()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way from training to prediction.
+
+    Attributes:
+        name: as the tables show it.
+        group: heading of its table.
+        trainers: parts of the trainers' names, such as `Cyclical`; one model each.
+        members: models of each trainer, with seeds that differ.
+        folds: that are trained and predict together.
+        ensemble: flags of `nnunet_ext predict`, and of what is fitted to its probabilities.
+        fit: what is fitted to the folds' held-out cases: calibrate, weights or postprocess, to its flags.
+        teacher: name of the method whose first seed teaches it.
+    """
+
+    name: str
+    group: str
+    trainers: tuple[str, ...] = ("",)
+    members: int = 1
+    folds: tuple[int, ...] = (0,)
+    ensemble: tuple[str, ...] = ("--tta", "none")
+    fit: dict[str, list[str]] = field(default_factory=dict)
+    teacher: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A preset, its methods, and the hash of both files.
+
+    Attributes:
+        name: of the preset's file.
+        preset: its settings.
+        methods: in the order of methods.toml.
+        settings_hash: of the preset, which every result names.
+    """
+
+    name: str
+    preset: Preset
+    methods: tuple[Method, ...]
+    settings_hash: str
+
+
+def read_study(name: str) -> Study:
+    """Reads presets/NAME.toml and methods.toml.
+
+    Raises:
+        ValueError: if the preset names a method that methods.toml lacks.
+    """
+    file = HERE / "presets" / f"{name}.toml"
+    settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    tests = tuple(ImageSet(**test) for test in settings.pop("test"))
+    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods")}
+    preset = Preset(**settings, tests=tests, **lists)
+    methods = {method.name: method for method in read_methods()}
+    missing = ", ".join(sorted(set(preset.methods) - set(methods)))
+    if missing:
+        raise ValueError(f"Methods of {file.name} must be in methods.toml; these are not: {missing}.")
+    chosen = tuple(method for method in methods.values() if not preset.methods or method.name in preset.methods)
+    return Study(name, preset, chosen, hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+
+
+def read_methods() -> list[Method]:
+    """The methods of methods.toml, in its order."""
+    found = tomllib.loads((HERE / "methods.toml").read_text(encoding="utf-8"))["method"]
+    return [Method(**{key: tuple(v) if isinstance(v, list) else v for key, v in method.items()}) for method in found]

@@ -1,0 +1,118 @@
+"""The study of benchmarks/study: settings, trainings, tables with numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from study import cells, pages, settings
+from study.results_read import MethodResults, compared
+from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
+from study.trainings import Training, trainings_of
+
+from nnunet_ext.trainers.names import trainer_class
+
+TEST = ImageSet("held out", patients="(p[0-9])_")
+PRESET = Preset("Dataset001_A", "2d", "(p[0-9])_", 4, 5, "2epochs_1iters", (0, 1), {}, (TEST,))
+STOCK, OTHER = Method("stock", "One"), Method("other", "Two", trainers=("DSD",))
+STUDY = Study("small", PRESET, (STOCK, OTHER), "abc")
+CASES = ("p1_ed", "p1_es", "p2_ed", "p2_es")
+
+
+def results_of(method: Method, *dice_by_seed: tuple[float | None, ...]) -> MethodResults:
+    """Results with a Dice per case, and nothing else."""
+    return MethodResults(
+        method,
+        tuple(
+            {
+                "training_cpu_s": 10,
+                "tests": {
+                    "held out": {
+                        "columns": ["mean_dice"],
+                        "cases": {case: [value] for case, value in zip(CASES, dice, strict=True)},
+                        "end_coefficient": {"paper": 0.25 * seed},
+                    }
+                },
+            }
+            for seed, dice in enumerate(dice_by_seed, 1)
+        ),
+    )
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in sorted((settings.HERE / "presets").glob("*.toml"))])
+def test_every_preset_names_methods_that_are_there(preset):
+    assert cells.cells_of(read_study(preset))
+
+
+@pytest.mark.parametrize("parts", sorted({parts for method in read_methods() for parts in method.trainers}))
+def test_every_trainer_of_a_method_is_there(parts):
+    name = Training(parts, 3, 0).trainer(PRESET)
+    assert name.endswith("_2epochs_1iters_member3")
+    assert trainer_class(name).__name__ == name
+
+
+def test_every_teacher_is_a_method():
+    names = {method.name for method in read_methods()}
+    assert {method.teacher for method in read_methods() if method.teacher} <= names
+
+
+def test_methods_and_files_of_results_have_different_names():
+    names = [cells.Cell(method, 0).name for method in read_methods()]
+    assert len(set(names)) == len(names)
+
+
+def test_seeds_of_an_ensemble_share_no_training():
+    five = Method("five", "One", members=5)
+    first, second = set(trainings_of(five, 0)), set(trainings_of(five, 1))
+    assert {training.seed for training in first} == {0, 1, 2, 3, 4}
+    assert {training.seed for training in second} == {5, 6, 7, 8, 9}
+
+
+def test_folds_share_a_seed():
+    folds = Method("folds", "One", folds=(0, 1))
+    assert set(trainings_of(folds, 1)) == {Training("", 1, 0), Training("", 1, 1)}
+
+
+def test_a_preset_without_a_length_trains_as_long_as_nnunet():
+    assert Training("DSD", 1, 0).trainer(read_study("paper").preset) == "nnUNetTrainerDSD_member1"
+
+
+def test_means_are_over_cases_and_seeds():
+    results = results_of(STOCK, (0.6, 0.7, 0.8, 0.9), (0.8, 0.7, 0.8, 0.7))
+    assert results.of_cases(TEST, "mean_dice") == pytest.approx(dict(zip(CASES, (0.7, 0.7, 0.8, 0.8), strict=True)))
+    assert results.mean(TEST, "mean_dice") == pytest.approx(0.75)
+    assert results.of_set(TEST, "end_coefficient", "paper") == pytest.approx(0.375)
+    assert results.of_set(TEST, "verdicts", "sensitivity") != results.of_set(TEST, "verdicts", "sensitivity")  # NaN
+
+
+def test_a_case_without_a_figure_does_not_count():
+    assert results_of(STOCK, (0.6, None, 0.8, 1.0)).mean(TEST, "mean_dice") == pytest.approx(0.8)
+
+
+def test_differences_are_paired_by_case_with_intervals_over_patients():
+    stock = results_of(STOCK, (0.6, 0.6, 0.6, 0.6))
+    other = results_of(OTHER, (0.7, 0.7, 0.9, 0.9))
+    pair = compared(STUDY, TEST, "mean_dice", other, stock)
+    assert pair.mean_difference == pytest.approx(0.2)
+    assert (pair.low, pair.high) == pytest.approx((0.1, 0.3))  # both patients the first, both the second
+    assert pair.groups == 2
+
+
+def test_a_table_has_a_row_per_method_and_one_per_group():
+    found = {"stock": results_of(STOCK, (0.6, 0.6, 0.6, 0.6)), "other": results_of(OTHER, (0.7, 0.7, 0.9, 0.9))}
+    columns = [("Dice", pages.mean("mean_dice")), ("difference", pages.difference("mean_dice"))]
+    assert pages.table(STUDY, TEST, found, columns).splitlines() == [
+        "| | Dice | difference |",
+        "|---|---|---|",
+        "| **One** | | |",
+        "| stock | 0.600 |  |",
+        "| **Two** | | |",
+        "| other | 0.800 | +0.200 (+0.100 to +0.300) |",
+    ]
+
+
+def test_results_in_the_repository_are_of_the_settings_in_the_repository():
+    for folder in (settings.HERE / "results").glob("*"):
+        hashes = {json.loads(file.read_text(encoding="utf-8"))["settings"] for file in folder.glob("*.json")}
+        assert hashes == {read_study(Path(folder).name).settings_hash}
