@@ -22,7 +22,7 @@ demo: install      ## phantom data, training, calibration, prediction, report: u
 test: install      ## the whole test-suite, CPU only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Linux only: atheris has no other wheels for every Python.
+# Linux only, for which atheris has wheels.
 FUZZ_SECONDS ?= 60
 fuzz: .venv/fuzz-installed  ## random bytes for the parsers of files from elsewhere, a minute for each
 	$(BIN)/python tests/fuzz/fuzz.py -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=4096

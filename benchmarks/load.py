@@ -95,13 +95,13 @@ class Load:
 
     def killed(self) -> None:
         """Kills the run at random times and continues it; meanwhile another one asks for the same folder."""
-        output, kills, second = self.work / "killed", 0, 0
+        output, kills, refused = self.work / "killed", 0, False
         while kills < self.kills:
             process = self.predict(output, "--continue_prediction")
             # Long enough, on average, that so many runs get through all cases; a tenth of them is mostly the start.
             time.sleep(self.times.uniform(0, 2 * (self.seconds_of_tenth + self.seconds / self.kills)))
-            if process.poll() is None and kills == self.kills // 2:
-                second = self.refused_second_run(output)
+            if process.poll() is None and not refused:
+                refused = self.refused_second_run(output)
             process.kill()
             kills += process.wait() < 0
             if output.is_dir():
@@ -109,13 +109,16 @@ class Load:
                 require("killed: files that are not whole", whole.items() <= self.expected.items(), True)
         require("killed: exit status of the last run", self.predict(output, "--continue_prediction").wait(), 1)
         self.require_whole("killed", output)
-        self.found |= {"predict_kills": kills, "second_run_status": second}
+        self.found |= {"predict_kills": kills, "second_run_refused": refused}
 
-    def refused_second_run(self, output: Path) -> int:
-        """The exit status of another run in the folder of a running one."""
+    def refused_second_run(self, output: Path) -> bool:
+        """Starts another run in the folder of a running one; False if that had ended before."""
+        log = self.work / "log"
+        seen = log.stat().st_size
         status = self.predict(output).wait()
-        require("two runs: the second is refused", status not in (0, 1), True)
-        return status
+        refused = "in use" in log.read_bytes()[seen:].decode()
+        require("two runs: exit status of the second", status, 1)
+        return refused
 
     def full_disk(self) -> None:
         """A disk that holds a third of the results, then all of them."""

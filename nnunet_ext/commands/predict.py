@@ -9,6 +9,7 @@ from typing import Literal
 
 from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
+from nnunet_ext.commands.dicom_images import predict_series, series_folders
 from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import RunOutcome
@@ -33,6 +34,12 @@ def predict_folder(options: PredictOptions) -> RunOutcome:
         calibration = opened_calibration(calibration_file(options.calibration, folders))
     engine = EnsembleEngine.from_model_folders(folders, options.ensemble, calibration=calibration)
     arguments = recorded(options) | {"device": str(engine.device), "i": str(options.images.absolute())}
+    if series := series_folders(options.images):
+        return predict_series(engine, series, options, arguments)
+    if options.dicom_seg:
+        raise ValueError(
+            f"--dicom-seg needs the DICOM series of the cases, in folders CASE_0000; {options.images} holds none."
+        )
     first = engine.models[0]
     warn_of_images(options.images, first.dataset_json["file_ending"], first.plans.plans["image_reader_writer"])
     return engine.predict_from_files(options.images, options.results, options.output, arguments=arguments)

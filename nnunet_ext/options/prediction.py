@@ -219,6 +219,7 @@ class PredictOptions:
         output: what is written.
         calibration: file written by `calibrate`; True takes `calibration.json` in the model folder; None applies no
             calibration.
+        dicom_seg: whether segmentations of DICOM series are written as DICOM, too.
     """
 
     images: Path
@@ -227,6 +228,7 @@ class PredictOptions:
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     calibration: Path | Literal[True] | None = None
+    dicom_seg: bool = False
 
 
 # Names in `predict_args.json` of options whose flags are stock's.

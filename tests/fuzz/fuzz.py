@@ -18,7 +18,7 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["nnunet_ext", "nibabel.nifti1"], enable_loader_override=False):
+with atheris.instrument_imports(include=["nnunet_ext"], enable_loader_override=False):
     from fuzz_targets import TARGETS, Target
 
 MOST_BYTES = 4096

@@ -20,7 +20,7 @@ from random import Random
 import nibabel
 import numpy as np
 import SimpleITK as sitk
-from json_mutations import mutate_json
+from mutations import mutate_json, mutate_text_header
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.postprocessing.remove_connected_components import (
@@ -170,8 +170,8 @@ def stock_steps_seeds() -> list[bytes]:
 TARGETS = {
     "nifti": Target(image(".nii", NibabelIO), nifti_seeds),
     "nifti_gz": Target(image(".nii.gz", SimpleITKIO, compress=True), nifti_seeds),
-    "nrrd": Target(image(".nrrd", SimpleITKIO), itk_seeds(".nrrd")),
-    "mha": Target(image(".mha", SimpleITKIO), itk_seeds(".mha")),
+    "nrrd": Target(image(".nrrd", SimpleITKIO), itk_seeds(".nrrd"), mutate_text_header),
+    "mha": Target(image(".mha", SimpleITKIO), itk_seeds(".mha"), mutate_text_header),
     "calibration": Target(load_calibration, calibration_seeds, mutate_json),
     "samples": Target(load_samples, samples_seeds, mutate_json),
     "stock_postprocessing": Target(load_stock_steps, stock_steps_seeds),
