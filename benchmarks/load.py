@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,11 @@ class Load:
         output, kills, refused = self.work / "killed", 0, False
         while kills < self.kills:
             process = self.predict(output, "--continue_prediction")
-            # Long enough, on average, that so many runs get through all cases; a tenth of them is mostly the start.
-            time.sleep(self.times.uniform(0, 2 * (self.seconds_of_tenth + self.seconds / self.kills)))
+            # From the middle of the start, which is most of the run with a tenth of the cases, to two shares of work.
+            work = max(self.seconds - self.seconds_of_tenth, 0)
+            latest = self.seconds_of_tenth + 2 * work / self.kills
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(self.times.uniform(self.seconds_of_tenth / 2, latest))
             if process.poll() is None and not refused:
                 refused = self.refused_second_run(output)
             process.kill()
@@ -229,8 +232,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         load = Load(Path(name), options.cases, options.kills, options.seed)
         for part in (load.undisturbed, load.killed, load.full_disk, load.serve):
+            started = time.monotonic()
             part()
-            print(part.__name__, json.dumps(load.found), flush=True)
+            print(f"{part.__name__} ({time.monotonic() - started:.0f} s)", json.dumps(load.found), flush=True)
     options.o.write_text(json.dumps(load.found, indent=2) + "\n")
 
 
