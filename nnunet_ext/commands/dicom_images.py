@@ -116,7 +116,7 @@ def require_series_only(images: Path, ending: str) -> None:
 def convert(
     folders: Mapping[str, Sequence[Path]], images: Path, ending: str, *, progress: bool = False
 ) -> ConvertedSeries:
-    """Writes the series of each case as `CASE_0000<ending>`; a case with a bad one keeps the files that are there."""
+    """Writes the series of each case as `CASE_0000<ending>`; of a case with a bad one, the good ones."""
     converted = ConvertedSeries()
     for case, channels in tqdm(folders.items(), desc="DICOM", unit="case", disable=not progress):
         findings = []
