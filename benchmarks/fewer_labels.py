@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from study.cells import predicted_and_judged
-from study.data import PLANS, held_out_patients, images_of, number_of, patients_of, prepare, write_plans
+from study.data import PLANS, cropped, held_out_patients, images_of, number_of, patients_of, prepare, write_plans
 from study.results_read import MethodResults, compared
 from study.settings import Method, Preset, Study, read_study
 from study.trainings import cpu_seconds_of
-from workspace import linked, nnunet_folder, plan, run, use_workspace
+from workspace import nnunet_folder, plan, run, use_workspace
 
 PSEUDO = 227
 ROWS = {
@@ -70,9 +70,9 @@ def link_cases(preset: Preset, source: Path, raw: Path, labelled: int) -> None:
     cases = [case for patient in chosen for case in patients[patient]]
     unlabelled = [case for patient in others if patient not in chosen for case in patients[patient]]
     raw.mkdir(parents=True)
-    linked((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr")
+    cropped((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr", preset.crop)
     for some, folder in ((cases, "imagesTr"), (unlabelled, "imagesUn")):
-        linked((image for case in some for image in images_of(source, case, ending)), raw / folder)
+        cropped((image for case in some for image in images_of(source, case, ending)), raw / folder, preset.crop)
     (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(cases)}), encoding="utf-8")
 
 

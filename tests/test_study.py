@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
-from study import cells, pages, settings
+from study import cells, data, pages, settings
 from study.results_read import MethodResults, compared
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
 from study.trainings import Training, trainings_of
@@ -16,7 +19,7 @@ from nnunet_ext.trainers.names import trainer_class
 TEST = ImageSet("held out", patients="(p[0-9])_")
 PRESET = Preset("Dataset001_A", "2d", "(p[0-9])_", 4, 5, "2epochs_1iters", (0, 1), {}, (TEST,))
 STOCK, OTHER = Method("stock", "One"), Method("other", "Two", trainers=("DSD",))
-STUDY = Study("small", PRESET, (STOCK, OTHER), "abc")
+STUDY = Study("small", PRESET, (STOCK, OTHER))
 CASES = ("p1_ed", "p1_es", "p2_ed", "p2_es")
 
 
@@ -112,7 +115,28 @@ def test_a_table_has_a_row_per_method_and_one_per_group():
     ]
 
 
-def test_results_in_the_repository_are_of_the_settings_in_the_repository():
-    for folder in (settings.HERE / "results").glob("*"):
-        hashes = {json.loads(file.read_text(encoding="utf-8"))["settings"] for file in folder.glob("*.json")}
-        assert hashes == {read_study(Path(folder).name).settings_hash}
+def results_in_the_repository() -> list[Path]:
+    return sorted((settings.HERE / "results").glob("*/*.json"))
+
+
+@pytest.mark.parametrize("file", results_in_the_repository(), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_results_in_the_repository_are_of_the_settings_in_the_repository(file):
+    study, result = read_study(file.parent.name), json.loads(file.read_text(encoding="utf-8"))
+    (method,) = (method for method in study.methods if method.name == result["method"])
+    assert result["settings"] == study.settings_hash(method)
+
+
+def test_other_methods_have_no_part_in_the_hash_of_a_result():
+    alone = Study("small", dataclasses.replace(PRESET, methods=("stock",), seeds=(5,)), (STOCK,))
+    assert alone.settings_hash(STOCK) == STUDY.settings_hash(STOCK)
+    assert STUDY.settings_hash(STOCK) != STUDY.settings_hash(OTHER)
+    longer = Study("small", dataclasses.replace(PRESET, length="3epochs_1iters"), (STOCK,))
+    assert longer.settings_hash(STOCK) != STUDY.settings_hash(STOCK)
+
+
+def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):
+    values = np.arange(6 * 4 * 2).reshape(6, 4, 2).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 5.0, 1.0])), tmp_path / "a.nii.gz")
+    found = nibabel.load(data.cropped([tmp_path / "a.nii.gz"], tmp_path / "cropped", (2, 8)) / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), values[2:4])
+    np.testing.assert_array_equal(found.affine[:3, 3], [4, 0, 0])

@@ -66,7 +66,7 @@ def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
     words = [*models, *folds, *method.ensemble, *fitted, *machine]
     sets = {test.name: predicted_and_judged(preset, test, words, folder, source, work) for test in preset.tests}
     versions = {"nnunet_ext": nnunet_ext.__version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__}
-    result = {"method": method.name, "seed": cell.seed, "settings": study.settings_hash, "versions": versions,
+    result = {"method": method.name, "seed": cell.seed, "settings": study.settings_hash(method), "versions": versions,
               "training_cpu_s": round(training_seconds), "tests": sets}  # fmt: skip
     file = result_file(study, cell)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import nibabel
 from small_plans import write_small
 from workspace import linked, nnunet_folder, plan, run
 
@@ -61,9 +62,31 @@ def link_training_cases(preset: Preset, source: Path, raw: Path) -> None:
     held_out = held_out_patients(list(patients), preset)
     cases = [case for patient, its_cases in patients.items() if patient not in held_out for case in its_cases]
     raw.mkdir(parents=True)
-    linked((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr")
-    linked((image for case in cases for image in images_of(source, case, ending)), raw / "imagesTr")
+    cropped((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr", preset.crop)
+    cropped((image for case in cases for image in images_of(source, case, ending)), raw / "imagesTr", preset.crop)
     (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(cases)}), encoding="utf-8")
+
+
+def cropped(files: Iterable[Path], folder: Path, crop: Sequence[int]) -> Path:
+    """A folder with the middle of each file, or with links to the files without a crop.
+
+    Args:
+        files: NIfTI files; with links any files.
+        folder: is made if it is missing.
+        crop: voxels to keep along the first axes; axes that are shorter stay as they are.
+
+    Returns:
+        The folder.
+    """
+    if not crop:
+        return linked(files, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        image = nibabel.load(file)
+        starts = [max(0, (size - kept) // 2) for size, kept in zip(image.shape, crop, strict=False)]
+        parts = tuple(slice(start, start + kept) for start, kept in zip(starts, crop, strict=True))
+        nibabel.save(image.slicer[parts], folder / file.name)
+    return folder
 
 
 def held_out_patients(patients: list[str], preset: Preset) -> list[str]:
@@ -107,17 +130,18 @@ def image_folders(preset: Preset, test: ImageSet, source: Path, work: Path) -> t
         names = list(patients) if test.dataset else held_out_patients(list(patients), preset)
         cases = [case for name in names[:: test.every] for case in patients[name]]
         folder.mkdir(parents=True, exist_ok=True)
-        linked((dataset / "labelsTr" / f"{case}{ending}" for case in cases), labels)
+        cropped((dataset / "labelsTr" / f"{case}{ending}" for case in cases), labels, preset.crop)
         files = [(number, file) for number, case in enumerate(cases) for file in images_of(dataset, case, ending)]
         if test.corrupted:
             from .corruptions import CORRUPTIONS, corrupt_file  # imported here: only this needs TorchIO
 
+            whole = cropped((file for _, file in files), folder / "uncorrupted", preset.crop)
             images.mkdir(exist_ok=True)
             kinds = list(CORRUPTIONS)
             for number, file in files:
-                corrupt_file(file, kinds[number % len(kinds)], number, images / file.name)
+                corrupt_file(whole / file.name, kinds[number % len(kinds)], number, images / file.name)
         else:
-            linked((file for _, file in files), images)
+            cropped((file for _, file in files), images, preset.crop)
         (folder / "complete").touch()
     return images, labels
 

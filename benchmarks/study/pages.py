@@ -57,7 +57,7 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
         f"unless a row says otherwise. {len(found)} of {len(study.methods)} methods, {min(done)} to {max(done)} "
         f"seeds each. Prediction is without test-time transforms unless a row says otherwise.",
         f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`, paired by case, with 95 % "
-        f"intervals over patients, seeds averaged first. Settings {study.settings_hash}.",
+        f"intervals over patients, seeds averaged first.",
     ]
     return "\n\n".join(lines)
 

@@ -1,10 +1,11 @@
-"""What a study compares, on which data and for how long: read from two TOML files, and told apart by their hash."""
+"""What a study compares, on which data and for how long: read from two TOML files, and told apart by a hash."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Preset:
         network: what differs from nnU-Net's own plans: patch_size, batch_size, features, spacing.
         tests: sets of images to predict.
         methods: those of methods.toml to run, all if empty.
+        crop: voxels along the first axes of the images, of training and tests, that are kept around their middle.
         device: of training and prediction.
     """
 
@@ -63,6 +65,7 @@ class Preset:
     network: dict[str, Any]
     tests: tuple[ImageSet, ...]
     methods: tuple[str, ...] = ()
+    crop: tuple[int, ...] = ()
     device: str = "cpu"
 
 
@@ -93,19 +96,25 @@ class Method:
 
 @dataclass(frozen=True)
 class Study:
-    """A preset, its methods, and the hash of both files.
+    """A preset and its methods.
 
     Attributes:
         name: of the preset's file.
         preset: its settings.
         methods: in the order of methods.toml.
-        settings_hash: of the preset, which every result names.
     """
 
     name: str
     preset: Preset
     methods: tuple[Method, ...]
-    settings_hash: str
+
+    def settings_hash(self, method: Method) -> str:
+        """Of all that decides a result of this method: the preset without its lists of methods and seeds."""
+        settings = asdict(self.preset)
+        for key in ("methods", "seeds"):
+            settings.pop(key)
+        text = json.dumps([settings, asdict(method)], sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def read_study(name: str) -> Study:
@@ -117,14 +126,14 @@ def read_study(name: str) -> Study:
     file = HERE / "presets" / f"{name}.toml"
     settings = tomllib.loads(file.read_text(encoding="utf-8"))
     tests = tuple(ImageSet(**test) for test in settings.pop("test"))
-    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods")}
+    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods", "crop")}
     preset = Preset(**settings, tests=tests, **lists)
     methods = {method.name: method for method in read_methods()}
     missing = ", ".join(sorted(set(preset.methods) - set(methods)))
     if missing:
         raise ValueError(f"Methods of {file.name} must be in methods.toml; these are not: {missing}.")
     chosen = tuple(method for method in methods.values() if not preset.methods or method.name in preset.methods)
-    return Study(name, preset, chosen, hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+    return Study(name, preset, chosen)
 
 
 def read_methods() -> list[Method]:

@@ -23,11 +23,12 @@ from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.confidences import ADDED_LATER, DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
 from nnunet_ext.evaluation.held_out_parts import held_out_parts
-from nnunet_ext.options import AUTOMATIC, FitOptions, TemperatureKind
+from nnunet_ext.options import AUTOMATIC, FitOptions
 
 # columns that an ensemble writes: predicted Dice comes from a calibration and cannot be the basis of one
 CONFIDENCES = tuple(column for column in DIRECTIONS if column not in ADDED_LATER)
 DEFAULT_MISS_RATE = 0.1
+FIXED = "fixed"  # the kind of a temperature that was given
 
 
 def require_confidence(column: str) -> None:
@@ -76,12 +77,9 @@ def fit_calibration(
     column = chosen_column(judged, options)
     confidence = [confidence_of(case.row, column) for case in judged]
     dice = [case.dice for case in judged]
-    kinds: dict[TemperatureKind, Temperature] = {
-        "global": temperature_of(cases, regions=regions, per_class=False),
-        "per-class": temperature_of(cases, regions=regions, per_class=True),
-    }
+    kinds = temperatures_of(cases, options, regions=regions)
     return Calibration(
-        temperature=kinds[options.temperature],
+        temperature=kinds[options.temperature if isinstance(options.temperature, str) else FIXED],
         confidence=column,
         quality=fit_quality(confidence, dice, [case.patient for case in judged], options.level),
         threshold=fit_threshold(confidence, dice, failure_dice=options.failure_dice, recall=options.recall),
@@ -95,7 +93,7 @@ def fit_calibration(
             "temperatures": {kind: temperature.as_json() for kind, temperature in kinds.items()},
         },
         figures={
-            "temperature": held_out_temperature(cases, regions=regions),
+            "temperature": held_out_temperature(cases, options, regions=regions),
             "confidences": confidence_figures(judged, options.failure_dice),
             "quality": held_out_quality(judged, column, options),
             "folds": fold_spread(dice_of_folds(judged)),
@@ -150,6 +148,20 @@ def confidence_figures(cases: Sequence[CalibrationCase], failure_dice: float) ->
     }
 
 
+def temperatures_of(
+    cases: Sequence[CalibrationCase], options: FitOptions, *, regions: bool
+) -> dict[str, Temperature]:
+    """The temperatures of all kinds: both that are fitted, and the fixed one if it was asked for."""
+    kinds = {
+        "global": temperature_of(cases, regions=regions, per_class=False),
+        "per-class": temperature_of(cases, regions=regions, per_class=True),
+    }
+    if isinstance(options.temperature, str):
+        return kinds
+    outputs = len(kinds["global"].values)
+    return kinds | {FIXED: Temperature((float(options.temperature),) * outputs, regions)}
+
+
 def temperature_of(cases: Sequence[CalibrationCase], *, regions: bool, per_class: bool) -> Temperature:
     """The temperature of all voxels of the cases."""
     return fit_temperature(
@@ -174,17 +186,19 @@ def mask_of(cases: Sequence[CalibrationCase], miss_rate: float | None) -> MaskTh
 # --- measured on cases left out of the fit ---
 
 
-def held_out_temperature(cases: Sequence[CalibrationCase], *, regions: bool) -> dict[str, dict[str, float]]:
+def held_out_temperature(
+    cases: Sequence[CalibrationCase], options: FitOptions, *, regions: bool
+) -> dict[str, dict[str, float]]:
     """Mean ECE and NLL of cases uncalibrated, and with temperatures fitted to the other cases."""
-    measured: dict[str, list[CalibratedFigures]] = {"none": [], "global": [], "per-class": []}
+    measured: dict[str, list[CalibratedFigures]] = {}
     for fitting, measuring in held_out_parts(cases):
         if not any(case.truth.size for case in fitting):
             continue
-        for kind, found in measured.items():
-            temperature = (
-                None if kind == "none" else temperature_of(fitting, regions=regions, per_class=kind == "per-class")
+        kinds: dict[str, Temperature | None] = {"none": None, **temperatures_of(fitting, options, regions=regions)}
+        for kind, temperature in kinds.items():
+            measured.setdefault(kind, []).extend(
+                calibrated_figures(case, temperature, regions=regions) for case in measuring if case.truth.size
             )
-            found += [calibrated_figures(case, temperature, regions=regions) for case in measuring if case.truth.size]
     return {
         kind: {"ece": fmean(one.ece for one in found), "nll": fmean(one.nll for one in found), "cases": len(found)}
         for kind, found in measured.items()

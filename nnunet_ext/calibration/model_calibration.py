@@ -148,7 +148,7 @@ class Calibration:
 
     @property
     def temperature_kind(self) -> str | None:
-        """The kind of temperature that is applied, "global" or "per-class"; None if the file does not tell."""
+        """The kind of temperature: "global", "per-class" or "fixed"; None if the file does not tell."""
         kinds = self.fitted_on.get("temperatures", {})
         applied = list(self.temperature.values)
         return next((kind for kind, fitted in kinds.items() if list(fitted["values"]) == applied), None)

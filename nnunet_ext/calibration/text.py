@@ -11,7 +11,7 @@ from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import QualityMap, patients_for_level
 from nnunet_ext.evaluation.confidences import BETWEEN_MEMBERS, needs_more_members
 
-NAMES = {"none": "uncalibrated", "global": "one temperature", "per-class": "one per class"}
+NAMES = {"none": "uncalibrated", "global": "one temperature", "per-class": "one per class", "fixed": "as given"}
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:

@@ -12,7 +12,7 @@ from nnunet_ext.cli.model_flags import model_choice
 from nnunet_ext.cli.patients_flag import add_patients_flag
 from nnunet_ext.cli.postprocess_flag import add_postprocess_flag, chosen_postprocessing
 from nnunet_ext.cli.splits_flag import add_splits_flag
-from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions
+from nnunet_ext.options import TEMPERATURES, CalibrateOptions, FitOptions, TemperatureKind
 
 
 def calibrate_flags(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +24,11 @@ def calibrate_flags(parser: argparse.ArgumentParser) -> None:
     fit, default = parser.add_argument_group("what to fit"), FitOptions()
     fit.add_argument(
         "--temperature",
-        choices=TEMPERATURES,
+        type=temperature_kind,
+        metavar="{" + ",".join([*TEMPERATURES, "T"]) + "}",
         default=default.temperature,
         help="one temperature for all classes, or one per class; both are fitted and evaluated, and regions have one "
-        f"each (default: {default.temperature})",
+        f"each; or a number that is not fitted (default: {default.temperature})",
     )
     fit.add_argument(
         "--confidence",
@@ -79,6 +80,18 @@ def calibrate(arguments: argparse.Namespace) -> int:
     calibration, file = calibrate_model(options)
     print(*calibration_lines(calibration), "", f"Saved to {file}", sep="\n")
     return 0
+
+
+def temperature_kind(word: str) -> TemperatureKind | float:
+    """A kind of temperature, or a number."""
+    for kind in TEMPERATURES:
+        if word == kind:
+            return kind
+    try:
+        return float(word)
+    except ValueError:
+        known = ", ".join(TEMPERATURES)
+        raise argparse.ArgumentTypeError(f"must be one of {known}, or a number; found {word!r}") from None
 
 
 def calibrate_options(arguments: argparse.Namespace) -> CalibrateOptions:

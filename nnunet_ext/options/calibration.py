@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,7 +23,7 @@ class FitOptions:
     """What `calibrate` fits.
 
     Attributes:
-        temperature: "global" for one temperature, "per-class" for one per output.
+        temperature: "global" for one temperature, "per-class" for one per output, or a number that is not fitted.
         confidence: column of `cases.csv`, or "auto" for the one with the lowest AURC.
         failure_dice: a case with a lower Dice is a failure.
         recall: share of the failures that the verdict must catch.
@@ -33,7 +34,7 @@ class FitOptions:
         ValueError: if a value is out of range, before any case is predicted.
     """
 
-    temperature: TemperatureKind = "global"
+    temperature: TemperatureKind | float = "global"
     confidence: str = AUTOMATIC
     failure_dice: float = 0.75
     recall: float = 0.95
@@ -41,7 +42,10 @@ class FitOptions:
     miss_rate: float | None = None
 
     def __post_init__(self) -> None:
-        require_choice("temperature", self.temperature, TEMPERATURES)
+        if not isinstance(self.temperature, float | int):
+            require_choice("temperature", self.temperature, TEMPERATURES)
+        elif not 0 < self.temperature < math.inf:
+            raise ValueError(f"A temperature must be above 0; found {self.temperature}. 1 changes nothing.")
         require_share("failure_dice", self.failure_dice, one_allowed=True)
         require_share("recall", self.recall, one_allowed=True)
         require_share("level", self.level, one_allowed=False)

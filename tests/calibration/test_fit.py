@@ -90,6 +90,24 @@ def test_the_temperature_of_the_simulation_is_found(kind, equal):
     assert set(calibration.fitted_on["temperatures"]) == {"global", "per-class"}
 
 
+def test_a_temperature_that_is_given_is_applied_and_measured():
+    calibration = fitted(cohort(), temperature=1.5)
+    assert calibration.temperature.values == (1.5, 1.5, 1.5)
+    assert calibration.temperature_kind == "fixed"
+    assert list(calibration.figures["temperature"]) == ["none", "global", "per-class", "fixed"]
+
+
+def test_a_temperature_of_1_leaves_probabilities_as_they_are():
+    figures = fitted(cohort(), temperature=1.0).figures["temperature"]
+    assert figures["fixed"] == pytest.approx(figures["none"])
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_a_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match="must be above 0"):
+        FitOptions(temperature=temperature)
+
+
 def test_the_temperature_of_simulated_regions_is_found():
     calibration = fitted(cohort(regions=True), regions=True)
     assert calibration.temperature.regions
