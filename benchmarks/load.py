@@ -1,6 +1,6 @@
 """Many small cases through `predict` and `serve`, with everything going wrong that can: nothing lost, nothing double.
 
-    python benchmarks/load.py [--cases 1000] [--kills 20] [--seed 0] [-o load.json]
+    python benchmarks/load.py [--cases 1000] [--kills 20] [--parts killed full_disk serve] [--seed 0] [-o load.json]
 
 Every tenth file is bad. One undisturbed `nnunet_ext predict` is what everything is compared with, byte by byte:
 
@@ -40,6 +40,7 @@ from nnunet_ext.prediction_folder.case_table import read_cases
 
 MEMBERS = 2
 TENTH = 10
+PARTS = ("killed", "full_disk", "serve")
 MOST_GROWTH = 1.1  # of the peak, from a tenth of the cases to all
 OF_ONE_RUN = ("predict_args.json",)  # arguments and times; differ between runs
 
@@ -63,7 +64,7 @@ class Load:
         return subprocess.Popen(
             [sys.executable, "-m", "nnunet_ext", "predict", "-i", str(images or self.images), "-o", str(output),
              "-m", str(self.work / "model"), "--members", "checkpoint_c0_*.pth", "-device", "cpu",
-             "--disable_progress_bar", *flags],
+             "--disable_tta", "--disable_progress_bar", *flags],
             stdout=subprocess.DEVNULL, stderr=(self.work / "log").open("ab"),
         )  # fmt: skip
 
@@ -227,14 +228,15 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="after the undisturbed run")
     parser.add_argument("-o", type=Path, default=Path("load.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         load = Load(Path(name), options.cases, options.kills, options.seed)
-        for part in (load.undisturbed, load.killed, load.full_disk, load.serve):
+        for part in ("undisturbed", *options.parts):
             started = time.monotonic()
-            part()
-            print(f"{part.__name__} ({time.monotonic() - started:.0f} s)", json.dumps(load.found), flush=True)
+            getattr(load, part)()
+            print(f"{part} ({time.monotonic() - started:.0f} s)", json.dumps(load.found), flush=True)
     options.o.write_text(json.dumps(load.found, indent=2) + "\n")
 
 

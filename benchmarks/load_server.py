@@ -75,7 +75,7 @@ def served(model: Path, log: Path) -> Iterator[RunningServer]:
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "nnunet_ext", "serve", "-m", str(model), "--members", "checkpoint_c0_*.pth",
-             "-device", "cpu", "--port", str(port)],
+             "-device", "cpu", "--disable_tta", "--port", str(port)],
             stdout=subprocess.DEVNULL, stderr=errors,
         )  # fmt: skip
     try:
