@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import socket
@@ -102,13 +103,18 @@ def wait_until_ready(server: RunningServer) -> None:
         time.sleep(0.1)
 
 
+def peak_mib(pid: int | None) -> float:
+    """The largest resident set of a process so far, in MiB; NaN if it has ended.
+
+    Not `ru_maxrss`, which begins with the size of the process that started it.
+    """
+    with suppress(FileNotFoundError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return math.nan
+
+
 def peaks_of(server: RunningServer) -> dict[str, float]:
     """The largest resident sets so far, in MiB."""
-    return {"server": _peak_mib(server.process.pid), "worker": _peak_mib(server.worker_pid())}
-
-
-def _peak_mib(pid: int | None) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"The system does not report the peak of process {pid}.")
+    return {"server": peak_mib(server.process.pid), "worker": peak_mib(server.worker_pid())}
