@@ -30,6 +30,7 @@ from nnunet_ext.cli import (
     pretrain,
     pseudo_label,
     report,
+    select,
     serve,
     splits,
     teach,
@@ -65,6 +66,7 @@ COMMANDS = tuple(
         compare,
         error_map,
         report,
+        select,
         export,
         demo,
     )

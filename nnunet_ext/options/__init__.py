@@ -86,6 +86,18 @@ from nnunet_ext.options.pretraining import (
     ScanFilter,
 )
 from nnunet_ext.options.pseudo_labels import PseudoLabelOptions
+from nnunet_ext.options.selection import (
+    SELECTED_BY,
+    STRATEGY_NAMES,
+    UNIT_KINDS,
+    ScoreOptions,
+    SelectedBy,
+    SelectOptions,
+    SimulateOptions,
+    StrategyName,
+    StrategyOptions,
+    UnitKind,
+)
 from nnunet_ext.options.serving import ServeOptions, ServerLimits
 from nnunet_ext.options.teaching import TeachOptions
 from nnunet_ext.options.trainers import TrainerCostOptions
@@ -111,8 +123,11 @@ __all__ = [
     "PRESETS",
     "RECORDED_AS",
     "RUNTIME_NAMES",
+    "SELECTED_BY",
+    "STRATEGY_NAMES",
     "TEMPERATURES",
     "TTA_SETS",
+    "UNIT_KINDS",
     "AbsentRule",
     "AdaptOptions",
     "Average",
@@ -149,13 +164,20 @@ __all__ = [
     "ReportOptions",
     "RuntimeName",
     "ScanFilter",
+    "ScoreOptions",
+    "SelectOptions",
+    "SelectedBy",
     "ServeOptions",
     "ServerLimits",
+    "SimulateOptions",
     "SplitOptions",
+    "StrategyName",
+    "StrategyOptions",
     "TeachOptions",
     "TemperatureKind",
     "TestTimeTransforms",
     "TrainerCostOptions",
+    "UnitKind",
     "UnlabelledOptions",
     "WeightsOptions",
     "recorded",

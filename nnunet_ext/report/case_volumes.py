@@ -14,12 +14,14 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map
 from nnunet_ext.report.data import ReportCase
 
-MAP_ORDER = ("entropy", "expected_entropy", "mutual_information", "variance", "confidence")  # the first is drawn
+# The first one that is there is drawn.
+MAP_ORDER = ("entropy", "expected_entropy", "mutual_information", "variance", "tta_variance", "confidence")
 MAP_WORDS = {
     "entropy": "entropy",
     "expected_entropy": "expected entropy",
     "mutual_information": "mutual information",
     "variance": "variance",
+    "tta_variance": "TTA variance",
     "confidence": "1 − confidence",
 }
 
