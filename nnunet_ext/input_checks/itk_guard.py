@@ -45,7 +45,8 @@ def _look_at_meta(start: bytes, size: int) -> None:
         if name == "NDims" and not (words.isdecimal() and 1 <= int(words[:9]) <= MOST_AXES and len(words) < 9):
             raise _refused(f"{name} = {words}", f"1 to {MOST_AXES} axes")
         if name == "CompressedDataSize" and not (words.isdecimal() and len(words) < 19 and int(words) <= size):
-            raise _refused(f"{name} = {words}", f"no more than the {size} bytes of the file")
+            found = f'a compressed stream that is truncated, or a wrong "{name} = {words[:30]}" in the header'
+            raise UnreadableFile(found, f"no more than the {size} bytes of the file", _REPAIR)
         if name == "ElementDataFile" and "%" in words:
             raise _refused(f"{name} = {words}", "LOCAL, or the name of one file")
     _require_numbers(header)
