@@ -58,6 +58,7 @@ def run_missing(study: Study, options: argparse.Namespace) -> None:
             with FileLock(work / f"{study.name}_{cell.name}.lock", timeout=0):
                 if not result_file(study, cell).is_file():
                     run_cell(study, cell, options.data.resolve(), work)
+                    write_pages(study)
         except Timeout:
             continue
 

@@ -89,6 +89,13 @@ def test_means_are_over_cases_and_seeds():
     assert results.of_set(TEST, "verdicts", "sensitivity") != results.of_set(TEST, "verdicts", "sensitivity")  # NaN
 
 
+def test_failures_that_were_not_accepted_count_as_caught():
+    results = results_of(STOCK, (0.6, 0.6, 0.6, 0.6))
+    assert pages.caught(STUDY, TEST, results, results) == ""
+    results.results[0]["tests"]["held out"]["verdicts"] = {"failures": {"accept": 1, "review": 2, "reject": 1}}
+    assert pages.caught(STUDY, TEST, results, results) == "0.75 of 4"
+
+
 def test_a_case_without_a_figure_does_not_count():
     assert results_of(STOCK, (0.6, None, 0.8, 1.0)).mean(TEST, "mean_dice") == pytest.approx(0.8)
 

@@ -47,15 +47,17 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
     """What was run, and how to repeat it."""
     preset = study.preset
     done = [len(results.results) for results in found.values()]
+    seeds = "1 seed" if max(done) == 1 else f"{min(done)} to {max(done)} seeds"
+    cut = f", the middle {' x '.join(map(str, preset.crop))} voxels of each image" if preset.crop else ""
     network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preset.network.items())
     lines = [
         f"Written by `benchmarks/run_study.py` from `benchmarks/study/results/{study.name}`; not edited by hand.",
         f"```\npython benchmarks/run_study.py {study.name} DATA WORK\n```",
-        f"{preset.dataset}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, plans `{PLANS}` "
-        f"({network or 'the same as nnU-Net planned'}), on {preset.device.upper()}. One patient in "
+        f"{preset.dataset}{cut}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, plans "
+        f"`{PLANS}` ({network or 'the same as nnU-Net planned'}), on {preset.device.upper()}. One patient in "
         f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
-        f"unless a row says otherwise. {len(found)} of {len(study.methods)} methods, {min(done)} to {max(done)} "
-        f"seeds each. Prediction is without test-time transforms unless a row says otherwise.",
+        f"unless a row says otherwise. {len(found)} of {len(study.methods)} methods, {seeds} "
+        f"each. Prediction is without test-time transforms unless a row says otherwise.",
         f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`, paired by case, with 95 % "
         f"intervals over patients, seeds averaged first.",
     ]
@@ -104,6 +106,15 @@ def pooled(study: Study, test: ImageSet, results: MethodResults, reference: Meth
     return shown(sum(results.of_set(test, "pooled_dice", name) for name in structures) / len(structures))
 
 
+def caught(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
+    """Share of the failures that are not accepted, of all seeds together; empty without verdicts or failures."""
+    checks = [result["tests"][test.name].get("verdicts") for result in results.results]
+    failures = [check["failures"] for check in checks if check]
+    found = sum(sum(each.values()) for each in failures)
+    accepted = sum(each["accept"] for each in failures)
+    return f"{(found - accepted) / found:.2f} of {found}" if found else ""
+
+
 def times(seconds: Callable[[MethodResults, ImageSet], float]) -> Callable[..., str]:
     """A column with CPU seconds relative to the reference."""
     return lambda study, test, results, reference: shown(seconds(results, test) / seconds(reference, test), 2) + "×"
@@ -130,7 +141,7 @@ MORE: list[Column] = [
     ("ACE", mean("ace")),
     ("Brier", mean("brier")),
     ("NLL", mean("nll")),
-    ("sensitivity of the verdict", of_set("verdicts", "sensitivity", digits=2)),
+    ("sensitivity of the verdict", caught),
 ]
 FAILURES: list[Column] = [(title, of_set("failure_detection", name, "aurc")) for name, title in CONFIDENCES.items()]
 COST: list[Column] = [
