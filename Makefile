@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint dist docs docs-links clean
+.PHONY: install demo test fuzz lint dist docs docs-links clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -21,6 +21,15 @@ demo: install      ## phantom data, training, calibration, prediction, report: u
 # file share trained models. (pytest-xdist 3.8 silently drops the groups of loadgroup under pytest 9.2.)
 test: install      ## the whole test-suite, CPU only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Linux only, for which atheris has wheels.
+FUZZ_SECONDS ?= 60
+fuzz: .venv/fuzz-installed  ## random bytes for the parsers of files from elsewhere, a minute for each
+	$(BIN)/python tests/fuzz/fuzz.py -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=4096
+
+.venv/fuzz-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "atheris>=2.3"
+	touch $@
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo && \

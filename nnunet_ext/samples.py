@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, write_json
+from nnunet_ext.files.strict_json import read_strict_json
 
 MANIFEST = "samples.json"
 
@@ -39,6 +42,14 @@ class Sample:
     sha256: str
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("file", "sha256"), (str,)),
+    **dict.fromkeys(("cycle", "epoch", "epoch_in_cycle"), (int,)),
+    "learning_rate": (float, int),
+    "pseudo_dice": (float, int, NoneType),
+}
+
+
 def sample_file_name(cycle: int, epoch: int) -> str:
     """`checkpoint_c<cycle>_e<epoch>.pth`, zero-padded so that names sort in the order of epochs."""
     return f"checkpoint_c{cycle}_e{epoch:04d}.pth"
@@ -59,13 +70,25 @@ def read_manifest(folder: Path) -> list[Sample]:
     if not path.is_file():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
-        return sorted((Sample(**entry) for entry in entries), key=lambda sample: sample.epoch)
+        entries = read_strict_json(path)["samples"]
+        return sorted((_recorded_sample(entry) for entry in entries), key=lambda sample: sample.epoch)
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError(
             f"{path} must list samples as the training wrote them; found something else ({error}). Copy it again, or "
             f"choose members by a file pattern: 'checkpoint_c*.pth'."
         ) from error
+
+
+def _recorded_sample(entry: Mapping[str, Any]) -> Sample:
+    """An entry of the manifest; TypeError or ValueError if it is not one that a training wrote."""
+    sample = Sample(**entry)
+    for name, value in entry.items():
+        kinds = _KINDS[name]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name} is {reprlib.repr(value)}")
+    if not re.fullmatch(r"[\w.-]+\.pth", sample.file):  # also the name of a file elsewhere
+        raise ValueError(f"file is {reprlib.repr(sample.file)}")
+    return sample
 
 
 def add_to_manifest(folder: Path, sample: Sample) -> None:

@@ -34,9 +34,9 @@ def _of_temperature(calibration: Calibration) -> list[str]:
     if not number(applied, "nll") > number(plain, "nll"):
         return []
     return [
-        f"On cases left out of the fit, the temperature makes probabilities worse: NLL {applied['nll']:.4f} instead "
-        f"of {plain['nll']:.4f}, ECE {applied['ece']:.4f} instead of {plain['ece']:.4f}. Use those of a prediction "
-        f"without --calibrated."
+        f"On cases left out of the fit, the temperature makes probabilities worse: NLL {number(applied, 'nll'):.4f} "
+        f"instead of {number(plain, 'nll'):.4f}, ECE {number(applied, 'ece'):.4f} instead of "
+        f"{number(plain, 'ece'):.4f}. Use those of a prediction without --calibrated."
     ]
 
 
@@ -56,7 +56,8 @@ def _of_folds(calibration: Calibration) -> list[str]:
     if not folds_disagree(calibration.figures):
         return []
     spread = calibration.figures["folds"]
-    means = ", ".join(f"{name}: {dice:.2f}" for name, dice in spread["mean_dice"].items())
+    dice_of_fold = spread.get("mean_dice", {})
+    means = ", ".join(f"{name}: {number(dice_of_fold, name):.2f}" for name in dice_of_fold)
     return [
         f"The folds disagree: the standard deviation of their mean Dice ({means}) is {spread['between']:.3f}, within "
         f"a fold {spread['within']:.3f}. What was fitted to one need not hold for another. Train the worse folds "

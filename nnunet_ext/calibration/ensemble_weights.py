@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nnunet_ext.files.atomic import without_nan, write_json
+from nnunet_ext.files.strict_json import read_strict_json
 
 KIND = "ensemble weights"
 FORMAT = 1
@@ -175,7 +176,7 @@ class EnsembleWeights:
                 f"the same models first."
             )
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_strict_json(file)
             found = content["kind"], content["format"]
             if found != (KIND, FORMAT):
                 raise ValueError(f"kind and format must be {KIND} and {FORMAT}, found {found[0]} and {found[1]}")

@@ -10,12 +10,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from nnunet_ext.calibration.file_form import require_form
 from nnunet_ext.calibration.quality import QualityMap
 from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Measure, Threshold, verdict
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
 from nnunet_ext.files.atomic import without_nan, write_json
+from nnunet_ext.files.strict_json import read_strict_json
 
 FILE_NAME = "calibration.json"
 FORMAT = 1
@@ -189,13 +191,13 @@ class Calibration:
                 f"calibrate with the same model and members first."
             )
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_strict_json(file)
             found = content["format"]
             if found != FORMAT:
                 raise ValueError(f"the format must be {FORMAT}, found {found}")
             if content["confidence"] not in DIRECTIONS:
                 raise ValueError(f"the confidence is not a column of cases.csv: {content['confidence']!r}")
-            member_files(content["fitted_on"])
+            require_form(content)
             return cls(
                 temperature=Temperature.from_json(content["temperature"]),
                 confidence=content["confidence"],
@@ -207,7 +209,7 @@ class Calibration:
                 figures=content["figures"],
                 cases=content["cases"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(
                 f"{file} is not a calibration, or is damaged ({type(error).__name__}: {error}). Run nnunet_ext "
                 f"calibrate again."

@@ -44,7 +44,8 @@ class QualityMap:
         groups: number of calibration patients.
 
     Raises:
-        ValueError: if there are no knots, the two kinds differ in number, or they do not ascend.
+        ValueError: if there are no knots, the two kinds differ in number, they do not ascend, or the level is not
+            between 0 and 1.
     """
 
     confidence_knots: tuple[float, ...]
@@ -56,6 +57,8 @@ class QualityMap:
     groups: int
 
     def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"The level of the interval must be between 0 and 1; found {self.level}.")
         x, y = np.asarray(self.confidence_knots), np.asarray(self.dice_knots)
         if not len(x) or x.shape != y.shape or not (np.diff(x) > 0).all() or not (np.diff(y) >= 0).all():
             raise ValueError(

@@ -29,6 +29,9 @@ class Threshold:
         flagged_good: share of the good cases that are flagged; None without a failure, or without a good case.
         failures: number of calibration cases below `failure_dice`.
         cases: number of all calibration cases.
+
+    Raises:
+        ValueError: if there is a threshold without a recall, or the reverse.
     """
 
     confidence_threshold: float | None
@@ -37,6 +40,12 @@ class Threshold:
     flagged_good: float | None
     failures: int
     cases: int
+
+    def __post_init__(self) -> None:
+        if (self.confidence_threshold is None) != (self.recall is None):
+            raise ValueError(
+                f"A threshold and its recall belong together; found {self.confidence_threshold} and {self.recall}."
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The content that `from_json` takes."""

@@ -20,7 +20,12 @@ from nnunet_ext.options import MAP_TYPES, OutputOptions, PredictOptions
 
 def predict_flags(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("images and results")
-    files.add_argument("-i", required=True, metavar="FOLDER", help="folder of the images, named CASE_0000<ending>")
+    files.add_argument(
+        "-i",
+        required=True,
+        metavar="FOLDER",
+        help="folder of the images, named CASE_0000<ending>, or of folders CASE_0000 with a DICOM series each",
+    )
     files.add_argument("-o", required=True, metavar="FOLDER", help="output folder; created if missing")
     files.add_argument(
         "--continue_prediction", "--c", action="store_true", help="skip cases whose files are complete"
@@ -52,6 +57,13 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
         "--save_members",
         action="store_true",
         help="write each member's own segmentation, and each classifier's of a Streaming model",
+    )
+
+    results.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="of DICOM series, write CASE.dcm, too: a DICOM segmentation that refers to the series; needs the extra "
+        "dicom",
     )
 
     machine = parser.add_argument_group("background work")
@@ -130,6 +142,7 @@ def predict_options(arguments: argparse.Namespace) -> PredictOptions:
         ),
         calibration=chosen_calibration(arguments),
         cluster=chosen_cluster(arguments),
+        dicom_seg=arguments.dicom_seg,
     )
 
 

@@ -13,6 +13,7 @@ from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.cluster.case_worker import WorkerPlan
 from nnunet_ext.cluster.ray_cluster import connected, machines_of, shares_of
 from nnunet_ext.cluster.ray_prediction import predict_on_workers
+from nnunet_ext.commands.dicom_images import predict_series, series_folders
 from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.folder_run import PredictCases
@@ -49,9 +50,15 @@ def predict_on_ray(
     """Predicts the images with workers of a Ray cluster; this process hands out the cases and keeps the table.
 
     Raises:
+        ValueError: if the images are DICOM series.
         ExtraMissingError: if Ray is not installed.
         ClusterError: if there is no such cluster, or none of its workers can load the models.
     """
+    if series_folders(options.images):
+        raise ValueError(
+            f"Workers of a cluster read image files; {options.images} holds DICOM series, which are converted on one "
+            f"machine. Leave out --cluster."
+        )
     ray = imported("ray", extra="ray", needed_by="--cluster ray")
     here = replace(options.ensemble, device="cpu", runtime="torch", precision=None)  # describes the ensemble only
     engine = EnsembleEngine.from_model_folders(folders, here, calibration=calibration)
@@ -90,6 +97,12 @@ def predict_with(
         ValueError, OSError, RuntimeError: see `EnsembleEngine.predict_from_files`.
     """
     arguments = recorded(options) | {"device": device, "i": str(options.images.absolute())}
+    if series := series_folders(options.images):
+        return predict_series(engine, series, options, arguments)
+    if options.dicom_seg:
+        raise ValueError(
+            f"--dicom-seg needs the DICOM series of the cases, in folders CASE_0000; {options.images} holds none."
+        )
     first = engine.models[0]
     warn_of_images(options.images, first.dataset_json["file_ending"], first.plans.plans["image_reader_writer"])
     return engine.predict_from_files(

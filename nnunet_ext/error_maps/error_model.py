@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from nnunet_ext.evaluation.wrong_slices import SliceDetection, expected_dice, measured, slice_detection, slice_dice
 from nnunet_ext.evaluation.wrong_slices import slice_scores as scores_of
 from nnunet_ext.files.atomic import without_nan, write_json
+from nnunet_ext.files.strict_json import read_strict_json
 from nnunet_ext.options import TestTimeTransforms
 
 FILE_NAME = "error_map.json"
@@ -107,7 +107,7 @@ class ErrorModel:
                 f"nnunet_ext error-map fit -m {folder}."
             )
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_strict_json(file)
             threshold = content.pop("slice_threshold")
             return cls(slice_threshold=math.nan if threshold is None else float(threshold), **content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_ext.input_checks.byte_streams import COPY_AGAIN, inflate
+from nnunet_ext.input_checks.byte_streams import COPY_AGAIN, inflate, inflated_pieces
 from nnunet_ext.input_checks.findings import UnreadableFile
 from nnunet_ext.input_checks.itk_header import itk_message, read_itk_header
 from nnunet_ext.input_checks.stored_image import StoredImage
@@ -69,10 +69,12 @@ def read_itk_format(image: StoredImage) -> None:
     if place is None or header.pixel_id not in _DTYPES:
         _take_voxels_through_itk(image)
         return
+    dtype = np.dtype(_DTYPES[header.pixel_id]).newbyteorder(">" if place.big_endian else "<")
+    image.require_memory(dtype)
     with image.path.open("rb") as file:
         file.seek(place.offset)
-        data = inflate(file) if place.compressed else file.read()
-    dtype = np.dtype(_DTYPES[header.pixel_id]).newbyteorder(">" if place.big_endian else "<")
+        specified = image.channels * math.prod(image.shape) * dtype.itemsize
+        data = inflate(inflated_pieces(file), specified) if place.compressed else file.read()
     image.take_voxels(data, 0, dtype)
 
 

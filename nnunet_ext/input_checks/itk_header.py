@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_ext.input_checks.findings import UnreadableFile
+from nnunet_ext.input_checks.itk_guard import require_harmless_header
 from nnunet_ext.input_checks.stored_image import StoredImage
 
 _VECTORS = (
@@ -74,8 +75,10 @@ def read_itk_header(path: Path) -> ItkHeader:
     """Reads the header with SimpleITK.
 
     Raises:
-        UnreadableFile: SimpleITK refuses the header, for example because its directions are not orthogonal.
+        UnreadableFile: SimpleITK refuses the header, for example because its directions are not orthogonal; or must
+            not see it, see `require_harmless_header`.
     """
+    require_harmless_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from nnunet_ext.input_checks.byte_streams import COPY_AGAIN, GZIP_MAGIC, inflate
+from nnunet_ext.input_checks.byte_streams import COPY_AGAIN, GZIP_MAGIC, inflate, inflate_start, inflated_pieces
 from nnunet_ext.input_checks.findings import UnreadableFile
 from nnunet_ext.input_checks.itk_header import read_itk_header
 from nnunet_ext.input_checks.stored_image import StoredImage, in_words
@@ -23,6 +24,7 @@ from nnunet_ext.input_checks.units import refuse_ignored_nifti_unit
 
 _HEADER_CLASSES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _FIRST_VOXEL_BYTE = {348: 352, 540: 544}
+_LONGEST_HEADER = max(_HEADER_CLASSES)
 _MAGIC = {348: (344, b"n+1\x00"), 540: (4, b"n+2\x00\r\n\x1a\n")}
 _EXTENSION_HEADER_BYTES = 8
 _LEAST_EXTENSION_BYTES = 16
@@ -43,12 +45,17 @@ def read_nifti(image: StoredImage) -> None:
         UnreadableFile: The stream is damaged or the header is not a NIfTI header.
         OSError: The file cannot be opened.
     """
-    data = _uncompressed(image)
-    header = _parse_header(data)
-    dtype, first_byte = _voxel_type(header), _first_byte(header)
+    with image.path.open("rb") as file:
+        pieces = inflated_pieces(file) if _is_gzip(image, file) else None
+        start = file.read() if pieces is None else inflate_start(pieces, _LONGEST_HEADER)
+        header = _parse_header(start)
+        dtype, first_byte = _voxel_type(header), _first_byte(header)
+        _take_axes(image, header)
+        image.require_memory(dtype)
+        specified = first_byte + image.channels * math.prod(image.shape) * dtype.itemsize
+        data = start if pieces is None else inflate(pieces, specified, start)
     _refuse_voxels_of_another_file(image, data)
     _refuse_broken_extensions(image, header, data)
-    _take_axes(image, header)
     if dtype.fields is not None:
         image.components = len(dtype.fields)
     elif dtype.kind == "c":
@@ -58,21 +65,19 @@ def read_nifti(image: StoredImage) -> None:
     _take_geometry(image, header)
 
 
-def _uncompressed(image: StoredImage) -> bytes | bytearray:
-    with image.path.open("rb") as file:
-        is_gzip = file.read(2) == GZIP_MAGIC
-        file.seek(0)
-        data = inflate(file) if is_gzip else file.read()
+def _is_gzip(image: StoredImage, file: BinaryIO) -> bool:
+    is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    file.seek(0)
     named_gzip = image.path.name.lower().endswith(".gz")
     # SimpleITK reads a plain file under the name .nii.gz correctly. nibabel reads neither mismatch.
     if is_gzip != named_gzip and not (named_gzip and image.reader.startswith("SimpleITK")):
         found = "gzip-compressed content" if is_gzip else "content that is not gzip-compressed"
         expected = "a plain file under the name .nii" if is_gzip else "gzip under the name .nii.gz"
         raise UnreadableFile(found, expected, "Rename the file, or compress or decompress it.")
-    return data
+    return is_gzip
 
 
-def _parse_header(data: bytes | bytearray) -> nibabel.Nifti1Header:
+def _parse_header(data: bytes) -> nibabel.Nifti1Header:
     # The header's first number, its length, gives the byte order. nibabel uses dim[0], which may be what is wrong.
     little, big = int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big")
     size, order = (little, "<") if little in _HEADER_CLASSES else (big, ">")
@@ -81,7 +86,7 @@ def _parse_header(data: bytes | bytearray) -> nibabel.Nifti1Header:
         # Without the magic number SimpleITK treats the file as an Analyze file, which has no orientation.
         found = f"{len(data)} bytes that do not begin with a NIfTI header"
         raise UnreadableFile(found, "a NIfTI-1 or NIfTI-2 header with its magic number", COPY_AGAIN)
-    header = _HEADER_CLASSES[size](bytes(data[:size]), endianness=order, check=False)
+    header = _HEADER_CLASSES[size](data[:size], endianness=order, check=False)
     if not 1 <= int(header["dim"][0]) <= 7:
         raise UnreadableFile(f"dim[0] = {int(header['dim'][0])} in the header", "1 to 7 axes", _REPAIR_HEADER)
     return header

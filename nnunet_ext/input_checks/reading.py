@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nnunet_ext.input_checks.findings import Finding, UnreadableFile
@@ -57,14 +58,15 @@ def read_image(path: Path, file_ending: str, reader: str | None, is_segmentation
     """
     ending = file_ending.lower()
     known = reader if reader in READER_DIMENSIONS else DEFAULT_READERS.get(ending, "")
-    image = StoredImage(path, ending, reader=known or "", is_segmentation=is_segmentation)
+    blank = partial(StoredImage, path, ending, reader=known or "", is_segmentation=is_segmentation)
+    image = blank()
     if not path.is_file() or not path.name.lower().endswith(ending) or ending not in DEFAULT_READERS:
         return image
     try:
         _FORMATS[path.suffix.lower()](image)
     except UnreadableFile as error:
-        image.damage = Finding(path, error.found, error.expected, error.remedy)
+        return blank(damage=Finding(path, error.found, error.expected, error.remedy))
     except OSError as error:
         remedy = "Check the permissions and the disk."
-        image.damage = Finding(path, f"a file that cannot be opened ({error})", "a readable file", remedy)
+        return blank(damage=Finding(path, f"a file that cannot be opened ({error})", "a readable file", remedy))
     return image

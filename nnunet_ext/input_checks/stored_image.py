@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_ext.input_checks.findings import Finding
+from nnunet_ext.input_checks.findings import Finding, UnreadableFile
+from nnunet_ext.machine.available_memory import available_memory_bytes
+
+_READER_BYTES_PER_VOXEL = 4
 
 
 @dataclass
@@ -56,6 +59,19 @@ class StoredImage:
     blank_value: float | None = None
     slope: float = 1.0
     intercept: float = 0.0
+
+    def require_memory(self, dtype: np.dtype) -> None:
+        """Refuses voxels that do not fit into memory as stored and as the 32-bit floats that nnU-Net's readers make.
+
+        Raises:
+            UnreadableFile: More memory is needed than this machine has available, where that is known.
+        """
+        count, available = self.channels * math.prod(self.shape), available_memory_bytes()
+        needed = count * (dtype.itemsize + _READER_BYTES_PER_VOXEL)
+        if available is not None and needed > available:
+            found = f"a header that specifies {count} voxels, which need {needed / 2**30:.1f} GiB"
+            remedy = "Use a machine with more memory, or crop the image; if it is small, its header is wrong."
+            raise UnreadableFile(found, f"at most {available / 2**30:.1f} GiB, the available memory", remedy)
 
     def take_voxels(self, data: bytes | bytearray, offset: int, dtype: np.dtype) -> None:
         """Measures the voxel data from `offset` on and, if nothing is missing, keeps it as `values`."""

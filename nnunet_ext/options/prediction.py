@@ -229,6 +229,7 @@ class PredictOptions:
         calibration: file written by `calibrate`; True takes `calibration.json` in the model folder; None applies no
             calibration.
         cluster: Ray cluster that predicts the cases; None predicts them in this process.
+        dicom_seg: whether segmentations of DICOM series are written as DICOM, too.
     """
 
     images: Path
@@ -238,6 +239,7 @@ class PredictOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     calibration: Path | Literal[True] | None = None
     cluster: ClusterOptions | None = None
+    dicom_seg: bool = False
 
 
 # Names in `predict_args.json` of options whose flags are stock's.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.files.atomic import without_nan, write_json
+from nnunet_ext.files.strict_json import read_strict_json
 from nnunet_ext.labels import regions_of
 from nnunet_ext.postprocessing.operations import as_json, from_json, operation_of
 from nnunet_ext.postprocessing.step import PostProcessingError, SegmentedCase, Step
@@ -98,7 +99,7 @@ class PostProcessing:
             PostProcessingError: if there is no such file, or it contains something else.
         """
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_strict_json(file)
             if content["format"] != FORMAT:
                 raise ValueError(f"the format must be {FORMAT}, found {content['format']}")
             steps = tuple(from_json(step) for step in content["steps"])

@@ -9,13 +9,13 @@ tuples, dictionaries, numbers and text are refused before anything is read.
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import pickletools
 import reprlib
 from pathlib import Path
 from typing import Any, Literal
 
+from nnunet_ext.files.strict_json import strict_json
 from nnunet_ext.postprocessing.largest_component import LargestComponent
 from nnunet_ext.postprocessing.step import PostProcessingError
 
@@ -133,7 +133,7 @@ def json_lists(content: bytes) -> tuple[Any, Any]:
         PostProcessingError: if it has no such lists.
     """
     try:
-        found = json.loads(content)
+        found = strict_json(content)
         return found["postprocessing_fns"], found["postprocessing_kwargs"]
     except (ValueError, KeyError, TypeError) as error:
         raise PostProcessingError(f"it is not nnU-Net's ({type(error).__name__}: {error})") from error

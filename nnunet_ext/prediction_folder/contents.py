@@ -68,6 +68,9 @@ FILES: tuple[FolderFile, ...] = (
                "stock's format: the array `probabilities` (C, z, y, x), float32, in the axes of nnU-Net's reader; C "
                "counts the network's outputs: classes with background, or regions; not changed by `--postprocess`"),
     FolderFile("CASE.pkl", "`--save_probabilities`", "what nnU-Net recorded about the image, as stock writes it"),
+    FolderFile("CASE.dcm", "`--dicom-seg`",
+               "of a DICOM series: the segmentation as a DICOM object (SEG) that refers to it, one segment per class "
+               "or region"),
     FolderFile("members/NAME/CASE<ending>", "`--save_members`",
                "the segmentation of one member alone, and of each classifier of a mixture"),
     FolderFile("covering_masks/CASE<ending>", "`--calibrated`, if the calibration has a threshold for them",

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import mmap
 import re
-import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from nnunet_ext.input_checks.byte_streams import GZIP_MAGIC
+from nnunet_ext.input_checks.byte_streams import GZIP_MAGIC, inflated_pieces
 from nnunet_ext.input_checks.findings import UnreadableFile
 from nnunet_ext.input_checks.itk_header import read_itk_header
 from nnunet_ext.serving.refusal import Refusal
@@ -27,7 +27,6 @@ from nnunet_ext.serving.refusal import Refusal
 MOST_BYTES_PER_VOXEL = 8
 MOST_HEADER_BYTES = 1 << 20
 MOST_TEXT_BYTES = 1 << 16  # of a header that is text
-_CHUNK_BYTES = 1 << 20
 _ITK_FORMATS = {
     ".nii.gz": "NiftiImageIO",
     ".nii": "NiftiImageIO",
@@ -90,20 +89,12 @@ def require_small_stream(path: Path, most_bytes: int, offset: int = 0) -> None:
         Refusal: with status 413.
     """
     total = 0
-    with path.open("rb") as file:
+    with path.open("rb") as file, suppress(UnreadableFile):
         file.seek(offset)
-        decoder = zlib.decompressobj(32 + zlib.MAX_WBITS)
-        chunk = file.read(_CHUNK_BYTES)
-        while chunk and total <= most_bytes:
-            try:
-                total += len(decoder.decompress(chunk, _CHUNK_BYTES))
-            except zlib.error:
-                return
-            if decoder.eof:
-                chunk = decoder.unused_data or file.read(_CHUNK_BYTES)
-                decoder = zlib.decompressobj(32 + zlib.MAX_WBITS)
-            else:
-                chunk = decoder.unconsumed_tail or file.read(_CHUNK_BYTES)
+        for piece in inflated_pieces(file):
+            total += len(piece)
+            if total > most_bytes:
+                break
     if total > most_bytes:
         raise Refusal(413, f"{path.name} decompresses to more than {most_bytes} bytes, the limit of --max-voxels.")
 

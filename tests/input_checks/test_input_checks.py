@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_ext.input_checks import CHECKS, BadInputError, Finding, check_case, require_good_case
+from nnunet_ext.machine.available_memory import available_memory_bytes
 
 NAN, INF = float("nan"), float("inf")
 Arguments = dict[str, Any]  # of check_case
@@ -280,6 +282,38 @@ def nifti_without_its_last_voxel(folder: Path) -> Arguments:
 def nifti_header_with_a_slice_less(folder: Path) -> Arguments:
     # Stock: silent, and the last slice is lost. 8 * 7 * 5 * 4 = 1120.
     return case(edit(write_nifti(folder / "a_0000.nii.gz", volume(8, 7, 6)), set_dim(3, 8, 7, 5)))
+
+
+# Files that decompress to far more than their headers say
+
+BOMB_BYTES = 1 << 28  # in 256 KiB
+
+
+@bad_input("compressed stream of more than")
+def nifti_gz_bomb(folder: Path) -> Arguments:
+    # Stock: silent. What follows the voxels is read over.
+    path = write_nifti(folder / "a_0000.nii.gz")
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(BOMB_BYTES)))
+    return case(path)
+
+
+@bad_input("compressed stream of more than")
+def mha_bomb(folder: Path) -> Arguments:
+    path = write_itk(folder / "a_0000.mha", compress=True)
+    header, mark, _ = path.read_bytes().partition(b"ElementDataFile = LOCAL\n")
+    path.write_bytes(header + mark + zlib.compress(bytes(BOMB_BYTES)))
+    return case(path)
+
+
+@bad_input("compressed stream of more than")
+def nrrd_bomb(folder: Path) -> Arguments:
+    path = write_itk(folder / "a_0000.nrrd", compress=True)
+    header, mark, _ = path.read_bytes().partition(b"\n\n")
+    path.write_bytes(header + mark + gzip.compress(bytes(BOMB_BYTES)))
+    return case(path)
+
+
+# Compressed MetaImage and NRRD files
 
 
 @bad_input("compressed stream that is truncated")
@@ -1384,6 +1418,32 @@ def test_the_error_survives_the_way_out_of_a_worker_process() -> None:
 def test_the_table_names_each_check_once_and_says_what_it_looks_for() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.looks_for for check in CHECKS)
+
+
+@pytest.mark.parametrize("make", [nifti_gz_bomb, mha_bomb, nrrd_bomb])
+def test_a_bomb_takes_no_memory(make: Callable[[Path], Arguments], tmp_path: Path) -> None:
+    bomb = make(tmp_path)
+    tracemalloc.start()
+    check_case(**bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < BOMB_BYTES / 16
+
+
+@pytest.mark.skipif(available_memory_bytes() is None, reason="the system does not report its memory")
+def test_voxels_that_no_memory_holds_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = edit(write_nifti(tmp_path / "a_0000.nii.gz"), set_dim(3, 30000, 30000, 30000))
+    (finding,) = check_case([path], file_ending=".nii.gz", channels=1)
+    # 2.7e13 voxels of 4 bytes as stored and 4 as nnU-Net reads them, in GiB
+    assert "27000000000000 voxels, which need 201165.7 GiB" in finding.found
+    assert "available memory" in finding.expected
+
+
+def test_a_stream_of_many_gzip_members_is_put_together(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a_0000.nii.gz")
+    data = gzip.decompress(path.read_bytes())
+    path.write_bytes(b"".join(gzip.compress(data[start : start + 1]) for start in range(len(data))))
+    assert check_case([path], file_ending=".nii.gz", channels=1) == []
 
 
 def test_each_file_is_decompressed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

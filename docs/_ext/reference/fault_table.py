@@ -41,6 +41,40 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             "cannot be found",
             ("test_a_damaged_nii_is_found_or_read_as_the_standard_says",),
         ),
+        Fault(
+            "a header on which ITK crashes, hangs or takes all memory",
+            "fails its case before ITK sees it; found by fuzzing, so others may be left",
+            (
+                "test_headers_that_break_itk_are_refused_unseen",
+                "test_an_nrrd_header_that_breaks_itk_is_refused_too",
+            ),
+        ),
+        Fault(
+            "a DICOM series lacks a slice, has unequal distances, another series, time point or grid in its folder, "
+            "a tilted gantry, colour or several frames per file",
+            "fails its case",
+            (
+                "test_a_missing_slice_is_named_by_its_neighbours",
+                "test_unequal_distances_are_refused",
+                "test_two_series_in_a_folder_are_named",
+                "test_two_time_points_are_refused",
+                "test_slices_on_different_grids_are_refused",
+                "test_a_tilted_gantry_is_refused_with_its_angle",
+                "test_colour_is_refused",
+                "test_multi_frame_objects_are_refused",
+                "test_a_bad_series_fails_its_case_by_name_and_no_other",
+            ),
+        ),
+        Fault(
+            "a small file decompresses to a large one",
+            "its stream is read no further than its header says; fails its case",
+            ("test_a_bomb_takes_no_memory",),
+        ),
+        Fault(
+            "a header announces more voxels than memory holds (known on Linux only)",
+            "fails its case before they are read",
+            ("test_voxels_that_no_memory_holds_are_refused_before_they_are_read",),
+        ),
     ),
     "Disks": (
         Fault(
@@ -51,8 +85,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         ),
         Fault(
             "a small disk fills up within a run (a real one)",
-            "whole cases stay, the others fail",
-            ("test_a_disk_that_fills_up_leaves_whole_cases_only",),
+            "whole cases stay, the others fail; with room, `--continue_prediction` completes them",
+            (
+                "test_a_disk_that_fills_up_leaves_whole_cases_only",
+                "test_a_disk_that_fills_up_and_gets_room_loses_no_case",
+            ),
         ),
         Fault(
             "the disk is full before the first case",
@@ -212,6 +249,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             ("test_a_killed_prediction_leaves_whole_files_and_is_completed",),
         ),
         Fault(
+            "many cases, bad files in between, and kills (`benchmarks/load.py`: a thousand)",
+            "every good case once, the same bytes; every bad one with its reason",
+            ("test_kills_and_bad_files_lose_no_case_and_double_none",),
+        ),
+        Fault(
             "parts of a prediction are killed",
             "their rows are kept and merged later",
             ("test_parts_continue_after_being_killed",),
@@ -308,6 +350,14 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
                 "test_requests_beyond_the_queue_are_turned_away",
                 "test_requests_at_the_same_time_get_their_own_results",
             ),
+        ),
+    ),
+    "JSON files": (
+        Fault(
+            "`calibration.json` or `samples.json` holds values of another kind, numbers beyond all limits, or "
+            "brackets without end",
+            "refused by name",
+            ("test_values_of_other_kinds_are_refused_in_words",),
         ),
     ),
     "Checkpoints": (
