@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 FIRST_STAGE_FEATURES = 32  # nnU-Net's default, for plans that do not say
 LAYERS_AT_ONCE = 8  # outputs of a network's first stage that exist at the same time, measured at its last layers
 PATCH_LOGITS_AT_ONCE = 3  # a batch's logits, with the layer that computes them and their mirrored copies
-TEMPORARIES_PER_SLAB = 8  # of softmax, entropy and mean
+TEMPORARIES_PER_SLAB = 10  # of resampling, softmax, entropy and mean
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,9 @@ class MemoryPlanner:
         return math.prod(frame.box_shape) * in_box + math.prod(frame.shape) * in_image
 
     def _slab_bytes(self, outputs: int, frame: CaseFrame) -> int:
-        """What all threads together take for the slabs that they work on."""
-        members = sum(len(passes) for passes in self.passes)
-        values = min(max(largest_slab(CPU), outputs * max(frame.box_shape)), outputs * math.prod(frame.box_shape))
-        return BYTES_PER_VALUE * torch.get_num_threads() * values * (2 * members + TEMPORARIES_PER_SLAB)
+        """What all threads together take for the slabs that they work on, one member at a time."""
+        of_threads = torch.get_num_threads() * max(largest_slab(CPU), outputs * max(frame.box_shape))
+        return BYTES_PER_VALUE * TEMPORARIES_PER_SLAB * min(of_threads, outputs * math.prod(frame.box_shape))
 
     def _obstacle(self, frame: CaseFrame, output: OutputOptions) -> str | None:
         """What to leave out so that logits can be held; None if they can be."""

@@ -7,9 +7,10 @@ goes through the same steps as in `CaseSums`, so the results are the same to the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -126,15 +127,13 @@ class HeldSums(CaseSums):
             raise RuntimeError("An ensemble has at least one member; none was added.")
         return MembersTogether(self, self._held)
 
-    def moments_at(self, slabs: Sequence[Slab], held: Sequence[HeldMember]) -> tuple[Moments, list[torch.Tensor]]:
+    def moments_at(self, slabs: Iterable[Slab], held: Sequence[HeldMember]) -> tuple[Moments, list[torch.Tensor]]:
         """The moments of all members in one slab, and each member's labels there.
 
         Args:
-            slabs: the members' probabilities in the same voxels.
+            slabs: the members' probabilities in the same voxels, one after the other.
             held: the members.
         """
-        where, shape = slabs[0].where, slabs[0].values.shape
-        whole = tuple(slice(0, size) for size in shape[1:])
         moments = moments_for(
             regions=self.labels.has_regions,
             with_variance=self.options.with_variance,
@@ -142,6 +141,8 @@ class HeldSums(CaseSums):
         )
         decided = []
         for member, slab in zip(held, slabs, strict=True):
+            where, shape = slab.where, slab.values.shape
+            whole = tuple(slice(0, size) for size in shape[1:])
             seen = None if member.seen is None else member.seen[where]
             moments.begin_member(shape, self._weight_of(member.step, seen), device=slab.values.device)
             moments.add_slab(replace(slab, where=whole))
@@ -171,9 +172,11 @@ class MembersTogether:
 
     def slabs(self, part: slice) -> Iterator[Part]:
         """See `Sliced`."""
-        for slabs in zip(*(volume.slabs(part) for volume in self.volumes), strict=True):
-            moments, decided = self.sums.moments_at(slabs, self.held)
-            yield Part(slabs[0].where, moments, decided)
+        first, *others = (iter(volume.slabs(part)) for volume in self.volumes)
+        for slab in first:
+            # the others' slabs exist one at a time, so that memory does not grow with the members
+            moments, decided = self.sums.moments_at(chain([slab], map(next, others)), self.held)
+            yield Part(slab.where, moments, decided)
             for room in self.rooms:
                 room.release()
 

@@ -96,8 +96,7 @@ class LinearlyResampled:
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`; slabs of (C, *shape)."""
         for where in blocks(part, self.axis, (self.planes.shape[1], *self.shape), self.device):
-            values = self._interpolated(where[self.axis], where[self.row_axis])
-            yield Slab(where, values.movedim(0, self.axis + 1))
+            yield Slab(where, self._interpolated(where[self.axis], where[self.row_axis]).movedim(0, self.axis + 1))
 
     def _interpolated(self, piece: slice, rows: slice) -> torch.Tensor:
         """(slices, C, rows, W): the axes are interpolated one after the other, the one that adds most values last."""

@@ -77,9 +77,11 @@ class TransposedVolume:
 
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`; the slabs are views."""
-        for slab in self.volume.slabs(part):
-            where = tuple(slab.where[axis] for axis in self.axes)
-            yield Slab(where, slab.values.permute(0, *(axis + 1 for axis in self.axes)))
+        return map(self._turned, self.volume.slabs(part))  # unlike a loop, it does not keep the last slab
+
+    def _turned(self, slab: Slab) -> Slab:
+        where = tuple(slab.where[axis] for axis in self.axes)
+        return Slab(where, slab.values.permute(0, *(axis + 1 for axis in self.axes)))
 
 
 class MappedVolume:
@@ -93,8 +95,10 @@ class MappedVolume:
 
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`."""
-        for slab in self.volume.slabs(part):
-            yield Slab(slab.where, self.function(slab.values))
+        return map(self._mapped, self.volume.slabs(part))  # unlike a loop, it does not keep the last slab
+
+    def _mapped(self, slab: Slab) -> Slab:
+        return Slab(slab.where, self.function(slab.values))
 
 
 def pieces(part: slice, values_per_slice: int, device: torch.device) -> Iterator[slice]:
