@@ -233,7 +233,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             "refused before its first member, with the estimate and what is available",
             (
                 "test_only_the_case_that_is_too_large_fails",
-                "test_a_case_that_does_not_fit_is_refused_with_the_figures_and_what_helps",
+                "test_what_needs_the_sums_is_refused_by_name",
             ),
         ),
     ),
