@@ -12,6 +12,7 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_ext.trainers.base import ExtTrainer
+from nnunet_ext.trainers.data.in_plane_blur import with_in_plane_blur
 from nnunet_ext.trainers.data.slice_padding import ImagesOfDataset, with_marked_padding
 
 FEWEST_SLICES_FOR_DA5 = 6
@@ -87,7 +88,8 @@ class StackLoading(ExtTrainer):
         return ImagesOfDataset(training), ImagesOfDataset(validation)
 
     def get_training_transforms(self, *arguments: Any, **options: Any) -> ComposeTransforms:
-        return with_marked_padding(super().get_training_transforms(*arguments, **options))
+        transforms = super().get_training_transforms(*arguments, **options)
+        return with_marked_padding(with_in_plane_blur(transforms) if self.trains_on_stacks else transforms)
 
     def get_validation_transforms(self, *arguments: Any, **options: Any) -> ComposeTransforms:
         return with_marked_padding(super().get_validation_transforms(*arguments, **options))
