@@ -56,6 +56,11 @@ class SharedPatient:
     trained: tuple[str, ...]
     held_out: tuple[str, ...]
 
+    @property
+    def example(self) -> str:
+        """A case of each side, for messages."""
+        return f"{self.held_out[0]} of {self.patient}, who has the case {self.trained[0]}"
+
 
 def shared_patients(trained: Sequence[str], held_out: Sequence[str], pattern: str) -> list[SharedPatient]:
     """The patients with cases in both lists, sorted by name.

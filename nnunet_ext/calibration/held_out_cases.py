@@ -95,11 +95,9 @@ def refuse_trained_patients(cases: Sequence[str], trained: Collection[str], pati
     """
     shared = shared_patients(sorted(trained), cases, patients) if patients is not None else []
     if shared:
-        first = shared[0]
         count = sum(len(patient.held_out) for patient in shared)
         raise TrainedOnError(
             f"Members must be tested on patients that they were not trained on; {count} of {len(cases)} validation "
-            f"cases are from patients with training cases, such as {first.held_out[0]} of {first.patient}, who has "
-            f"the case {first.trained[0]}, which {where}. Write splits by patient, nnunet_ext splits -d ID "
-            f"--patients '{patients}' --overwrite, and train the folds with them."
+            f"cases are from patients with training cases, such as {shared[0].example}, which {where}. Write splits "
+            f"by patient, nnunet_ext splits -d ID --patients '{patients}' --overwrite, and train the folds with them."
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.files.fold_folder import latest_checkpoint
 from nnunet_ext.machine.extras import imported
 
 RESTARTS = "SLURM_RESTART_COUNT"  # set by SLURM in a job that was put back into the queue
@@ -65,12 +66,7 @@ class CommandJob:
         return helpers.DelayedSubmission(replace(self, restarted=True))
 
     def _can_continue(self) -> bool:
-        return self.checkpoints is None or has_checkpoint(self.checkpoints)
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether nnU-Net's `--c` finds a checkpoint in the folder of a fold."""
-    return any((folder / f"checkpoint_{name}.pth").is_file() for name in ("final", "latest", "best"))
+        return self.checkpoints is None or latest_checkpoint(self.checkpoints) is not None
 
 
 def _ignore_time_limit() -> None:

@@ -119,12 +119,10 @@ def refuse_patients(names: Sequence[str], trained: Collection[str], patients: st
     """
     shared = shared_patients(sorted(trained), names, patients) if patients is not None else []
     if shared:
-        first = shared[0]
         count = sum(len(patient.held_out) for patient in shared)
         raise TrainedOnError(
             f"A teacher must never have seen a patient that it teaches; {count} of {len(names)} cases without labels "
-            f"are of patients with training cases, such as {first.held_out[0]} of {first.patient}, who has the case "
-            f"{first.trained[0]}. {REMOVE}"
+            f"are of patients with training cases, such as {shared[0].example}. {REMOVE}"
         )
 
 

@@ -20,13 +20,22 @@ from typing import Any
 from nnunet_ext.commands.held_out_folds import warn_of_unknown_patients
 from nnunet_ext.commands.planned_dataset import PlannedDataset
 from nnunet_ext.commands.select import select_units
-from nnunet_ext.commands.training_cases import raw_folder, splits_file, training_files, variable_folder
+from nnunet_ext.commands.train import Training
+from nnunet_ext.commands.training_cases import raw_folder, splits_file, training_files
 from nnunet_ext.descriptions import OF_DATASET, read_description
 from nnunet_ext.evaluation.summary import write_table
 from nnunet_ext.files.atomic import write_json
+from nnunet_ext.files.fold_folder import latest_checkpoint
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.machine.devices import prepare_process_for
-from nnunet_ext.options import EnsembleOptions, OutputOptions, SelectOptions, SimulateOptions, StrategyName
+from nnunet_ext.options import (
+    EnsembleOptions,
+    OutputOptions,
+    SelectOptions,
+    SimulateOptions,
+    StrategyName,
+    TrainOptions,
+)
 from nnunet_ext.patients import patient_of
 from nnunet_ext.prediction_folder.cases import Case
 from nnunet_ext.prediction_folder.output_lock import OutputLock
@@ -40,7 +49,6 @@ CURVE_NAME = "simulation.png"
 RECORD_NAME = "simulation.json"
 FREE = ("output", "seeds", "strategies", "device", "allow_tqdm")  # may differ from run to run
 UNUSED: dict[str, Any] = {"name": "power", "seed": 0, "beta": 1.0}  # of the strategy: the replay gives its own
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 LOG_LINES_SHOWN = 15
 
 Train = Callable[["Replay", int], None]
@@ -153,16 +161,18 @@ class Replay:
         write_json([*splits, wanted], file)
         return len(splits)
 
-    @property
-    def model(self) -> Path:
-        """The folder that the trainings write."""
+    def training(self, fold: int) -> Training:
+        """The training of a fold."""
         options = self.options
-        folder = f"{options.trainer}__{options.plans}__{options.configuration}"
-        return variable_folder("nnUNet_results") / self.name / folder
+        device = ("-device", options.device) if options.device else ()
+        train_options = TrainOptions(
+            self.name, options.configuration, (str(fold),), options.trainer, options.plans, flags=device
+        )
+        return Training(train_options, options.trainer, str(fold))
 
     def summary_of(self, fold: int) -> Path:
         """What nnU-Net writes when a training and its validation are complete."""
-        return self.model / f"fold_{fold}" / "validation" / "summary.json"
+        return self.training(fold).folder / "validation" / "summary.json"
 
     def mean_dice(self, fold: int) -> float:
         """The mean foreground Dice of the validation cases."""
@@ -213,7 +223,7 @@ class Replay:
         )
         prepare_process_for(device_of(ensemble))
         pool = sorted(set(self.split["train"]) - set(labelled))
-        outcome = EnsembleEngine.from_model_folders(self.model, ensemble).predict_from_files(
+        outcome = EnsembleEngine.from_model_folders(self.training(fold).folder.parent, ensemble).predict_from_files(
             [list(map(str, self.images_of(case))) for case in pool],
             folder,
             OutputOptions(maps=(options.score.by,), continue_prediction=True),
@@ -279,12 +289,10 @@ def train_fold(replay: Replay, fold: int) -> None:
     Raises:
         RuntimeError: if it fails.
     """
-    options = replay.options
-    words = [sys.executable, "-m", "nnunet_ext", "train", replay.name, options.configuration, str(fold)]
-    words += ["-tr", options.trainer, "-p", options.plans]
-    words += ["-device", options.device] if options.device else []
-    begun = any((replay.model / f"fold_{fold}" / name).is_file() for name in CHECKPOINTS)
-    run_logged([*words, "--c"] if begun else words, options.output / "logs" / f"fold_{fold}.log")
+    training = replay.training(fold)
+    words = training.words if latest_checkpoint(training.folder) is None else training.continuing
+    log = replay.options.output / "logs" / f"fold_{fold}.log"
+    run_logged([sys.executable, "-m", "nnunet_ext", *words], log)
 
 
 def run_logged(command: Sequence[str], log: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from nnunet_ext.options import SelectOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.cases import Case, find_cases, segmented_cases
 from nnunet_ext.prediction_folder.map_files import map_file_ending
-from nnunet_ext.prediction_folder.provenance import RECORD_NAME
+from nnunet_ext.prediction_folder.provenance import read_record
 from nnunet_ext.report.data import ReportCase
 from nnunet_ext.selection.scores import scored
 from nnunet_ext.selection.table import Annotated, boxes_in
@@ -69,9 +68,8 @@ class Pool:
         dataset = open_dataset(
             dataset_json, read_description(folder / "plans.json"), [folder / f"{case}{ending}" for case in cases]
         )
-        record = folder / RECORD_NAME
-        content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        pool = cls(options, dataset_json, dataset, content, cases, annotated_of(options.already, cases))
+        annotated = annotated_of(options.already, cases)
+        pool = cls(options, dataset_json, dataset, read_record(folder), cases, annotated)
         for case in pool.open_cases:
             pool.require_map(case)
         return pool

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_ext.cluster.command_job import CommandJob, has_checkpoint
+from nnunet_ext.cluster.command_job import CommandJob
 from nnunet_ext.cluster.submission import SubmissionError
 from nnunet_ext.commands.training_cases import splits_file, variable_folder
+from nnunet_ext.files.fold_folder import latest_checkpoint
 from nnunet_ext.options import TrainOptions
 from nnunet_ext.trainers.names import resembles_ours, trainer_class
 
@@ -120,7 +121,7 @@ def require_empty(folder: Path) -> None:
     Raises:
         SubmissionError: if the folder holds a checkpoint.
     """
-    if has_checkpoint(folder):
+    if latest_checkpoint(folder) is not None:
         raise SubmissionError(
             f"A job begins a training without checkpoints, or continues one; {folder} holds checkpoints. Add --c to "
             f"continue, or remove that folder to train again."

@@ -152,7 +152,10 @@ class MemoryPlanner:
         outputs = self.models[0].labels.num_segmentation_heads
         padded = [math.prod(prepared.tiled.image.shape[1:]) for prepared in frame.prepared]
         volumes = [BYTES_PER_VALUE * outputs * voxels for voxels in padded]  # of all classes, for each model
-        beside_logits = self._network_volumes(output) - 1
+        network_volumes = network_volumes_of(
+            self.passes, transform_variance="tta_variance" in output.maps, adapted=self.options.adapt is not None
+        )
+        beside_logits = network_volumes - 1
         held = sum(volume * len(passes) for volume, passes in zip(volumes, self.passes, strict=True))
         work = self._network_bytes(frame) + self._voxel_bytes(frame, output) + self._slab_bytes(outputs, frame)
         sums = prediction_bytes(
@@ -161,7 +164,7 @@ class MemoryPlanner:
             (max(padded),),
             with_variance="variance" in output.maps,
             by_fold=self.by_fold,
-            network_volumes=self._network_volumes(output),
+            network_volumes=network_volumes,
         )
         classifiers = max(len(model.volumes.classifiers) for model in self.models) - 1  # each with its own logits
         return Needs(
@@ -176,11 +179,6 @@ class MemoryPlanner:
         if self.options.max_memory is None:
             return available_memory_bytes()
         return int(self.options.max_memory * GIBIBYTE) - resident_bytes()
-
-    def _network_volumes(self, output: OutputOptions) -> int:
-        return network_volumes_of(
-            self.passes, transform_variance="tta_variance" in output.maps, adapted=self.options.adapt is not None
-        )
 
     def _network_bytes(self, frame: CaseFrame) -> int:
         """What the networks take while they run."""

@@ -80,6 +80,12 @@ def provenance_of(
     return Provenance(named_files(members), as_read_back, members_averaged)
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Content of `predict_args.json`; empty in a folder without it, such as one of stock nnU-Net."""
+    file = folder / RECORD_NAME
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def read_provenance(folder: Path) -> Provenance | None:
     """The ensemble that a folder records; None in a folder without a record, such as one of stock nnU-Net.
 
@@ -90,7 +96,7 @@ def read_provenance(folder: Path) -> Provenance | None:
     if not file.is_file():
         return None
     try:
-        return recorded_provenance(json.loads(file.read_text(encoding="utf-8")))
+        return recorded_provenance(read_record(folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{RECORD_NAME} describes the ensemble that wrote a folder; {file} cannot be read "

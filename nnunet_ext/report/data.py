@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from nnunet_ext.options import MAP_NAMES
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
 from nnunet_ext.prediction_folder.map_files import map_file_ending
-from nnunet_ext.prediction_folder.provenance import RECORD_NAME
+from nnunet_ext.prediction_folder.provenance import read_record
 from nnunet_ext.report.label_names import channel_names, label_names
 from nnunet_ext.report.models import ModelFolder, model_folders
 
@@ -213,7 +212,7 @@ def gather(
         raise FileNotFoundError(f"The folder of the truth must exist; {truth} does not.")
     dataset_json = read_description(prediction_folder / "dataset.json", ("labels", "file_ending"))
     reader = PlansManager(read_description(prediction_folder / "plans.json")).image_reader_writer_class()
-    run = _read_json(prediction_folder / RECORD_NAME) if (prediction_folder / RECORD_NAME).is_file() else {}
+    run = read_record(prediction_folder)
     members = run.get("members", [])
     ending = dataset_json["file_ending"]
     image_files, notes = _image_files(images, run, ending)
@@ -316,7 +315,3 @@ def _map_files(folder: Path, case: str, ending: str) -> dict[str, Path]:
 
 def _if_there(file: Path) -> Path | None:
     return file if file.is_file() else None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 import nnunet_ext
 from nnunet_ext.evaluation.verdict_check import verdict_check_lines
 from nnunet_ext.files.atomic import atomic_path
@@ -25,6 +23,7 @@ from nnunet_ext.report.tables import (
     structure_table,
     summary_table,
 )
+from nnunet_ext.report.templates import source_of, template_of
 from nnunet_ext.report.volumes import PICTURE_BYTES
 
 TEMPLATE = "template.html.j2"
@@ -53,18 +52,8 @@ def write_report(data: ReportData, file: str | os.PathLike[str], *, shown_cases:
 
 def render(data: ReportData, cards: list[Card]) -> str:
     """The HTML of the page."""
-    environment = Environment(
-        loader=PackageLoader("nnunet_ext", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, sorting, viewer = (
-        environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
-        for name in ("style.css", "sorting.js", "viewer.js")
-    )
-    return environment.get_template(TEMPLATE).render(
+    style, sorting, viewer = map(source_of, ("style.css", "sorting.js", "viewer.js"))
+    return template_of(TEMPLATE).render(
         style=style,
         scripts=(sorting, viewer) if cards else (sorting,),
         version=nnunet_ext.__version__,

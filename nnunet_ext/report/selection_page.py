@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 import nnunet_ext
@@ -17,6 +16,7 @@ from nnunet_ext.report.case_pictures import SlicePicture, draw_slices
 from nnunet_ext.report.case_volumes import MAP_WORDS, CaseVolumes, NoSegmentationError, read_volumes
 from nnunet_ext.report.data import ReportCase
 from nnunet_ext.report.overlays import QUALITIES, legend, uncertainty_scale
+from nnunet_ext.report.templates import source_of, template_of
 from nnunet_ext.selection.table import box_text
 from nnunet_ext.selection.units import Choice, Unit, inside
 
@@ -82,19 +82,9 @@ def write_selection_page(
         label_names: label to name.
         file: the HTML file; its folder must exist.
     """
-    cards = [
-        card(rank, choice, case, shown, reader, label_names)
-        for rank, (choice, case) in enumerate(zip(shown.choices, cases, strict=True), start=1)
-    ]
-    environment = Environment(
-        loader=PackageLoader("nnunet_ext", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template(TEMPLATE).render(
-        style=environment.loader.get_source(environment, "style.css")[0],  # type: ignore[union-attr]
+    cards = cards_of(shown, cases, reader, label_names)
+    page = template_of(TEMPLATE).render(
+        style=source_of("style.css"),
         version=nnunet_ext.__version__,
         cards=cards,
         chosen=shown.chosen,
@@ -107,23 +97,36 @@ def write_selection_page(
         temporary.write_text(page, encoding="utf-8")
 
 
+def cards_of(
+    shown: ShownUnits, cases: Sequence[ReportCase], reader: BaseReaderWriter, label_names: Mapping[int, str]
+) -> list[UnitCard]:
+    """The cards by rank; a case is read once for all its units, and one case at a time."""
+    case_of = {choice.unit.case: case for choice, case in zip(shown.choices, cases, strict=True)}
+    found: dict[int, UnitCard] = {}
+    for name, case in case_of.items():
+        volumes: CaseVolumes | None = None
+        try:
+            volumes = read_volumes(case, reader)
+            notes = volumes.notes
+            volumes = with_slices_along(volumes, shown.stack_axis, case, reader)
+        except NoSegmentationError as error:
+            notes = (f"No slices: {error}",)
+        for rank, choice in enumerate(shown.choices, start=1):
+            if choice.unit.case == name:
+                pictures = () if volumes is None else draw_unit(choice.unit, volumes, shown.stack_axis)
+                found[rank] = card(rank, choice, label_names, pictures, notes)
+    return [found[rank] for rank in sorted(found)]
+
+
 def card(
     rank: int,
     choice: Choice,
-    case: ReportCase,
-    shown: ShownUnits,
-    reader: BaseReaderWriter,
     label_names: Mapping[int, str],
+    pictures: tuple[SlicePicture, ...],
+    notes: tuple[str, ...],
 ) -> UnitCard:
-    """Reads and draws one unit."""
+    """One unit in words."""
     unit = choice.unit
-    pictures: tuple[SlicePicture, ...] = ()
-    try:
-        volumes = read_volumes(case, reader)
-        notes = volumes.notes
-        pictures = draw_unit(unit, with_slices_along(volumes, shown.stack_axis, case, reader), shown.stack_axis)
-    except NoSegmentationError as error:
-        notes = (f"No slices: {error}",)
     whole_case = unit.slice is None and all(start == 0 for start, _ in unit.box)
     return UnitCard(
         rank=rank,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.files.checkpoints import CheckpointError, load_checkpoint
-
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+from nnunet_ext.files.fold_folder import latest_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def read_training(fold_folder: Path) -> FoldTraining | None:
     Returns:
         None if there is no checkpoint with a log of at least one epoch, or it cannot be read, which is logged.
     """
-    file = next((fold_folder / name for name in CHECKPOINTS if (fold_folder / name).is_file()), None)
+    file = latest_checkpoint(fold_folder)
     if file is None:
         return None
     try:
