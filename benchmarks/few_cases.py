@@ -19,6 +19,7 @@ from small_plans import write_small
 from workspace import linked, plan, run, use_workspace
 
 PLANS = "nnUNetPlansSmall"
+DYNAMIC_PLANS = "nnUNetPlans"  # those that nnU-Net made of the dataset
 NETWORK = {"patch_size": [32, 40, 32], "batch_size": 2, "features": [8, 16, 32, 64]}
 STOCK = "stock"  # stands for nnU-Net's own schedule
 FOLDS = 5
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("--pretrain-suffix", default="30epochs_100iters")
     parser.add_argument("--finetune", nargs="+", default=["Finetune3", STOCK], metavar="PART",
                         help=f"how to start from its weights; {STOCK}: with nnU-Net's schedule")  # fmt: skip
+    parser.add_argument("--dynamic", action="store_true",
+                        help="also from scratch with nnU-Net's own plans, whose networks are large")  # fmt: skip
     parser.add_argument("--suffix", default="20epochs_100iters")
     parser.add_argument("--cases", nargs="+", type=int, default=[10, 40])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
@@ -49,18 +52,20 @@ def main() -> None:
     splits = prepare(preprocessed, options)
     scans = linked(images_of(raw, splits[0]["train"]), work / "scans")
     checkpoints = {part: pretrain(part, scans, preprocessed / f"{PLANS}.json", options) for part in options.pretrain}
-    ways: dict[str, tuple[str, list[object]]] = {"scratch": ("nnUNetTrainer", [])}
+    ways: dict[str, tuple[str, str, list[object]]] = {"scratch": ("nnUNetTrainer", PLANS, [])}
+    if options.dynamic:
+        ways["dynamic plans"] = ("nnUNetTrainer", DYNAMIC_PLANS, [])
     for part, checkpoint in checkpoints.items():
         for finetune in options.finetune:
             trainer = "nnUNetTrainer" + finetune.removeprefix(STOCK)
-            ways[f"{part} {finetune}"] = (trainer, ["-pretrained_weights", checkpoint])
+            ways[f"{part} {finetune}"] = (trainer, PLANS, ["-pretrained_weights", checkpoint])
     for seed in options.seeds:
         for cases in options.cases:
             fold = next(position for position, split in enumerate(splits) if len(split["train"]) == cases)
-            for way, (trainer, weights) in ways.items():
+            for way, (trainer, plans, weights) in ways.items():
                 name = f"{trainer}_{options.suffix}_member{seed}"
-                validation = train(name, fold, weights, work / "models" / way, options)
-                evaluate(validation, preprocessed, work / f"{cases} {way} {seed}")
+                validation = train(name, plans, fold, weights, work / "models" / way, options)
+                evaluate(validation, plans, preprocessed, work / f"{cases} {way} {seed}")
     for cases in options.cases:
         words = [
             word
@@ -105,23 +110,25 @@ def pretrain(part: str, scans: Path, plans: Path, options: argparse.Namespace) -
     return found[0].with_name("checkpoint_best.pth")
 
 
-def train(trainer: str, fold: int, weights: list[object], kept: Path, options: argparse.Namespace) -> Path:
+def train(
+    trainer: str, plans: str, fold: int, weights: list[object], kept: Path, options: argparse.Namespace
+) -> Path:
     """Trains one fold unless it is kept; moves its model where the next way cannot overwrite it."""
     folder = kept / f"{trainer}_fold_{fold}"
     if not (folder / "validation" / "summary.json").is_file():
         number = int(options.dataset.name[7:10])
-        run("nnUNetv2_train", number, options.configuration, fold, "-tr", trainer, "-p", PLANS, "-device",
+        run("nnUNetv2_train", number, options.configuration, fold, "-tr", trainer, "-p", plans, "-device",
             options.device, *weights)  # fmt: skip
         trained = options.work.resolve() / "nnUNet_results" / options.dataset.name
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (trained / f"{trainer}__{PLANS}__{options.configuration}" / f"fold_{fold}").rename(folder)
+        (trained / f"{trainer}__{plans}__{options.configuration}" / f"fold_{fold}").rename(folder)
     return folder / "validation"
 
 
-def evaluate(validation: Path, preprocessed: Path, folder: Path) -> None:
+def evaluate(validation: Path, plans: str, preprocessed: Path, folder: Path) -> None:
     """Metrics of each case of a validation folder."""
     if not (folder / "case_metrics.csv").is_file():
-        files = ["-djfile", preprocessed / "dataset.json", "-pfile", preprocessed / f"{PLANS}.json"]
+        files = ["-djfile", preprocessed / "dataset.json", "-pfile", preprocessed / f"{plans}.json"]
         run("nnunet_ext", "evaluate", preprocessed / "gt_segmentations", validation, *files, "-o", folder, "--chill",
             "--disable_progress_bar", "-np", 1)  # fmt: skip
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from study.cells import predicted_and_judged
-from study.data import PLANS, cropped, held_out_patients, images_of, number_of, patients_of, prepare, write_plans
+from study.data import PLANS, number_of, prepare, training_patients, write_raw_dataset
 from study.results_read import MethodResults, compared
 from study.settings import Method, Preset, Study, read_study
-from study.trainings import cpu_seconds_of
-from workspace import nnunet_folder, plan, run, use_workspace
+from study.trainings import Training, train
+from workspace import nnunet_folder, run, use_workspace
 
+FOLD = "all"
 PSEUDO = 227
 ROWS = {
     "8 patients": ("", "final", False),
@@ -44,75 +46,47 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     raw = nnunet_folder("raw") / preset.dataset
     if not (raw / "imagesUn").exists():
-        link_cases(preset, source / preset.dataset, raw, options.labelled)
+        reveal(preset, source / preset.dataset, raw, options.labelled)
     prepare(preset, source)
     run("nnunet_ext", "preprocess-unlabelled", "-d", number_of(preset.dataset), "-c", preset.configuration, "-p",
         PLANS, "-npp", 1, "--disable_progress_bar")  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {}
     for row, (part, members, pseudo) in ROWS.items():
-        if pseudo:
-            label(preset, raw, work)
+        trained_on = pseudo_preset(preset, raw, source, work) if pseudo else preset
         for seed in preset.seeds:
-            model = train(preset, part, seed, pseudo, work)
-            words = ["-m", model, "-f", "all", "--members", members, "--tta", "none", "--disable_progress_bar"]
+            training = Training(part, seed, FOLD)
+            train(training, trained_on)
+            words = ["-m", training.model(trained_on), "-f", FOLD, "--members", members, "--tta", "none"]
+            words.append("--disable_progress_bar")
             found.setdefault(row, []).append(judge(preset, row, seed, words, source, work))
     print_tables(study, found)
 
 
-def link_cases(preset: Preset, source: Path, raw: Path, labelled: int) -> None:
+def reveal(preset: Preset, source: Path, raw: Path, labelled: int) -> None:
     """A raw dataset in which only some patients, evenly spread, have labels."""
-    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    ending = description["file_ending"]
-    patients = patients_of(source / "labelsTr", ending, preset.patients)
-    held_out = held_out_patients(list(patients), preset)
-    others = [patient for patient in patients if patient not in held_out]
-    chosen = others[:: len(others) // labelled][:labelled]
-    cases = [case for patient in chosen for case in patients[patient]]
-    unlabelled = [case for patient in others if patient not in chosen for case in patients[patient]]
-    raw.mkdir(parents=True)
-    cropped((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr", preset.crop)
-    for some, folder in ((cases, "imagesTr"), (unlabelled, "imagesUn")):
-        cropped((image for case in some for image in images_of(source, case, ending)), raw / folder, preset.crop)
-    (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(cases)}), encoding="utf-8")
+    patients = training_patients(preset, source)
+    names = list(patients)
+    chosen = names[:: len(names) // labelled][:labelled]
+    cases, unlabelled = (
+        [case for name in names if (name in chosen) is has_label for case in patients[name]]
+        for has_label in (True, False)
+    )
+    write_raw_dataset(source, raw, cases, preset.crop, unlabelled)
 
 
-def model_of(preset: Preset, part: str, seed: int, dataset: str) -> tuple[str, Path]:
-    """A trainer's name, and the folder of its model."""
-    trainer = "nnUNetTrainer" + "_".join([part, preset.length, f"member{seed}"])
-    return trainer, nnunet_folder("results") / dataset / f"{trainer}__{PLANS}__{preset.configuration}"
-
-
-def train(preset: Preset, part: str, seed: int, pseudo: bool, work: Path) -> Path:
-    """Trains on all labelled cases unless it is done; returns the folder of the model."""
-    dataset = pseudo_dataset() if pseudo else preset.dataset
-    trainer, model = model_of(preset, part, seed, dataset)
-    if not (model / "fold_all" / "validation" / "summary.json").is_file():
-        words = ["nnUNetv2_train", number_of(dataset), preset.configuration, "all", "-tr", trainer, "-p", PLANS]
-        cpu_seconds_of([*words, "-device", preset.device], work / f"{dataset}_{trainer}.log")
-    return model
-
-
-def pseudo_dataset() -> str:
-    """The folder name of the dataset of pseudo-labels."""
-    (found,) = nnunet_folder("raw").glob(f"Dataset{PSEUDO}_*")
-    return found.name
-
-
-def label(preset: Preset, raw: Path, work: Path) -> None:
-    """Labels the other images by both plain models with flips, and prepares the new dataset for training."""
+def pseudo_preset(preset: Preset, raw: Path, source: Path, work: Path) -> Preset:
+    """The preset on the dataset whose other images both plain models labelled with flips; it is made if missing."""
     if not list(nnunet_folder("raw").glob(f"Dataset{PSEUDO}_*")):
-        models = [word for seed in preset.seeds for word in ("-m", model_of(preset, "", seed, preset.dataset)[1])]
+        models = [word for seed in preset.seeds for word in ("-m", Training("", seed, FOLD).model(preset))]
         predicted, quiet = work / "predicted", "--disable_progress_bar"
-        run("nnunet_ext", "predict", "-i", raw / "imagesUn", "-o", predicted, *models, "-f", "all", "--maps",
+        run("nnunet_ext", "predict", "-i", raw / "imagesUn", "-o", predicted, *models, "-f", FOLD, "--maps",
             "mutual_information", "--save_probabilities", "--continue_prediction", quiet)  # fmt: skip
         run("nnunet_ext", "pseudo-label", "-d", number_of(preset.dataset), "-i", raw / "imagesUn", "-p", predicted,
             "--new-id", PSEUDO, "--patients", preset.patients, quiet)  # fmt: skip
-    preprocessed = nnunet_folder("preprocessed") / pseudo_dataset()
-    if not (preprocessed / f"{PLANS}.json").is_file():
-        plan(PSEUDO, preset.configuration)
-        write_plans(preprocessed, preset)
-        run("nnUNetv2_preprocess", "-d", PSEUDO, "-c", preset.configuration, "-plans_name", PLANS, "-np", 1,
-            "--no_pbar", nnUNet_n_proc_DA="1")  # fmt: skip
+    (dataset,) = nnunet_folder("raw").glob(f"Dataset{PSEUDO}_*")
+    of_pseudo = replace(preset, dataset=dataset.name)
+    prepare(of_pseudo, source)
+    return of_pseudo
 
 
 def judge(preset: Preset, row: str, seed: int, words: Sequence[object], source: Path, work: Path) -> dict[str, Any]:

@@ -147,3 +147,9 @@ def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):
     found = nibabel.load(data.cropped([tmp_path / "a.nii.gz"], tmp_path / "cropped", (2, 8)) / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(found.dataobj), values[2:4])
     np.testing.assert_array_equal(found.affine[:3, 3], [4, 0, 0])
+
+
+def test_a_preset_has_the_settings_of_its_base_where_it_says_nothing():
+    networks, base = read_study("cpu_networks").preset, read_study("cpu").preset
+    assert networks.seeds == (0,)
+    assert dataclasses.replace(networks, seeds=base.seeds, methods=base.methods) == base

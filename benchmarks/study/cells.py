@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -17,6 +16,7 @@ from filelock import FileLock
 from workspace import nnunet_folder
 
 import nnunet_ext
+from nnunet_ext.evaluation.runs import read_run
 
 from .data import PLANS, image_folders, number_of, patients_pattern
 from .settings import HERE, ImageSet, Method, Preset, Study
@@ -139,15 +139,15 @@ def teach(study: Study, student: Method, work: Path) -> None:
 def judged(predictions: Path, seconds: float) -> dict[str, Any]:
     """What `nnunet_ext evaluate` found: figures of each case, and those of the whole set."""
     found = json.loads((predictions / "summary.json").read_text(encoding="utf-8"))["nnunet_ext"]
+    run = read_run(predictions)
+    structures = {name: [f"{structure} {name}" for structure in found["structures"]] for name in STRUCTURE_FIGURES}
     cases = {
-        row["case"]: [number(row.get(name, "")) for name in CASE_FIGURES]
-        for row in rows(predictions / "case_metrics.csv")
+        case: [
+            *(rounded(run.figures[name][case]) for name in CASE_FIGURES),
+            *(mean_of([rounded(run.figures[column][case]) for column in columns]) for columns in structures.values()),
+        ]
+        for case in run.figures[CASE_FIGURES[0]]
     }
-    by_structure: dict[str, list[list[float | None]]] = {}
-    for row in rows(predictions / "metrics.csv"):
-        by_structure.setdefault(row["case"], []).append([number(row[name]) for name in STRUCTURE_FIGURES])
-    for case, values in by_structure.items():
-        cases[case] += [mean_of(column) for column in zip(*values, strict=True)]
     detection = {
         name: {figure: rounded(values.get(figure)) for figure in ("aurc", "failure_auroc", "spearman")}
         for name, values in found["failure_detection"].items()
@@ -163,23 +163,12 @@ def judged(predictions: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def rows(file: Path) -> list[dict[str, str]]:
-    """Of a table."""
-    with file.open(encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
-
-
-def number(text: str) -> float | None:
-    """A cell of a table; None if it is empty or not a number."""
-    return rounded(float(text)) if text else None
-
-
 def rounded(value: float | None) -> float | None:
     """To four significant digits, so that results stay small."""
     return None if value is None or value != value else float(f"{value:.4g}")
 
 
-def mean_of(values: tuple[float | None, ...]) -> float | None:
+def mean_of(values: Sequence[float | None]) -> float | None:
     """Of those that are there."""
     there = [value for value in values if value is not None]
     return rounded(sum(there) / len(there)) if there else None

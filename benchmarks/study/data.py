@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 from small_plans import write_small
 from workspace import linked, nnunet_folder, plan, run
+
+from nnunet_ext.patients import patient_of
 
 from .settings import ImageSet, Preset
 
@@ -22,14 +24,19 @@ def number_of(dataset: str) -> int:
     return int(dataset[7:10])
 
 
-def patients_of(folder: Path, ending: str, pattern: str) -> dict[str, list[str]]:
-    """Cases of each patient, by the names of label files, in alphabetical order."""
+def patients_of(dataset: Path, pattern: str) -> dict[str, list[str]]:
+    """Cases of each patient of a raw dataset, in alphabetical order."""
+    ending = description_of(dataset)["file_ending"]
     cases: dict[str, list[str]] = {}
-    for path in sorted(folder.glob(f"*{ending}")):
+    for path in sorted((dataset / "labelsTr").glob(f"*{ending}")):
         case = path.name.removesuffix(ending)
-        found = re.search(pattern, case)
-        cases.setdefault(found[1] if found else case, []).append(case)
+        cases.setdefault(patient_of(case, pattern), []).append(case)
     return cases
+
+
+def description_of(dataset: Path) -> dict[str, Any]:
+    """The `dataset.json` of a raw dataset."""
+    return json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
 
 
 def prepare(preset: Preset, source: Path) -> None:
@@ -43,7 +50,9 @@ def prepare(preset: Preset, source: Path) -> None:
     preprocessed = nnunet_folder("preprocessed") / preset.dataset
     number = number_of(preset.dataset)
     if not (raw / "dataset.json").is_file():
-        link_training_cases(preset, source / preset.dataset, raw)
+        patients = training_patients(preset, source / preset.dataset)
+        cases = [case for its_cases in patients.values() for case in its_cases]
+        write_raw_dataset(source / preset.dataset, raw, cases, preset.crop)
     if not (preprocessed / "nnUNetPlans.json").is_file():
         plan(number, preset.configuration)
     if not (preprocessed / f"{PLANS}.json").is_file():
@@ -54,16 +63,32 @@ def prepare(preset: Preset, source: Path) -> None:
         run("nnunet_ext", "splits", "-d", number, "--patients", preset.patients, "--folds", preset.folds)
 
 
-def link_training_cases(preset: Preset, source: Path, raw: Path) -> None:
-    """A raw dataset of links to the cases of all patients that are not held out."""
-    description = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    ending = description["file_ending"]
-    patients = patients_of(source / "labelsTr", ending, preset.patients)
+def training_patients(preset: Preset, dataset: Path) -> dict[str, list[str]]:
+    """Cases of each patient that is not held out."""
+    patients = patients_of(dataset, preset.patients)
     held_out = held_out_patients(list(patients), preset)
-    cases = [case for patient, its_cases in patients.items() if patient not in held_out for case in its_cases]
+    return {patient: cases for patient, cases in patients.items() if patient not in held_out}
+
+
+def write_raw_dataset(
+    source: Path, raw: Path, cases: Sequence[str], crop: Sequence[int], unlabelled: Sequence[str] = ()
+) -> None:
+    """A raw dataset with some cases of another, cropped.
+
+    Args:
+        source: raw dataset that has them.
+        raw: is made.
+        cases: with labels.
+        crop: see `cropped`.
+        unlabelled: cases whose images go to `imagesUn`, without their labels.
+    """
+    description = description_of(source)
+    ending = description["file_ending"]
     raw.mkdir(parents=True)
-    cropped((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr", preset.crop)
-    cropped((image for case in cases for image in images_of(source, case, ending)), raw / "imagesTr", preset.crop)
+    cropped((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr", crop)
+    for some, folder in ((cases, "imagesTr"), (unlabelled, "imagesUn")):
+        if some:
+            cropped((image for case in some for image in images_of(source, case, ending)), raw / folder, crop)
     (raw / "dataset.json").write_text(json.dumps(description | {"numTraining": len(cases)}), encoding="utf-8")
 
 
@@ -125,8 +150,8 @@ def image_folders(preset: Preset, test: ImageSet, source: Path, work: Path) -> t
     images, labels = folder / "images", folder / "labels"
     if not (folder / "complete").is_file():
         dataset = source / (test.dataset or preset.dataset)
-        ending = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
-        patients = patients_of(dataset / "labelsTr", ending, patients_pattern(preset, test))
+        ending = description_of(dataset)["file_ending"]
+        patients = patients_of(dataset, patients_pattern(preset, test))
         names = list(patients) if test.dataset else held_out_patients(list(patients), preset)
         cases = [case for name in names[:: test.every] for case in patients[name]]
         folder.mkdir(parents=True, exist_ok=True)

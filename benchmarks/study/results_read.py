@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nnunet_ext.evaluation.comparison import PairedComparison, paired_comparison
+from nnunet_ext.patients import patient_of
 
 from .cells import Cell, result_file
 from .data import patients_pattern
@@ -74,14 +73,8 @@ def compared(
     """Method - reference, paired by case, with an interval over patients."""
     first, second = method.of_cases(test, column), reference.of_cases(test, column)
     cases = list(second)
-    patients = patients_in(cases, patients_pattern(study.preset, test))
+    patients = [patient_of(case, patients_pattern(study.preset, test)) for case in cases]
     return paired_comparison([first[case] for case in cases], [second[case] for case in cases], groups=patients)
-
-
-def patients_in(cases: Sequence[str], pattern: str) -> list[str]:
-    """The patient of each case."""
-    found = [re.search(pattern, case) for case in cases]
-    return [match[1] if match else case for match, case in zip(found, cases, strict=True)]
 
 
 def _nan(value: float | None) -> float:

@@ -123,17 +123,22 @@ def read_study(name: str) -> Study:
     Raises:
         ValueError: if the preset names a method that methods.toml lacks.
     """
-    file = HERE / "presets" / f"{name}.toml"
-    settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    settings = settings_of(name)
     tests = tuple(ImageSet(**test) for test in settings.pop("test"))
     lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods", "crop")}
     preset = Preset(**settings, tests=tests, **lists)
     methods = {method.name: method for method in read_methods()}
     missing = ", ".join(sorted(set(preset.methods) - set(methods)))
     if missing:
-        raise ValueError(f"Methods of {file.name} must be in methods.toml; these are not: {missing}.")
+        raise ValueError(f"Methods of {name}.toml must be in methods.toml; these are not: {missing}.")
     chosen = tuple(method for method in methods.values() if not preset.methods or method.name in preset.methods)
     return Study(name, preset, chosen)
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """What a preset's file says, and where it says nothing the file that it names as `base`."""
+    own = tomllib.loads((HERE / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
+    return settings_of(own.pop("base")) | own if "base" in own else own
 
 
 def read_methods() -> list[Method]:

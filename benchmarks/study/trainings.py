@@ -20,11 +20,11 @@ from .settings import Method, Preset
 
 @dataclass(frozen=True)
 class Training:
-    """A trainer's parts, a seed and a fold."""
+    """A trainer's parts, a seed and a fold, a number or "all"."""
 
     parts: str
     seed: int
-    fold: int
+    fold: int | str
 
     def trainer(self, preset: Preset) -> str:
         """Its trainer, such as `nnUNetTrainerDSD_24epochs_100iters_member0`."""
