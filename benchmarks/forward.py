@@ -1,10 +1,12 @@
-"""Times a forward pass on the CPU in channels-last layout against nnU-Net's layout, and the speed of the processor.
+"""Times a forward pass on the CPU in every layout and library, and how near it is to the processor's speed.
 
     python benchmarks/forward.py [--scenes hippocampus acdc] [--repeats 6] [-o forward.json]
 
-Runs the same network in both layouts alternately, with the batch size of `nnunet_ext predict` and with single
-patches, and takes the best of the repeats. Each row also has the number of operations of the convolutions in one
-patch, and the operations per second of a product of two 2048 x 2048 matrices: the machine's speed at the time.
+Runs the same network in nnU-Net's layout and, as `nnunet_ext predict` does, with channels last and in OpenVINO, in
+single precision and in bfloat16, alternately, with the batch size of `nnunet_ext predict` and with single patches,
+and takes the best of the repeats. "10^9 per second" are the operations of the convolutions by that time, beside those
+of a product of two 2048 x 2048 matrices in single precision: the machine's speed at the time. OpenVINO is left out
+where it is not installed.
 """
 
 from __future__ import annotations
@@ -14,21 +16,29 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from inference import SCENES, Scene
 from random_model import write_folds
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_ext.inference.runtimes.batch_size import batch_size_for
+from nnunet_ext.inference.runtimes.openvino_runtime import OpenVinoRuntime
+from nnunet_ext.inference.runtimes.precision import BFLOAT16_WEIGHTS, SINGLE
+from nnunet_ext.inference.runtimes.runtime import Runtime
+from nnunet_ext.inference.runtimes.torch_runtime import TorchRuntime
 from nnunet_ext.machine.allocator import keep_freed_memory
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import build_network, load_model
 
 CPU = torch.device("cpu")
 MATRIX = 2048
+MATRICES, PLAIN = "matrices", "nnU-Net's layout"
+Run = Callable[[torch.Tensor], torch.Tensor]
 
 
 def main() -> None:
@@ -40,56 +50,65 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()  # as `nnunet_ext predict` does
     results = []
-    print("| | batch | nnU-Net's layout, s | channels last, s | ratio | 10^9 per patch | 10^9 per second, matrices |")
-    print("|---|" + 6 * "---:|")
+    print("| | batch | | s | as fast as nnU-Net's layout | 10^9 per second | of that of matrices |")
+    print("|---|---:|---|" + 4 * "---:|")
     for name in options.scenes:
         scene = SCENES[name]
         for batch in (batch_size_for(scene.patch, CPU).patches, 1):
-            found = measure(scene, batch, options.repeats)
+            with tempfile.TemporaryDirectory() as folder:  # weights are read from it again and again
+                found = measure(scene, batch, options.repeats, Path(folder) / "model")
             results.append({"scene": name, "batch": batch, **found})
-            plain, ours = found["plain_s"], found["channels_last_s"]
-            per_patch, per_second = found["operations"] / 1e9, found["matrix_operations_per_s"] / 1e9
-            cells = [f"{plain:.3f}", f"{ours:.3f}", f"{plain / ours:.2f}", f"{per_patch:.1f}", f"{per_second:.0f}"]
-            print(f"| {name} | {batch} | {' | '.join(cells)} |", flush=True)
+            for way, seconds in found["seconds"].items():
+                rate = batch * found["operations"] / seconds
+                cells = [f"{seconds:.3f}", f"{found['seconds'][PLAIN] / seconds:.2f}", f"{rate / 1e9:.0f}"]
+                share = f"{rate / found['matrix_operations_per_s']:.2f}"
+                print(f"| {name} | {batch} | {way} | {' | '.join([*cells, share])} |", flush=True)
     options.o.write_text(json.dumps(results, indent=2))
 
 
 @torch.inference_mode()
-def measure(scene: Scene, batch: int, repeats: int) -> dict[str, float]:
-    """Shortest time of both layouts in s, operations per patch, and operations per second of matrix products."""
-    plain, ours = networks(scene)
+def measure(scene: Scene, batch: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """Shortest time of each way in s, operations of one patch, and operations per second of matrix products."""
+    write_folds(folder, 1, features=scene.features, patch=scene.patch, classes=scene.classes)
+    ways = ways_of(folder)
     patches, matrix = torch.randn(batch, 1, *scene.patch), torch.randn(MATRIX, MATRIX)
-    ways: dict[str, Callable[[], object]] = {
-        "plain": lambda: plain(patches),
-        "ours": lambda: ours(patches),
-        "matrices": lambda: matrix @ matrix,
-    }
-    shortest_s = dict.fromkeys(ways, float("inf"))
+    calls: dict[str, Callable[[], object]] = {way: partial(run, patches) for way, run in ways.items()}
+    calls[MATRICES] = lambda: matrix @ matrix
+    shortest_s = dict.fromkeys(calls, float("inf"))
     for _ in range(repeats):
-        for way, run in ways.items():
+        for way, call in calls.items():
             start = time.perf_counter()
-            run()
+            call()
             shortest_s[way] = min(shortest_s[way], time.perf_counter() - start)
     with FlopCounterMode(display=False) as counter:
-        plain(patches[:1])
+        ways[PLAIN](patches[:1])
     return {
-        "plain_s": shortest_s["plain"],
-        "channels_last_s": shortest_s["ours"],
+        "matrix_operations_per_s": 2 * MATRIX**3 / shortest_s.pop(MATRICES),
         "operations": counter.get_total_flops(),
-        "matrix_operations_per_s": 2 * MATRIX**3 / shortest_s["matrices"],
+        "seconds": shortest_s,
     }
 
 
-def networks(scene: Scene) -> tuple[nn.Module, nn.Module]:
-    """The network as nnU-Net builds it and as `nnunet_ext predict` runs it, with the same weights."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "model"
-        write_folds(folder, 1, features=scene.features, patch=scene.patch, classes=scene.classes)
-        model = load_model(folder, None, MemberRule.parse("final"), device=CPU)
-        trainer = model.members[0].trainer_name
-        plain = build_network(trainer, model.plans, model.configuration, model.dataset_json, model.labels).eval()
-        plain.load_state_dict(model.network.state_dict())
-    return plain, model.network
+def ways_of(folder: Path) -> dict[str, Run]:
+    """The ways to run a model's network: in torch as nnU-Net builds it and as this package does, and in OpenVINO."""
+    models = {
+        kind: load_model(folder, None, MemberRule.parse("final"), device=CPU, weights_dtype=kind)
+        for kind in (torch.float32, torch.bfloat16)
+    }
+    ours = models[torch.float32]
+    member = ours.members[0]
+    plain = build_network(member.trainer_name, ours.plans, ours.configuration, ours.dataset_json, ours.labels).eval()
+    plain.load_state_dict(ours.network.state_dict())
+    runtimes: dict[str, Runtime] = {
+        "channels last": TorchRuntime(ours, CPU, SINGLE),
+        "torch, bf16": TorchRuntime(models[torch.bfloat16], CPU, BFLOAT16_WEIGHTS),
+    }
+    if find_spec("openvino") is not None:
+        runtimes["OpenVINO"] = OpenVinoRuntime(ours, CPU, SINGLE)
+        runtimes["OpenVINO, bf16"] = OpenVinoRuntime(ours, CPU, BFLOAT16_WEIGHTS)
+    for runtime in runtimes.values():
+        runtime.load(member)
+    return {PLAIN: plain, **{way: runtime.run for way, runtime in runtimes.items()}}
 
 
 if __name__ == "__main__":

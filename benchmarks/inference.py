@@ -220,13 +220,22 @@ def ours(folder: Path, output: Path, *, members: int, machine: Sequence[str]) ->
 
 def stock(folder: Path, output: Path, folds: Sequence[int], device: str, *more: str) -> list[resource.struct_rusage]:
     """Runs `nnUNetv2_predict` with its defaults."""
+    return run([stock_program(), "-i", str(folder / "images"), "-o", str(output), "-m", str(folder / "model"),
+         "-f", *map(str, folds), "-device", device, *more])  # fmt: skip
+
+
+def stock_program() -> str:
+    """Stock nnU-Net's program for model folders.
+
+    Raises:
+        RuntimeError: if it is missing.
+    """
     program = shutil.which("nnUNetv2_predict_from_modelfolder", path=str(Path(sys.executable).parent))
     if program is None:
         raise RuntimeError(
             "nnUNetv2_predict_from_modelfolder must be installed next to this Python; found none. Install nnunetv2."
         )
-    return run([program, "-i", str(folder / "images"), "-o", str(output), "-m", str(folder / "model"),
-         "-f", *map(str, folds), "-device", device, *more])  # fmt: skip
+    return program
 
 
 def stock_and_script(folder: Path, output: Path, members: int, device: str) -> list[resource.struct_rusage]:

@@ -32,7 +32,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from inference import defaults
+from inference import defaults, stock_program
 from page import machine_text, write_section
 from random_model import write_folds
 from torch.nn import functional
@@ -114,7 +114,7 @@ def ours(folder: Path, max_memory: float) -> list[str]:
 
 def stock(folder: Path) -> list[str]:
     """The command of stock nnU-Net."""
-    return ["nnUNetv2_predict_from_modelfolder", "-i", str(folder / "images"), "-o", str(folder / "stock"), "-m",
+    return [stock_program(), "-i", str(folder / "images"), "-o", str(folder / "stock"), "-m",
             str(folder / "model"), "-f", "0", "-device", "cpu", "--disable_tta", "-npp", "1",
             "-nps", "1"]  # fmt: skip
 
