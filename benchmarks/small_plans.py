@@ -59,9 +59,10 @@ def shrink(planned: dict[str, Any], chosen: Mapping[str, Any]) -> None:
         "features_per_stage": small["features"],
         "kernel_sizes": arguments["kernel_sizes"][:stages],
         "strides": arguments["strides"][:stages],
-        "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "n_conv_per_stage_decoder": arguments["n_conv_per_stage_decoder"][: stages - 1],
     }
+    for blocks in {"n_conv_per_stage", "n_blocks_per_stage"} & set(arguments):  # of a plain or a residual encoder
+        arguments[blocks] = arguments[blocks][:stages]
 
 
 if __name__ == "__main__":

@@ -28,9 +28,10 @@ def nnunet_folder(kind: str) -> Path:
     return Path(os.environ[f"nnUNet_{kind}"])
 
 
-def plan(dataset: int, *configurations: str, plans: str | None = None) -> None:
-    """Has nnU-Net plan and preprocess a dataset; `plans` is another name for the plans."""
+def plan(dataset: int, *configurations: str, plans: str | None = None, planner: str | None = None) -> None:
+    """Has nnU-Net plan and preprocess a dataset; `plans` is another name for the plans, `planner` another class."""
     name = ["-overwrite_plans_name", plans] if plans else []
+    name += ["-pl", planner] if planner else []
     run("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", *configurations, "-np", 1, "-npfp", 1, "--no_pbar",
         *name, nnUNet_n_proc_DA="1")  # planning divides by it  # fmt: skip
 

@@ -149,6 +149,29 @@ def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):
     np.testing.assert_array_equal(found.affine[:3, 3], [4, 0, 0])
 
 
+def test_regions_are_listed_with_the_labels_of_their_voxels(tmp_path):
+    source = tmp_path / "Dataset001_A"
+    (source / "labelsTr").mkdir(parents=True)
+    (source / "imagesTr").mkdir()
+    for path in (source / "labelsTr" / "p1_ed.nii.gz", source / "imagesTr" / "p1_ed_0000.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), path)
+    (source / "dataset.json").write_text('{"labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}')
+    data.write_raw_dataset(source, tmp_path / "raw", ["p1_ed"], (), regions={"all": [1, 2], "inner": [2]})
+    written = json.loads((tmp_path / "raw" / "dataset.json").read_text())
+    assert written["labels"] == {"background": 0, "all": [1, 2], "inner": [2]}
+    assert written["regions_class_order"] == [1, 2]
+
+
+def test_what_a_preset_is_compared_with_has_no_part_in_the_hash_of_a_result():
+    regions = dataclasses.replace(PRESET, regions={"all": [1, 2]})
+    hashes = {
+        Study("small", preset, (STOCK,)).settings_hash(STOCK)
+        for preset in (regions, dataclasses.replace(regions, reference="cpu"))
+    }
+    assert len(hashes) == 1
+    assert hashes != {STUDY.settings_hash(STOCK)}
+
+
 def test_a_preset_has_the_settings_of_its_base_where_it_says_nothing():
     networks, base = read_study("cpu_networks").preset, read_study("cpu").preset
     assert networks.seeds == (0,)

@@ -92,26 +92,29 @@ def predicted_and_judged(
     images, labels = image_folders(preset, test, source, work)
     predictions = folder / test.name.replace(" ", "_")
     shutil.rmtree(predictions, ignore_errors=True)
-    predict = ["nnunet_ext", "predict", "-i", images, "-o", predictions, "--save_probabilities", *words]
+    # Probabilities of regions are not those of labels; all methods are compared by labels.
+    probabilities = [] if preset.regions else ["--save_probabilities"]
+    predict = ["nnunet_ext", "predict", "-i", images, "-o", predictions, *probabilities, *words]
     seconds = cpu_seconds_of(predict, folder / "predict.log")
     patients = patients_pattern(preset, test)
     evaluate = ["nnunet_ext", "evaluate", labels, predictions, "--patients", patients, "-np", 1]
-    cpu_seconds_of([*evaluate, "--disable_progress_bar"], folder / "evaluate.log")
+    described = ["-djfile", source / preset.dataset / "dataset.json"] if preset.regions else []
+    cpu_seconds_of([*evaluate, *described, "--disable_progress_bar"], folder / "evaluate.log")
     found = judged(predictions, seconds)
     shutil.rmtree(predictions)
     return found
 
 
 def fit(study: Study, cell: Cell, folder: Path, ensemble: list[object]) -> list[object]:
-    """Fits to the cases that the folds held out; returns the flags with which predict uses what was fitted."""
+    """Fits to the cases that the folds held out, with what was fitted before; returns the flags to predict."""
     words: list[object] = []
     models = models_of(cell.method, cell.seed, study.preset)
     for command, flags in cell.method.fit.items():
         file = folder / FIT_FILES[command]
         named: list[object] = list(models) if command == "weights" else [w for model in models for w in ("-m", model)]
         if not file.is_file():
-            cpu_seconds_of(["nnunet_ext", command, *named, *ensemble, *flags, "--patients", study.preset.patients,
-                            "-o", file], folder / f"{command}.log")  # fmt: skip
+            cpu_seconds_of(["nnunet_ext", command, *named, *ensemble, *words, *flags, "--patients",
+                            study.preset.patients, "-o", file], folder / f"{command}.log")  # fmt: skip
         words += [FIT_FLAGS[command], file]
     return words
 
@@ -143,7 +146,7 @@ def judged(predictions: Path, seconds: float) -> dict[str, Any]:
     structures = {name: [f"{structure} {name}" for structure in found["structures"]] for name in STRUCTURE_FIGURES}
     cases = {
         case: [
-            *(rounded(run.figures[name][case]) for name in CASE_FIGURES),
+            *(rounded(run.figures.get(name, {}).get(case)) for name in CASE_FIGURES),
             *(mean_of([rounded(run.figures[column][case]) for column in columns]) for columns in structures.values()),
         ]
         for case in run.figures[CASE_FIGURES[0]]

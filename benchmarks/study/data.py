@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,10 @@ def prepare(preset: Preset, source: Path) -> None:
     if not (raw / "dataset.json").is_file():
         patients = training_patients(preset, source / preset.dataset)
         cases = [case for its_cases in patients.values() for case in its_cases]
-        write_raw_dataset(source / preset.dataset, raw, cases, preset.crop)
+        write_raw_dataset(source / preset.dataset, raw, cases, preset.crop, regions=preset.regions)
     if not (preprocessed / "nnUNetPlans.json").is_file():
-        plan(number, preset.configuration)
+        planner = preset.planner or None
+        plan(number, preset.configuration, planner=planner, plans="nnUNetPlans" if planner else None)
     if not (preprocessed / f"{PLANS}.json").is_file():
         write_plans(preprocessed, preset)
         run("nnUNetv2_preprocess", "-d", number, "-c", preset.configuration, "-plans_name", PLANS, "-np", 1,
@@ -71,7 +72,12 @@ def training_patients(preset: Preset, dataset: Path) -> dict[str, list[str]]:
 
 
 def write_raw_dataset(
-    source: Path, raw: Path, cases: Sequence[str], crop: Sequence[int], unlabelled: Sequence[str] = ()
+    source: Path,
+    raw: Path,
+    cases: Sequence[str],
+    crop: Sequence[int],
+    unlabelled: Sequence[str] = (),
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """A raw dataset with some cases of another, cropped.
 
@@ -81,8 +87,11 @@ def write_raw_dataset(
         cases: with labels.
         crop: see `cropped`.
         unlabelled: cases whose images go to `imagesUn`, without their labels.
+        regions: see `Preset`; None or empty keeps the labels.
     """
     description = description_of(source)
+    if regions:
+        description |= {"labels": {"background": 0, **regions}, "regions_class_order": [*range(1, len(regions) + 1)]}
     ending = description["file_ending"]
     raw.mkdir(parents=True)
     cropped((source / "labelsTr" / f"{case}{ending}" for case in cases), raw / "labelsTr", crop)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .data import PLANS
-from .results_read import MethodResults, compared, read_results
+from .results_read import REFERENCE, MethodResults, compared, read_results
 from .settings import ImageSet, Study
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
-REFERENCE = "stock"
 CONFIDENCES = {"foreground_entropy": "entropy, foreground", "mean_entropy": "entropy, all voxels",
                "pairwise_dice": "members' Dice", "mutual_information": "mutual information"}  # fmt: skip
 Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
@@ -47,19 +46,23 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
     """What was run, and how to repeat it."""
     preset = study.preset
     done = [len(results.results) for results in found.values()]
+    own = sum(method.name in found for method in study.methods)
     seeds = "1 seed" if max(done) == 1 else f"{min(done)} to {max(done)} seeds"
     cut = f", the middle {' x '.join(map(str, preset.crop))} voxels of each image" if preset.crop else ""
     network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preset.network.items())
+    plans = f"plans `{PLANS}`" + (f" by `{preset.planner}`" if preset.planner else "")
+    regions = f", regions {', '.join(preset.regions)}" if preset.regions else ""
+    compared_with = f" of [{preset.reference}]({preset.reference}.md)" if preset.reference else ""
     lines = [
         f"Written by `benchmarks/run_study.py` from `benchmarks/study/results/{study.name}`; not edited by hand.",
         f"```\npython benchmarks/run_study.py {study.name} DATA WORK\n```",
-        f"{preset.dataset}{cut}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, plans "
-        f"`{PLANS}` ({network or 'the same as nnU-Net planned'}), on {preset.device.upper()}. One patient in "
+        f"{preset.dataset}{cut}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, {plans} "
+        f"({network or 'the same as nnU-Net planned'}){regions}, on {preset.device.upper()}. One patient in "
         f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
-        f"unless a row says otherwise. {len(found)} of {len(study.methods)} methods, {seeds} "
-        f"each. Prediction is without test-time transforms unless a row says otherwise.",
-        f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`, paired by case, with 95 % "
-        f"intervals over patients, seeds averaged first.",
+        f"unless a row says otherwise. {own} of {len(study.methods)} methods, {seeds} each. Prediction is without "
+        f"test-time transforms unless a row says otherwise.",
+        f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`{compared_with}, paired by case, "
+        f"with 95 % intervals over patients, seeds averaged first.",
     ]
     return "\n\n".join(lines)
 

@@ -13,7 +13,9 @@ from nnunet_ext.patients import patient_of
 
 from .cells import Cell, result_file
 from .data import patients_pattern
-from .settings import ImageSet, Method, Study
+from .settings import ImageSet, Method, Study, read_study
+
+REFERENCE = "stock"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ class MethodResults:
 
 
 def read_results(study: Study) -> dict[str, MethodResults]:
-    """Methods that have a result, by name, in the order of methods.toml."""
+    """Methods with a result, by name, in the order of methods.toml; before them the reference of another preset."""
     found = {}
+    if study.preset.reference:
+        found[REFERENCE] = read_results(read_study(study.preset.reference))[REFERENCE]
     for method in study.methods:
         files = [result_file(study, Cell(method, seed)) for seed in study.preset.seeds]
         results = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file())

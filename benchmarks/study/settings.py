@@ -49,6 +49,10 @@ class Preset:
         length: the end of every trainer's name, such as `24epochs_100iters`.
         seeds: a cell is one method with one of these.
         network: what differs from nnU-Net's own plans: patch_size, batch_size, features, spacing.
+        planner: class of nnU-Net that plans; its default one if empty.
+        regions: name to labels of each region to train on instead of the labels, from the outermost inwards; their
+            voxels get the labels 1, 2, ... in this order.
+        reference: preset whose `stock` the methods are compared with; this one's own if empty.
         tests: sets of images to predict.
         methods: those of methods.toml to run, all if empty.
         crop: voxels along the first axes of the images, of training and tests, that are kept around their middle.
@@ -67,6 +71,9 @@ class Preset:
     methods: tuple[str, ...] = ()
     crop: tuple[int, ...] = ()
     device: str = "cpu"
+    planner: str = ""
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,10 +116,9 @@ class Study:
     methods: tuple[Method, ...]
 
     def settings_hash(self, method: Method) -> str:
-        """Of all that decides a result of this method: the preset without its lists of methods and seeds."""
-        settings = asdict(self.preset)
-        for key in ("methods", "seeds"):
-            settings.pop(key)
+        """Of all that decides a result of this method: what the preset says, not of what it compares."""
+        compares = ("methods", "seeds", "reference")
+        settings = {key: value for key, value in asdict(self.preset).items() if value and key not in compares}
         text = json.dumps([settings, asdict(method)], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
