@@ -21,7 +21,10 @@ FEWEST_SLICES_FOR_DA5 = 6
 class StackLoading(ExtTrainer):
     """Trains 2D configurations on stacks of slices (B, channels, S, *in_plane); 3D configurations keep their patches.
 
-    S is the median number of slices of a case, but at most `most_slices` and at most the planned batch size.
+    S is the median number of slices of a case, but at most `most_slices`, and so few that the planned batch makes
+    `fewest_stacks` stacks: with fewer independent cases in a batch, networks were worse. `slices_of_name` replaces
+    both limits.
+
     nnU-Net's own loader returns stacks when given a three-dimensional patch size, and its transforms for anisotropic
     3D data ("dummy 2D") rotate and scale all slices of a stack alike, with the parameters that nnU-Net has for the 2D
     patch. The batch size is divided by S and rounded down, so that a batch has about as many slices as planned.
@@ -31,6 +34,8 @@ class StackLoading(ExtTrainer):
 
     batch_size: int
     most_slices: int = 12
+    fewest_stacks: int = 4
+    slices_of_name: int | None = None
     slices_in_stack: int
     probabilistic_oversampling: bool
 
@@ -47,10 +52,16 @@ class StackLoading(ExtTrainer):
     def _set_batch_size_and_oversample(self) -> None:
         super()._set_batch_size_and_oversample()  # with DDP the batch size is this process's share
         if self.trains_on_stacks:
-            median = round(float(self.plans_manager.original_median_shape_after_transp[0]))
-            self.slices_in_stack = max(1, min(median, self.most_slices, self.batch_size))
+            self.slices_in_stack = self.planned_slices_in_stack(at_most=self.batch_size)
             self.batch_size //= self.slices_in_stack
             self.probabilistic_oversampling = True  # choosing by position would never oversample a batch of one
+
+    def planned_slices_in_stack(self, *, at_most: int) -> int:
+        """S of the class's docstring, `at_most` what one process loads."""
+        median = round(float(self.plans_manager.original_median_shape_after_transp[0]))
+        planned = self.planned_configuration.batch_size
+        limit = self.slices_of_name or min(self.most_slices, planned // self.fewest_stacks)
+        return max(1, min(median, limit, at_most))
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         scales = super()._get_deep_supervision_scales()
