@@ -19,7 +19,7 @@ PAGES = [page for page in PAGES if "_build" not in page.parts]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 PROSE = {page: re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE) for page, text in TEXT.items()}
 WORKED_EXAMPLES = "docs/extend/"  # name modules that their reader writes; tests/trainers/test_extend.py imports them
-TABLES = [page for page in TEXT if page.startswith("docs/results/") and page != "docs/results/index.md"]  # written
+TABLES = [page for page in TEXT if page.startswith("docs/results/")]  # written by benchmarks/run_study.py
 CURRENT = [page for page in TEXT if page != "CHANGELOG.md"]  # which may name what is gone
 OF_NNUNET = {"train"}  # its flags are nnUNetv2_train's
 
