@@ -143,6 +143,7 @@ class Finetune(ExtTrainer):
         if self.frozen_parameters() == before:
             return
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        torch.compiler.reset()  # torch 2.6 does not notice that parameters of a compiled network train again
         if isinstance(self.network, DistributedDataParallel):  # it expects gradients of what trained when it was made
             self.network = DistributedDataParallel(self.network.module, device_ids=self.network.device_ids)
         self.print_to_log_file(f"Fine-tuning: {stage}. {self.trained_text()}")
