@@ -9,8 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from study import cells, data, pages, settings
-from study.results_read import MethodResults, compared
+from study import cells, data, pages, picture, settings
+from study.results_read import MethodResults, compared, read_results
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
 from study.trainings import Training, trainings_of
 
@@ -120,6 +120,26 @@ def test_a_table_has_a_row_per_method_and_one_per_group():
         "| **Two** | | |",
         "| other | 0.800 | +0.200 (+0.100 to +0.300) |",
     ]
+
+
+def test_a_method_is_unbeaten_if_no_other_is_better_in_both_figures():
+    points = {
+        "a": (0.05, 0.83),
+        "b": (0.04, 0.82),
+        "c": (0.06, 0.84),
+        "beaten by a": (0.06, 0.82),
+        "as a": (0.05, 0.83),
+    }
+    assert picture.unbeaten(points) == {"a", "b", "c", "as a"}
+
+
+def test_the_picture_of_the_same_results_has_the_same_bytes(tmp_path):
+    study = read_study("cpu_networks")
+    found = read_results(study)
+    for name in ("one", "other"):
+        picture.write_picture(study, found, tmp_path / f"{name}.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
+    assert "held-out patients" in (tmp_path / "one.svg").read_text(encoding="utf-8")
 
 
 def results_in_the_repository() -> list[Path]:

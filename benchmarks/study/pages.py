@@ -1,4 +1,4 @@
-"""The pages of a study: docs/results/PRESET.md, written from its results."""
+"""The pages of a study: docs/results/PRESET.md and its picture, written from its results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .data import PLANS
+from .picture import write_picture
 from .results_read import REFERENCE, MethodResults, compared, read_results
 from .settings import ImageSet, Study
 
@@ -22,11 +23,14 @@ def write_pages(study: Study) -> None:
         return
     DOCS.mkdir(exist_ok=True)
     (DOCS / f"{study.name}.md").write_text(page_of(study, found), encoding="utf-8")
+    write_picture(study, found, DOCS / f"{study.name}.svg")
 
 
 def page_of(study: Study, found: dict[str, MethodResults]) -> str:
     """The whole page, in Markdown."""
     parts = [f"# Results of the {study.name} study", settings_text(study, found)]
+    parts.append(f"![Dice over calibration error of every method, one panel for each test set.]({study.name}.svg)")
+    parts.append("Blue: no other method has both a higher Dice and a lower ECE.")
     for test in study.preset.tests:
         parts += [f"## {heading(test.name)}", table(study, test, found, MAIN)]
     parts += ["## More figures, held-out patients", table(study, study.preset.tests[0], found, MORE)]
