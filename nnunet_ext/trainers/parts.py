@@ -256,7 +256,7 @@ PARTS: tuple[Part, ...] = (
          "nnUNetTrainerStreamingFixed_Weights70x30",
          changes=FIXED_MIXTURES, attribute="weight_ratio", several=True, smallest=0),
     Part("Slices<n>", Kind.SUPERVISION, "",
-         "modifies Streaming: stacks of n slices instead of up to 12, at least four stacks a batch", STREAMING_PAPER,
+         "modifies Streaming: stacks of n slices; without it up to 12, and four stacks a batch", STREAMING_PAPER,
          "nnUNetTrainerStreaming_Slices2", changes=MIXTURES, attribute="slices_of_name"),
     Part("Dropout<n>", Kind.SUPERVISION, "",
          "modifies Streaming: drops n % of the deepest features instead of 50 %", STREAMING_PAPER,

@@ -74,7 +74,7 @@ def test_lesions_that_carvemix_pastes_bring_their_probabilities(taught):
 
 def test_stacks_of_slices_have_stacks_of_probabilities(taught):
     """Streaming pads a stack with slices of NaN, where the teacher says background; the image has three slices."""
-    trainer = taught("nnUNetTrainerDistill_Streaming2_NoDA", initialize=False)
+    trainer = taught("nnUNetTrainerDistill_Streaming2_Slices5_NoDA", initialize=False)
     trainer.plans_manager.plans["original_median_shape_after_transp"] = [5, 40, 40]
     trainer.configuration_manager.configuration["batch_size"] = 5
     trainer.initialize()
