@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from study import cells, data, pages, picture, settings
+from study import cells, curves, data, pages, picture, settings
 from study.results_read import MethodResults, compared, read_results
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
 from study.trainings import Training, trainings_of
@@ -140,6 +140,34 @@ def test_the_picture_of_the_same_results_has_the_same_bytes(tmp_path):
         picture.write_picture(study, found, tmp_path / f"{name}.svg")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
     assert "held-out patients" in (tmp_path / "one.svg").read_text(encoding="utf-8")
+
+
+def with_curves(method: Method, *, voxels: list[float], accuracy: list[float | None]) -> MethodResults:
+    """Results with two bins, of confidences 0.6 and 0.9, and uncertainties of the cases."""
+    results = results_of(method, (0.5, 0.7, 0.8, 0.9))
+    found = results.results[0]["tests"]["held out"]
+    found["columns"] += ["ece", "foreground_entropy"]
+    for values, entropy in zip(found["cases"].values(), (0.4, 0.3, 0.2, 0.1), strict=True):
+        values += [0.1, entropy]
+    found["reliability"] = {"voxels": voxels, "confidence": [0.6, 0.9], "accuracy": accuracy}
+    return results
+
+
+def test_reliability_is_of_the_bins_that_have_a_thousandth_of_the_voxels():
+    one = with_curves(STOCK, voxels=[400.0, 600.0], accuracy=[0.5, 0.8])
+    confidence, accuracy = curves.reliability_of(one, TEST)
+    np.testing.assert_allclose((confidence, accuracy), [(0.6, 0.9), (0.5, 0.8)])
+    rare = with_curves(STOCK, voxels=[1.0, 9999.0], accuracy=[None, 0.8])
+    np.testing.assert_allclose(curves.reliability_of(rare, TEST), [(0.9,), (0.8,)])
+
+
+def test_curves_are_drawn_of_results_that_have_them(tmp_path):
+    found = {"stock": with_curves(STOCK, voxels=[4.0, 6.0], accuracy=[0.5, 0.8])}
+    assert curves.write_curves(STUDY, found, tmp_path / "curves.svg")
+    assert "accuracy − confidence" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    old = {"stock": results_of(STOCK, (0.6, 0.6, 0.6, 0.6))}
+    assert not curves.write_curves(STUDY, old, tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
 
 
 def results_in_the_repository() -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .curves import write_curves
 from .data import PLANS
 from .picture import write_picture
 from .results_read import REFERENCE, MethodResults, compared, read_results
@@ -22,18 +23,26 @@ def write_pages(study: Study) -> None:
     if REFERENCE not in found:
         return
     DOCS.mkdir(exist_ok=True)
-    (DOCS / f"{study.name}.md").write_text(page_of(study, found), encoding="utf-8")
     write_picture(study, found, DOCS / f"{study.name}.svg")
+    curves = f"{study.name}_curves.svg"
+    has_curves = write_curves(study, found, DOCS / curves)
+    page = page_of(study, found, curves if has_curves else "")
+    (DOCS / f"{study.name}.md").write_text(page, encoding="utf-8")
 
 
-def page_of(study: Study, found: dict[str, MethodResults]) -> str:
-    """The whole page, in Markdown."""
+def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> str:
+    """The whole page, in Markdown, with the file of the curves if there are any."""
     parts = [f"# Results of the {study.name} study", settings_text(study, found)]
     parts.append(f"![Dice over calibration error of every method, one panel for each test set.]({study.name}.svg)")
     parts.append("Blue: no other method has both a higher Dice and a lower ECE.")
     for test in study.preset.tests:
         parts += [f"## {heading(test.name)}", table(study, test, found, MAIN)]
     parts += ["## More figures, held-out patients", table(study, study.preset.tests[0], found, MORE)]
+    if curves:
+        parts.append("## Reliability, and risk over coverage")
+        parts.append(f"![Accuracy less confidence, and risk of accepted cases, for each test set.]({curves})")
+        parts.append("`stock` and the methods that no other beats. Below 0: too confident. Cases are accepted in the "
+                     "order of their foreground entropy.")  # fmt: skip
     parts += ["## Finding failures", "AURC by each confidence; a case's risk is 1 - Dice."]
     for test in study.preset.tests:
         parts += [f"### {heading(test.name)}", table(study, test, found, FAILURES)]

@@ -80,6 +80,20 @@ class ReliabilityBins:
         """Distance between accuracy and mean confidence in the bins that are not empty."""
         return np.abs(self.accuracy - self.mean_confidence)[self.counts > 0]
 
+    def merged(self, most: int) -> ReliabilityBins:
+        """Neighbouring bins put together until there are at most so many; as many go into each, so their edges stay.
+
+        Args:
+            most: at least 1.
+        """
+        count = len(self.counts)
+        together = next(size for size in range(1, count + 1) if count % size == 0 and count // size <= most)
+        return ReliabilityBins(
+            self.counts.reshape(-1, together).sum(axis=1),  # (bins // together)
+            self.confidence_sums.reshape(-1, together).sum(axis=1),
+            self.correct.reshape(-1, together).sum(axis=1),
+        )
+
     def expected_error(self) -> float:
         """Mean of the gaps, weighted by the voxels of each bin (Guo et al. 2017, Eq. 3); NaN without a voxel."""
         filled = self.counts[self.counts > 0]

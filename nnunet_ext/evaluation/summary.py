@@ -18,12 +18,14 @@ from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 
 from nnunet_ext.evaluation.case_metrics import nan_mean
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.evaluation.results import CaseEvaluation, Figures, FolderEvaluation
 from nnunet_ext.files.atomic import atomic_path, without_nan, write_json
 from nnunet_ext.options import END_VARIANTS
 
 NO_VOXELS = OverlapCounts(tp=0, fp=0, fn=0, tn=0)
 OWN_KEY = "nnunet_ext"  # in summary.json, beside nnU-Net's keys
+BINS_SHOWN = 20  # of a reliability diagram
 
 
 def write_metrics_csv(evaluation: FolderEvaluation, path: Path) -> None:
@@ -121,6 +123,7 @@ def own_summary(evaluation: FolderEvaluation, *, end_threshold: float = 0.8) -> 
         },
         "case_figures": distribution([case.figures for case in evaluation.cases]),
         "end_coefficient": end_coefficients(evaluation, end_threshold),
+        "reliability": reliability_columns(evaluation.reliability),
         "problems": evaluation.problems,
     }
 
@@ -146,6 +149,15 @@ def pooled_dice(evaluation: FolderEvaluation) -> dict[str, float]:
         name: sum((case.counts[name] for case in evaluation.cases if name in case.counts), NO_VOXELS).dice
         for name in evaluation.structures
     }
+
+
+def reliability_columns(bins: ReliabilityBins | None) -> dict[str, list[float]] | None:
+    """The columns `voxels`, `confidence` and `accuracy` of a reliability diagram; None without probabilities."""
+    if bins is None:
+        return None
+    shown = bins.merged(BINS_SHOWN)
+    columns = {"voxels": shown.counts, "confidence": shown.mean_confidence, "accuracy": shown.accuracy}
+    return {name: column.tolist() for name, column in columns.items()}
 
 
 def end_coefficients(evaluation: FolderEvaluation, threshold: float) -> dict[str, float]:

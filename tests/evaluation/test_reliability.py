@@ -100,3 +100,12 @@ def test_an_edge_belongs_to_the_bin_above_it_in_every_precision(bins, dtype):
     below = np.nextafter(edges[1:], dtype(0))
     assert bin_of(below, bins).tolist() == list(range(bins - 1))
     assert bin_of(np.array([1], dtype), bins).tolist() == [bins - 1]
+
+
+def test_bins_are_merged_and_no_voxel_is_lost():
+    bins = ReliabilityBins(np.array([1, 2, 3, 4]), np.array([0.1, 0.6, 1.8, 3.6]), np.array([0, 1, 2, 4]))
+    merged = bins.merged(2)
+    assert merged.counts.tolist() == [3, 7]
+    assert merged.correct.tolist() == [1, 6]
+    np.testing.assert_allclose(merged.confidence_sums, [0.7, 5.4])
+    assert bins.merged(3).counts.tolist() == [3, 7]  # three equal bins cannot be made of four

@@ -18,6 +18,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 
 from nnunet_ext.evaluation.folder import evaluate_folder, open_dataset
 from nnunet_ext.evaluation.overlap_counts import OverlapCounts
+from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.summary import (
     distribution,
@@ -209,6 +210,24 @@ def test_our_part_counts_where_a_structure_is_absent():
         replace(case("two", dice=(NAN, NAN)), counts={"a": absent, "b": absent}),
     ]
     assert own_summary(FolderEvaluation({"a": (1,), "b": (2,)}, cases))["absent"] == {"a": 1, "b": 2}
+
+
+def test_our_part_has_the_reliability_diagram_of_all_cases_in_20_bins():
+    """40 bins: 3 voxels in the first two, 1 of them right; 10 in the last, all right."""
+    voxels, correct = np.zeros((2, 40), np.int64)
+    voxels[[0, 1, 39]], correct[[1, 39]] = (1, 2, 10), (1, 10)
+    sums = np.zeros(40)
+    sums[[0, 1, 39]] = 0.02, 0.08, 9.9
+    cases = [replace(case("one", dice=(1.0, NAN)), reliability=ReliabilityBins(voxels, sums, correct))] * 2
+    found = own_summary(FolderEvaluation({"a": (1,)}, cases))["reliability"]
+    assert found["voxels"] == [6] + [0] * 18 + [20]
+    assert (found["confidence"][0], found["confidence"][-1]) == pytest.approx((0.1 / 3, 0.99))
+    assert (found["accuracy"][0], found["accuracy"][-1]) == pytest.approx((1 / 3, 1))
+
+
+def test_without_probabilities_our_part_has_no_reliability_diagram():
+    cases = [case("one", dice=(1.0, NAN))]
+    assert own_summary(FolderEvaluation({"a": (1,)}, cases))["reliability"] is None
 
 
 # --- tables ---

@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.reliability import ReliabilityBins
 from nnunet_ext.report.plots import dice_interval
 from nnunet_ext.report.plots.frame import Frame, Scale, scale_around, tick_text
 from nnunet_ext.report.plots.histogram import comparison_histogram, stairs
-from nnunet_ext.report.plots.reliability import merged_bins, reliability_diagram
+from nnunet_ext.report.plots.reliability import reliability_diagram
 from nnunet_ext.report.plots.risk_coverage import risk_coverage_plot
 from nnunet_ext.report.plots.scatter import scatter_plot
 from nnunet_ext.report.plots.svg import element, line_path
@@ -69,15 +69,6 @@ def test_texts_are_escaped_and_elements_are_not():
     assert element("text", "<b>", x=1.0, class_="tick") == '<text x="1" class="tick">&lt;b&gt;</text>'
     assert element("g", element("path", d="M0 0")) == '<g><path d="M0 0"></path></g>'
     assert element("g", title='"><script>') == '<g title="&#34;&gt;&lt;script&gt;"></g>'
-
-
-def test_bins_are_merged_and_no_voxel_is_lost():
-    bins = ReliabilityBins(np.array([1, 2, 3, 4]), np.array([0.1, 0.6, 1.8, 3.6]), np.array([0, 1, 2, 4]))
-    merged = merged_bins(bins, 2)
-    assert merged.counts.tolist() == [3, 7]
-    assert merged.correct.tolist() == [1, 6]
-    np.testing.assert_allclose(merged.confidence_sums, [0.7, 5.4])
-    assert merged_bins(bins, 3).counts.tolist() == [3, 7]  # three equal bins cannot be made of four
 
 
 def test_the_reliability_diagram_has_a_dot_for_each_bin_with_voxels():

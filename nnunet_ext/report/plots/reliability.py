@@ -18,7 +18,7 @@ def reliability_diagram(bins: ReliabilityBins) -> Markup:
     Args:
         bins: with at least one voxel.
     """
-    shown = merged_bins(bins, MOST_BINS)
+    shown = bins.merged(MOST_BINS)
     frame = Frame(Scale(0, 1), Scale(0, 1), height=300)
     filled = shown.counts > 0
     points = [frame.at(x, y) for x, y in zip(shown.mean_confidence[filled], shown.accuracy[filled], strict=True)]
@@ -32,17 +32,6 @@ def reliability_diagram(bins: ReliabilityBins) -> Markup:
         f"Accuracy {shown.accuracy[filled][-1]:.2f} at the highest confidence."
     )
     return drawing(frame.width, frame.height, label, parts)
-
-
-def merged_bins(bins: ReliabilityBins, most: int) -> ReliabilityBins:
-    """Neighbouring bins put together until there are at most so many; as many go into each, so their edges stay."""
-    count = len(bins.counts)
-    together = next(size for size in range(1, count + 1) if count % size == 0 and count // size <= most)
-    return ReliabilityBins(
-        bins.counts.reshape(-1, together).sum(axis=1),
-        bins.confidence_sums.reshape(-1, together).sum(axis=1),
-        bins.correct.reshape(-1, together).sum(axis=1),
-    )
 
 
 def _count_bars(bins: ReliabilityBins, frame: Frame) -> list[Markup]:
