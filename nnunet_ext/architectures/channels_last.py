@@ -7,15 +7,19 @@ the layout pays only with the instance norm of this module.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from typing_extensions import TypeIs
 
     PlainInstanceNorm = nn.InstanceNorm2d | nn.InstanceNorm3d
+    AnyInstanceNorm: TypeAlias = "PlainInstanceNorm | ChannelsLastInstanceNorm"
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, including batch and channels
 
@@ -30,9 +34,11 @@ class ChannelsLastInstanceNorm(nn.Module):
         norm: the norm whose weight, bias and epsilon are used.
     """
 
-    def __init__(self, norm: PlainInstanceNorm) -> None:
+    def __init__(self, norm: AnyInstanceNorm) -> None:
         super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.weight: torch.Tensor = norm.weight
+        self.bias: torch.Tensor = norm.bias
+        self.eps: float = norm.eps
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Normalises (B, C, *spatial): each channel of an image gets mean `bias` and standard deviation `weight`."""
@@ -74,12 +80,18 @@ def with_channels_last(network: nn.Module) -> nn.Module:
 
     Norms with running statistics or without weights are not replaced.
     """
+    return with_instance_norms(network, ChannelsLastInstanceNorm)
+
+
+def with_instance_norms(network: nn.Module, make: Callable[[AnyInstanceNorm], nn.Module]) -> nn.Module:
+    """Replaces affine instance norms without running statistics, in place, by what `make` returns for each."""
     replaced: dict[nn.Module, nn.Module] = {}  # nnU-Net's blocks list each layer twice
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if is_plain_instance_norm(child):
-                norm = replaced.setdefault(child, ChannelsLastInstanceNorm(child))
-                setattr(module, name, norm)
+            if isinstance(child, ChannelsLastInstanceNorm) or is_plain_instance_norm(child):
+                if child not in replaced:
+                    replaced[child] = make(child)
+                setattr(module, name, replaced[child])
     return network
 
 

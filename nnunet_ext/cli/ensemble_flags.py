@@ -130,8 +130,9 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=RUNTIME_NAMES,
         default="torch",
-        help="torch (default), openvino (on CPUs; needs nnunet-ext[openvino]), or auto: the faster of both in a "
-        "short trial. Where OpenVINO cannot run a network torch does, with a line that says why",
+        help="torch (default), openvino (on CPUs; needs nnunet-ext[openvino]), or auto: the faster in a short trial "
+        "of torch and, on CPUs, OpenVINO, or on GPUs the compiled network with half-precision weights. Where these "
+        "cannot run a network torch does, with a line that says why",
     )
     machine.add_argument(
         "--max-memory",

@@ -56,8 +56,8 @@ class EnsembleOptions:
         tta: the test-time transforms that each member is averaged over: "flips" are stock's, along the axes that
             the training mirrored; "rot90" adds rotations by 90 degrees, "full" small rotations and scales as well.
         precision: "fp32", "bf16", or "auto", which takes bf16 on a CPU that computes faster in it; None is stock's.
-        runtime: "torch", "openvino" on CPUs, or "auto", the faster of both in a short trial. Torch runs what
-            OpenVINO cannot, and adaptation.
+        runtime: "torch", "openvino" on CPUs, or "auto", the faster in a short trial of torch and, on CPUs, OpenVINO,
+            or on GPUs the compiled network in half precision. Torch runs what these cannot, and adaptation.
         early_exit: "label" skips members where they can no longer change the label; "information" where the mutual
             information has converged; None runs all members everywhere.
         postprocess: file written by `postprocess`, or nnU-Net's `postprocessing.pkl`; True takes `postprocess.json`

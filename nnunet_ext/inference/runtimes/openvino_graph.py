@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import platform
 import sys
 import warnings
@@ -21,18 +20,15 @@ import torch
 from torch import nn
 
 from nnunet_ext.files.atomic import atomic_path
+from nnunet_ext.inference.runtimes.runtime import CannotRunError
+from nnunet_ext.machine.cache_folder import cache_folder
 from nnunet_ext.machine.extras import imported
 
-CACHE_VARIABLE = "NNUNET_EXT_CACHE"
 TELEMETRY = "openvino_telemetry"
 UNUSED = {"num_batches_tracked"}  # of batch norms: counts in training only
 Tensors = dict[str, torch.Tensor]
 
 logger = logging.getLogger(__name__)
-
-
-class UntraceableError(ValueError):
-    """A network cannot be traced as an OpenVINO graph; the message says why."""
 
 
 def openvino_package(needed_by: str = "--runtime openvino", otherwise: str = "leave out --runtime") -> ModuleType:
@@ -77,9 +73,9 @@ def graph_of(network: nn.Module, patch: torch.Tensor) -> Any:
         An `openvino.Model` with the inputs (B, channels, *patch) for any B, then `weights_of(network)`.
 
     Raises:
-        UntraceableError: if torch or OpenVINO cannot trace the network.
+        CannotRunError: if torch or OpenVINO cannot trace the network.
     """
-    file = cache_folder() / f"{graph_key(network, patch.shape)}.xml"
+    file = cache_folder("openvino") / f"{graph_key(network, patch.shape)}.xml"
     if file.is_file() and file.with_suffix(".bin").is_file():
         with suppress(RuntimeError):  # damaged: it is traced again
             return openvino_package().Core().read_model(file)
@@ -109,19 +105,6 @@ def code_version() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def cache_folder() -> Path:
-    """The folder of cached graphs, which is safe to delete: `NNUNET_EXT_CACHE`, or one in the user's cache folder."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen) / "openvino"
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nnunet_ext" / "openvino"
-
-
 def save(graph: Any, file: Path) -> None:
     """Writes a graph as `file`, with its constants in a `.bin` beside it.
 
@@ -149,9 +132,9 @@ def traced(network: nn.Module, patch: torch.Tensor) -> Any:
             graph = openvino.convert_model(WithWeights(network, list(weights)), example_input=inputs)
         except refused as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UntraceableError(f"it cannot be traced ({reason})") from error
+            raise CannotRunError(f"it cannot be traced ({reason})") from error
     if len(graph.inputs) != 1 + len(weights):
-        raise UntraceableError("it does not use all of its weights")
+        raise CannotRunError("it does not use all of its weights")
     shapes = [[-1, *patch.shape], *(list(tensor.shape) for tensor in weights.values())]
     graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
     return graph

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-from nnunet_ext.architectures.dropout_draws import drawn_layers
 from nnunet_ext.inference.runtimes.batch_size import BatchSize, batch_size_for
-from nnunet_ext.inference.runtimes.openvino_graph import UntraceableError, graph_of, openvino_package, weights_of
+from nnunet_ext.inference.runtimes.openvino_graph import graph_of, openvino_package, weights_of
 from nnunet_ext.inference.runtimes.precision import SINGLE, Arithmetic, log_cost
+from nnunet_ext.inference.runtimes.probe import noise, not_one_network, probabilities
+from nnunet_ext.inference.runtimes.runtime import CannotRunError
 from nnunet_ext.inference.runtimes.torch_runtime import run_patches
 from nnunet_ext.models.members import Member
 from nnunet_ext.models.model import Model
@@ -32,12 +32,12 @@ class OpenVinoRuntime:
 
     Raises:
         ExtraMissingError: if OpenVINO is not installed.
-        UntraceableError: if it cannot run the model, or gives other probabilities than torch; the message says why.
+        CannotRunError: if it cannot run the model, or gives other probabilities than torch; the message says why.
     """
 
     def __init__(self, model: Model, device: torch.device, arithmetic: Arithmetic) -> None:
         if reason := why_not(model, device):
-            raise UntraceableError(reason)
+            raise CannotRunError(reason)
         self._openvino = openvino_package()
         self.model = model
         self.classifiers = 1
@@ -101,26 +101,14 @@ class OpenVinoRuntime:
             self._infer(self._single, patches),
             run_patches(self.model.network, patches, device, SINGLE),
         ]
-        regions = self.model.labels.has_regions
-        ours, expected = (torch.sigmoid(each) if regions else torch.softmax(each, 1) for each in logits)
+        ours, expected = (probabilities(self.model, each) for each in logits)
         difference = (ours - expected).abs().max().item()
         if not difference <= LARGEST_DIFFERENCE:  # NaN is not
-            raise UntraceableError(f"its probabilities there differ from torch's by {difference:.1e}")
+            raise CannotRunError(f"its probabilities there differ from torch's by {difference:.1e}")
 
 
 def why_not(model: Model, device: torch.device) -> str | None:
     """Why a model cannot run in OpenVINO here; None if it can be tried."""
     if device.type != "cpu":
         return f"it is used on CPUs only, and the networks run on {device.type}"
-    if len(model.volumes.classifiers) > 1 or not model.volumes.may_be_compiled:
-        return "the network is a mixture of classifiers"
-    if drawn_layers(model.network):
-        return "the members are dropout draws"
-    return None
-
-
-def noise(model: Model, patches: int) -> torch.Tensor:
-    """Patches (B, channels, *patch) of noise, the same in every call."""
-    channels = determine_num_input_channels(model.plans, model.configuration, model.dataset_json)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(patches, channels, *model.configuration.patch_size, generator=generator)
+    return not_one_network(model)

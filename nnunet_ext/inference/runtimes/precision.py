@@ -81,6 +81,11 @@ def fastest(call: Callable[[], object], repeats: int = 5) -> float:
     return min(seconds)
 
 
+def finished(network: Callable[[torch.Tensor], torch.Tensor], patches: torch.Tensor) -> float:
+    """Runs a network and waits for a GPU to finish, by reading one of its numbers."""
+    return network(patches).flatten()[0].item()
+
+
 def log_cost(single: torch.Tensor, reduced: torch.Tensor, *, regions: bool) -> None:
     """Logs how much reduced precision changes probabilities and labels in some patches.
 

@@ -10,6 +10,10 @@ from nnunet_ext.inference.runtimes.batch_size import BatchSize
 from nnunet_ext.models.members import Member
 
 
+class CannotRunError(ValueError):
+    """A runtime cannot run a model here; the message says why."""
+
+
 class Runtime(Protocol):
     """Runs the network of one model and swaps its weights from member to member."""
 

@@ -12,7 +12,7 @@ import torch
 from nnunet_ext.inference.engine import EnsembleEngine, open_models
 from nnunet_ext.inference.runtimes.choice import CHOICES
 from nnunet_ext.inference.runtimes.openvino_graph import (
-    UntraceableError,
+    CannotRunError,
     graph_key,
     openvino_package,
     weights_of,
@@ -201,7 +201,7 @@ def test_a_network_that_differs_from_its_graph_runs_in_torch(make_model_folder, 
 
     model = loaded(make_model_folder())
     model.network.register_forward_hook(lambda network, inputs, logits: AddsBatchSize()(logits))
-    with pytest.raises(UntraceableError):
+    with pytest.raises(CannotRunError):
         OpenVinoRuntime(model, CPU, SINGLE)
     with caplog.at_level(logging.WARNING):
         assert type(CHOICES["openvino"](model, CPU, SINGLE)) is TorchRuntime

@@ -1,0 +1,133 @@
+"""The fused runtime for GPUs: reduced-precision weights in fixed buffers, and one compiled graph for all members."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+
+import torch
+from torch import nn
+
+from nnunet_ext.architectures.channels_last import LAYOUTS
+from nnunet_ext.architectures.fused_norm import with_fused_norms
+from nnunet_ext.inference.runtimes.precision import SINGLE, Arithmetic, fastest, finished
+from nnunet_ext.inference.runtimes.probe import noise, not_one_network, probabilities
+from nnunet_ext.inference.runtimes.runtime import CannotRunError
+from nnunet_ext.inference.runtimes.torch_runtime import TorchRuntime, run_patches
+from nnunet_ext.machine.cache_folder import cache_folder
+from nnunet_ext.models.members import Member
+from nnunet_ext.models.model import Model
+
+COMPILER_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+LARGEST_DIFFERENCE = 1e-4  # of probabilities, if stock's precision is single
+MOST_OF_STOCKS = 2.0  # times the error of stock's reduced precision
+PROBE_PATCHES = 2
+LAYOUT_REPEATS = 3
+WORTHWHILE_SPEEDUP = 1.1  # below it the layout stays nnU-Net's, so that noise does not compile a network again
+Compile = Callable[[nn.Module], Callable[[torch.Tensor], torch.Tensor]]
+
+
+class FusedRuntime(TorchRuntime):
+    """Runs a copy of the network that is made for speed, see `runtime.Runtime`.
+
+    Its weights are in the type that stock computes convolutions in, its instance norms are fused with what is around
+    them, its layout is the one that is faster in a trial, and it is compiled once for any number of patches. Members
+    are copied into the same tensors, so that nothing is compiled again. Compiled code is kept in the user's cache
+    folder, unless torch was told another place. Before its first use it is compared with the network in torch.
+
+    Args:
+        model: the model whose network runs with the weights of one member at a time.
+        device: where the network runs.
+        arithmetic: that of plain torch.
+        compile_network: returns the compiled form of a network; None uses `torch.compile`.
+
+    Raises:
+        CannotRunError: if it cannot run the model, or its probabilities are further from single precision than
+            twice what stock's are; the message says why.
+    """
+
+    def __init__(
+        self, model: Model, device: torch.device, arithmetic: Arithmetic, compile_network: Compile | None = None
+    ) -> None:
+        super().__init__(model, device, arithmetic)
+        if reason := not_one_network(model):
+            raise CannotRunError(reason)
+        self._cost_is_known = True  # compared below
+        self._dtype = arithmetic.autocast or arithmetic.weights
+        self._network = with_fused_norms(deepcopy(model.network)).to(device, self._dtype).requires_grad_(False)
+        self._layout = faster_layout(self._network, noise(model, PROBE_PATCHES).to(device, self._dtype))
+        in_layout(self._network, self._layout)
+        self._tensors = named_once(self._network)
+        os.environ.setdefault(COMPILER_CACHE_VARIABLE, str(cache_folder("inductor")))
+        compile_one = torch.compile if compile_network is None else compile_network
+        self.networks = [compile_one(self._network)]
+        self._require_close_to_torch()
+
+    @torch.inference_mode()
+    def load(self, member: Member) -> None:
+        """See `runtime.Runtime`."""
+        self.model.load(member)
+        own = self.model.network.state_dict()
+        for name, tensor in self._tensors.items():
+            tensor.copy_(own[name], non_blocking=True)
+
+    @torch.inference_mode()
+    def run(self, patches: torch.Tensor, classifier: int = 0) -> torch.Tensor:
+        """See `runtime.Runtime`; there is one classifier."""
+        if self.device.type == "cuda" and patches.device.type == "cpu":
+            patches = patches.pin_memory()  # only then does the copy overlap with the network's computation
+        inputs = patches.to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=self._layout)
+        if len(inputs) > 1:  # torch compiles a single patch for itself
+            torch._dynamo.maybe_mark_dynamic(inputs, 0)
+        return self.networks[classifier](inputs).to(patches.device).float()
+
+    def _require_close_to_torch(self) -> None:
+        """Refuses a network that fails or is less accurate than stock's precision, by patches of noise."""
+        self.load(self.model.members[0])
+        patches = noise(self.model, PROBE_PATCHES)
+        network = self.model.network
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # which torch allows in single precision
+            single = probabilities(self.model, run_patches(network, patches, self.device, SINGLE))
+        stock = probabilities(self.model, run_patches(network, patches, self.device, self.arithmetic))
+        try:
+            ours = probabilities(self.model, self.run(patches))
+        except RuntimeError as error:  # such as a compiler that is not installed
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CannotRunError(f"it cannot be compiled ({reason})") from error
+        allowed = max(LARGEST_DIFFERENCE, MOST_OF_STOCKS * (stock - single).abs().max().item())
+        difference = (ours - single).abs().max().item()
+        if not difference <= allowed:  # NaN is not
+            raise CannotRunError(
+                f"its probabilities there differ from single precision by {difference:.1e}, more than {allowed:.1e}"
+            )
+
+
+def named_once(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Name to tensor of a network's weights, each tensor once: nnU-Net lists most of them under two names."""
+    by_tensor = {id(tensor): (name, tensor) for name, tensor in network.state_dict(keep_vars=True).items()}
+    return dict(by_tensor.values())
+
+
+def faster_layout(network: nn.Module, patches: torch.Tensor) -> torch.memory_format:
+    """Channels last where that is clearly faster on these patches, before the network is compiled.
+
+    Args:
+        network: changed to channels last.
+        patches: (B, channels, *patch).
+    """
+    layouts = (torch.contiguous_format, LAYOUTS[patches.ndim])
+    seconds = []
+    for layout in layouts:
+        in_layout(network, layout)
+        trial = partial(finished, network, patches.contiguous(memory_format=layout))
+        seconds.append(fastest(trial, LAYOUT_REPEATS))
+    return layouts[seconds[0] >= WORTHWHILE_SPEEDUP * seconds[1]]
+
+
+def in_layout(network: nn.Module, layout: torch.memory_format) -> None:
+    """Gives a network's kernels a memory layout, in place; the values do not change."""
+    for tensor in named_once(network).values():
+        if tensor.ndim in LAYOUTS:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
