@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, nargs="?", help="folder for all that is trained and predicted")
     parser.add_argument("--hours", type=float, default=float("inf"), help="begin no cell after this time")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="names of methods")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these of the preset")
     parser.add_argument("--pages", action="store_true", help="run nothing")
     options = parser.parse_args()
     study = read_study(options.preset)
@@ -52,6 +53,7 @@ def run_missing(study: Study, options: argparse.Namespace) -> None:
     last_start = time.monotonic() + options.hours * 3600
     for cell in cells_of(study):
         wanted = options.only is None or cell.method.name in options.only
+        wanted = wanted and (options.seeds is None or cell.seed in options.seeds)
         if not wanted or result_file(study, cell).is_file() or time.monotonic() > last_start:
             continue
         try:
