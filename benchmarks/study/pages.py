@@ -60,7 +60,8 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
     preset = study.preset
     done = [len(results.results) for results in found.values()]
     own = sum(method.name in found for method in study.methods)
-    seeds = "1 seed" if max(done) == 1 else f"{min(done)} to {max(done)} seeds"
+    counts = " to ".join(str(count) for count in sorted({min(done), max(done)}))
+    seeds = f"{counts} seed{'s' * (max(done) > 1)}"
     cut = f", the middle {' x '.join(map(str, preset.crop))} voxels of each image" if preset.crop else ""
     network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preset.network.items())
     plans = f"plans `{PLANS}`" + (f" by `{preset.planner}`" if preset.planner else "")
