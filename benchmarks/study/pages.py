@@ -8,6 +8,7 @@ from pathlib import Path
 from .curves import write_curves
 from .data import PLANS
 from .picture import write_picture
+from .published import published_table
 from .results_read import REFERENCE, MethodResults, compared, read_results
 from .settings import ImageSet, Study
 
@@ -46,6 +47,12 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
     parts += ["## Finding failures", "AURC by each confidence; a case's risk is 1 - Dice."]
     for test in study.preset.tests:
         parts += [f"### {heading(test.name)}", table(study, test, found, FAILURES)]
+    if published := published_table(study, found):
+        parts += [
+            "## Beside what papers report",
+            "Other data, other networks, longer trainings: compare the changes.",
+        ]
+        parts.append(published)
     parts += ["## Cost", table(study, study.preset.tests[0], found, COST)]
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,82 @@
+"""What papers report of a method, beside what a study found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .results_read import REFERENCE, MethodResults
+from .settings import HERE, ImageSet, Study
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FIGURES: dict[str, tuple[Callable[[MethodResults, ImageSet], float], int]] = {
+    "ECE": (lambda results, test: 100 * results.mean(test, "ece"), 2),
+    "Dice": (lambda results, test: 100 * results.mean(test, "mean_dice"), 1),
+    "HD95": (lambda results, test: results.mean(test, "hd95_mm"), 2),
+    "end coefficient": (lambda results, test: 100 * results.of_set(test, "end_coefficient", "paper"), 0),
+}  # how a study has it, and digits to show
+ERRORS = ("ECE", "HD95")  # their change is a share
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure of a paper without and with a method.
+
+    Attributes:
+        method: of methods.toml.
+        figure: of `FIGURES`.
+        test: set of test images of a study that is nearest to the paper's.
+        data: the paper's.
+        before: without the method; Dice, ECE and end coefficient in percent, HD95 in mm.
+        after: with it.
+        arxiv: number of the paper.
+        reference: method of methods.toml that `before` is nearest to.
+    """
+
+    method: str
+    figure: str
+    test: str
+    data: str
+    before: float
+    after: float
+    arxiv: str
+    reference: str = REFERENCE
+
+
+def read_published() -> list[Published]:
+    """The figures of published.toml."""
+    found = tomllib.loads((HERE / "published.toml").read_text(encoding="utf-8"))["published"]
+    return [Published(**each) for each in found]
+
+
+def published_table(study: Study, found: Mapping[str, MethodResults]) -> str:
+    """A row for each published figure of which the study has both methods; empty without one."""
+    tests = {test.name: test for test in study.preset.tests}
+    rows = [
+        row_of(each, tests[each.test], found)
+        for each in read_published()
+        if each.test in tests and each.method in found and each.reference in found
+    ]
+    head = ["| | | as published | here |", "|---|---|---|---|"]
+    return "\n".join(head + rows) if rows else ""
+
+
+def row_of(published: Published, test: ImageSet, found: Mapping[str, MethodResults]) -> str:
+    """Method, figure, and its change in the paper and here."""
+    value, digits = FIGURES[published.figure]
+    ours = change(published, value(found[published.reference], test), value(found[published.method], test), digits)
+    paper = change(published, published.before, published.after, 2)
+    link = f"[{published.data}](https://arxiv.org/abs/{published.arxiv})"
+    return f"| {published.method} | {published.figure}, {published.test} | {paper}, {link} | {ours} |"
+
+
+def change(published: Published, before: float, after: float, digits: int) -> str:
+    """`2.56 → 2.18 (−15 %)` for an error, `91.3 → 92.3 (+1.0)` for the others."""
+    share = published.figure in ERRORS
+    by = f"{100 * (after / before - 1):+.0f} %" if share else f"{after - before:+.{digits}f}"
+    return f"{before:.{digits}f} → {after:.{digits}f} ({by.replace('-', '−')})"
