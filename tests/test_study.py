@@ -92,9 +92,13 @@ def test_means_are_over_cases_and_seeds():
 
 def test_failures_that_were_not_accepted_count_as_caught():
     results = results_of(STOCK, (0.6, 0.6, 0.6, 0.6))
-    assert pages.caught(STUDY, TEST, results, results) == ""
-    results.results[0]["tests"]["held out"]["verdicts"] = {"failures": {"accept": 1, "review": 2, "reject": 1}}
-    assert pages.caught(STUDY, TEST, results, results) == "0.75 of 4"
+    assert pages.caught(STUDY, TEST, results, results) == pages.accepted(STUDY, TEST, results, results) == ""
+    results.results[0]["tests"]["held out"]["verdicts"] = {
+        "failures": {"accept": 1, "review": 2, "reject": 1},
+        "good": {"accept": 5, "review": 1, "reject": 0},
+    }
+    assert pages.caught(STUDY, TEST, results, results) == "3 of 4"
+    assert pages.accepted(STUDY, TEST, results, results) == "5 of 6"
 
 
 def test_a_case_without_a_figure_does_not_count():

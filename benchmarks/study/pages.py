@@ -15,6 +15,10 @@ from .settings import ImageSet, Study
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 CONFIDENCES = {"foreground_entropy": "entropy, foreground", "mean_entropy": "entropy, all voxels",
                "pairwise_dice": "members' Dice", "mutual_information": "mutual information"}  # fmt: skip
+FINDING = (
+    "AURC by each confidence; a case's risk is 1 - Dice. Verdicts are those of `predict --calibrated`; the Dice of a "
+    "failure is below 0.75."
+)
 Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
 
 
@@ -44,7 +48,7 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
         parts.append(f"![Accuracy less confidence, and risk of accepted cases, for each test set.]({curves})")
         parts.append("`stock` and the methods that no other beats. Below 0: too confident. Cases are accepted in the "
                      "order of their foreground entropy.")  # fmt: skip
-    parts += ["## Finding failures", "AURC by each confidence; a case's risk is 1 - Dice."]
+    parts += ["## Finding failures", FINDING]
     for test in study.preset.tests:
         parts += [f"### {heading(test.name)}", table(study, test, found, FAILURES)]
     if published := published_table(study, found):
@@ -131,12 +135,21 @@ def pooled(study: Study, test: ImageSet, results: MethodResults, reference: Meth
 
 
 def caught(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
-    """Share of the failures that are not accepted, of all seeds together; empty without verdicts or failures."""
+    """How many of the failures of all seeds were not accepted; empty without verdicts."""
+    return share_of(results, test, "failures", ("review", "reject"))
+
+
+def accepted(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
+    """How many of the good cases of all seeds were accepted; empty without verdicts."""
+    return share_of(results, test, "good", ("accept",))
+
+
+def share_of(results: MethodResults, test: ImageSet, kind: str, verdicts: Sequence[str]) -> str:
+    """`37 of 38` cases of a kind, "failures" or "good", of all seeds have one of these verdicts."""
     checks = [result["tests"][test.name].get("verdicts") for result in results.results]
-    failures = [check["failures"] for check in checks if check]
-    found = sum(sum(each.values()) for each in failures)
-    accepted = sum(each["accept"] for each in failures)
-    return f"{(found - accepted) / found:.2f} of {found}" if found else ""
+    counts = [check[kind] for check in checks if check]
+    found = sum(count[verdict] for count in counts for verdict in verdicts)
+    return f"{found} of {sum(sum(count.values()) for count in counts)}" if counts else ""
 
 
 def times(seconds: Callable[[MethodResults, ImageSet], float]) -> Callable[..., str]:
@@ -165,9 +178,12 @@ MORE: list[Column] = [
     ("ACE", mean("ace")),
     ("Brier", mean("brier")),
     ("NLL", mean("nll")),
-    ("sensitivity of the verdict", caught),
 ]
-FAILURES: list[Column] = [(title, of_set("failure_detection", name, "aurc")) for name, title in CONFIDENCES.items()]
+FAILURES: list[Column] = [
+    *((title, of_set("failure_detection", name, "aurc")) for name, title in CONFIDENCES.items()),
+    ("failures not accepted", caught),
+    ("good cases accepted", accepted),
+]
 COST: list[Column] = [
     ("training", times(lambda results, test: results.training_seconds())),
     ("prediction", times(lambda results, test: results.of_set(test, "cpu_s_per_case"))),
