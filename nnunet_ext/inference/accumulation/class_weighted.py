@@ -97,7 +97,7 @@ class RegionWeightedMoments(Moments):
             weight, total = float(weights[channel]), float(totals[channel])
             expected_entropy.add_(entropy(value[None], regions=True), alpha=weight)
             if self.members > 1:
-                self._update_channel(channel, where, value, weight, weight / total)
+                self._update_values((channel, *where), value, weight, weight / total)
 
     def _weight_at(self, where: Where) -> float | torch.Tensor:
         return self._weight  # the same for all voxels

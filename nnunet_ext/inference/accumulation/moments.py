@@ -22,11 +22,14 @@ class Moments:
         regions: the outputs are overlapping regions with one sigmoid each, instead of classes with a softmax. The
             entropy is then the sum of the regions' binary entropies.
         with_variance: also track the variance, which takes one more volume per class.
+        at_once: take all classes in few calls, which suits GPUs, instead of one after the other, which keeps
+            temporaries small; None decides by the device of the first member.
     """
 
-    def __init__(self, *, regions: bool = False, with_variance: bool = True) -> None:
+    def __init__(self, *, regions: bool = False, with_variance: bool = True, at_once: bool | None = None) -> None:
         self.regions = regions
         self.with_variance = with_variance
+        self.at_once = at_once
         self.members = 0
         self._weight: float | torch.Tensor = 0.0
         self._member_weight: float | torch.Tensor = 0.0
@@ -72,6 +75,7 @@ class Moments:
         """Counts a member, and makes room for the sums before the first."""
         if self._mean is None:
             self._mean = torch.empty(tuple(shape), device=device)
+            self.at_once = self._mean.device.type != "cpu" if self.at_once is None else self.at_once
             self._expected_entropy = torch.empty(tuple(shape[1:]), device=device)
             self._squares = torch.zeros_like(self._mean) if self.with_variance else None
         if tuple(shape) != tuple(self._mean.shape):
@@ -93,35 +97,40 @@ class Moments:
         if self.members == 1:
             all_channels = (slice(None), *where)
             mean[all_channels] = values
-            expected_entropy[where] = entropy(values, regions=self.regions)
+            expected_entropy[where] = self._entropy(values)
             return
         share = weight / total
-        for channel, value in enumerate(values):  # one class at a time keeps temporaries small
-            self._update_channel(channel, where, value, weight, share)
-        expected_entropy[where].lerp_(entropy(values, regions=self.regions), share)
+        if self.at_once:
+            self._update_values((slice(None), *where), values, weight, share)
+        else:
+            for channel, value in enumerate(values):
+                self._update_values((channel, *where), value, weight, share)
+        expected_entropy[where].lerp_(self._entropy(values), share)
 
-    def _update_channel(
+    def _update_values(
         self,
-        channel: int,
-        where: Where,
-        value: torch.Tensor,
+        index: tuple[int | slice, ...],
+        values: torch.Tensor,
         weight: float | torch.Tensor,
         share: float | torch.Tensor,
     ) -> None:
-        """Moves the mean of one class, and its squares, towards a member's value."""
-        channel_mean = self._required(self._mean)[channel][where]
+        """Moves the mean of one class or of all, and its squares, towards a member's values; `index` is theirs."""
+        mean = self._required(self._mean)[index]
         if self._squares is None:
-            channel_mean.lerp_(value, share)
+            mean.lerp_(values, share)
             return
-        difference = value - channel_mean
-        channel_mean.lerp_(value, share)
+        difference = values - mean
+        mean.lerp_(values, share)
         # Welford's update; sums of squares would go negative
-        self._squares[channel][where].add_(difference.mul_(value - channel_mean).mul_(weight))
+        self._squares[index].add_(difference.mul_(values - mean).mul_(weight))
+
+    def _entropy(self, probabilities: torch.Tensor) -> torch.Tensor:
+        return entropy(probabilities, regions=self.regions, at_once=bool(self.at_once))
 
     def part(self, where: Where) -> Moments:
         """The moments of some of the voxels, as views of these."""
         all_channels = (slice(None), *where)
-        part = Moments(regions=self.regions, with_variance=self.with_variance)
+        part = Moments(regions=self.regions, with_variance=self.with_variance, at_once=self.at_once)
         part.members = self.members
         part._weight = self._weight_at(where)
         part._mean = self.mean()[all_channels]
@@ -148,7 +157,7 @@ class Moments:
         """H(p̄) in nats, (*spatial): total uncertainty (arXiv 2212.06278, Eq. 3)."""
         if self.members == 1:
             return self.expected_entropy()  # with a single member they are the same
-        return entropy(self.mean(), regions=self.regions)
+        return self._entropy(self.mean())
 
     def expected_entropy(self) -> torch.Tensor:
         """E[H(p_m)] in nats, (*spatial): the mean of the members' own entropies."""
@@ -179,13 +188,17 @@ class Moments:
         return value
 
 
-def entropy(probabilities: torch.Tensor, *, regions: bool = False) -> torch.Tensor:
+def entropy(probabilities: torch.Tensor, *, regions: bool = False, at_once: bool = False) -> torch.Tensor:
     """Entropy of (C, *spatial) probabilities in nats, (*spatial); 0 where one class has probability 1.
 
-    For regions it is the sum of their binary entropies.
+    For regions it is the sum of their binary entropies. All classes are taken in few calls with `at_once`, otherwise
+    one after the other, without a temporary as large as all.
     """
+    if at_once:
+        total = torch.special.entr(probabilities).sum(0)
+        return total + torch.special.entr(1 - probabilities).sum(0) if regions else total
     total = torch.zeros_like(probabilities[0])
-    for channel in probabilities:  # one class at a time: no temporary as large as all classes
+    for channel in probabilities:
         subtract_p_log_p(total, channel)
         if regions:
             subtract_p_log_p(total, 1 - channel)

@@ -329,31 +329,49 @@ def test_a_member_of_another_shape_is_refused_before_its_first_slab():
     assert moments.weight() == 1
 
 
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("weights", [(1.0, 2.0, 0.5), (1.0, torch.linspace(0.5, 2, 90).reshape(3, 5, 6), 2.0)])
+def test_all_classes_at_once_give_the_moments_of_one_after_the_other(regions, weights):
+    """As on a GPU; in slabs of two slices and one."""
+    both = [Moments(regions=regions, at_once=at_once) for at_once in (False, True)]
+    for member, weight in zip(random_members(3, sharpness=3), weights, strict=True):
+        for moments in both:
+            moments.begin_member(member.shape, weight)
+            for where in ((slice(0, 2), slice(0, 5), slice(0, 6)), (slice(2, 3), slice(0, 5), slice(0, 6))):
+                moments.add_slab(Slab(where, member[(slice(None), *where)]))
+    for name in ("mean", "predictive_entropy", "expected_entropy", "mutual_information", "variance"):
+        torch.testing.assert_close(getattr(both[1], name)(), getattr(both[0], name)(), rtol=0, atol=1e-6)
+
+
 # --- the entropy ---
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("regions", [False, True])
-def test_certainty_has_no_entropy_and_is_never_nan(regions):
+def test_certainty_has_no_entropy_and_is_never_nan(regions, at_once):
     probabilities = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
-    assert entropy(probabilities, regions=regions).tolist() == [0, 0, 0, 0]
+    assert entropy(probabilities, regions=regions, at_once=at_once).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("tiny", [1e-45, 1e-40, 1.2e-38, 1e-30])  # the first two are denormal in single precision
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("regions", [False, True])
-def test_the_entropy_of_probabilities_next_to_zero_is_finite_and_next_to_zero(tiny, regions):
+def test_the_entropy_of_probabilities_next_to_zero_is_finite_and_next_to_zero(tiny, regions, at_once):
     """−p ln p is at most 69·1e-30 here."""
-    found = entropy(torch.tensor([[tiny], [1.0]]), regions=regions)
+    found = entropy(torch.tensor([[tiny], [1.0]]), regions=regions, at_once=at_once)
     assert 0 <= found.item() < 1e-28
 
 
 @pytest.mark.parametrize("shape", [(5, 40, 41), (3, 2, 3, 4), (2, 70000), (4, 1)])  # 70000 are more than one piece
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("regions", [False, True])
-def test_the_entropy_is_that_of_numpy_in_double_precision(shape, regions):
+def test_the_entropy_is_that_of_numpy_in_double_precision(shape, regions, at_once):
     generator = torch.Generator().manual_seed(0)
     probabilities = torch.softmax(4 * torch.randn(shape, generator=generator), 0)
     p = probabilities.double().numpy()
     expected = numpy_entropy(np.stack([p, 1 - p])).sum(0) if regions else numpy_entropy(p)
-    np.testing.assert_allclose(entropy(probabilities, regions=regions), expected, atol=1e-6)
+    found = entropy(probabilities, regions=regions, at_once=at_once)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_the_entropy_of_a_transposed_view_is_the_transposed_entropy():
