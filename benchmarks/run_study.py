@@ -7,7 +7,7 @@
 
 Start it once per core or several times on a GPU: a cell that another process works on is left to it. Each cell is a
 method with one seed: stock `nnUNetv2_train`, then `nnunet_ext predict` and `evaluate`. Its result is a JSON file in
-benchmarks/study/results, written at its end; a cell with a result is not run again.
+benchmarks/study/results, written at its end; a cell with a result is not run again, also if another preset has it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from study.cells import cells_of, result_file, run_cell
+from study.cells import cells_of, run_cell, take_over
 from study.data import prepare
 from study.pages import write_pages
 from study.settings import Study, read_study
@@ -54,11 +54,11 @@ def run_missing(study: Study, options: argparse.Namespace) -> None:
     for cell in cells_of(study):
         wanted = options.only is None or cell.method.name in options.only
         wanted = wanted and (options.seeds is None or cell.seed in options.seeds)
-        if not wanted or result_file(study, cell).is_file() or time.monotonic() > last_start:
+        if not wanted or take_over(study, cell) or time.monotonic() > last_start:
             continue
         try:
             with FileLock(work / f"{study.name}_{cell.name}.lock", timeout=0):
-                if not result_file(study, cell).is_file():
+                if not take_over(study, cell):
                     run_cell(study, cell, options.data.resolve(), work)
                     write_pages(study)
         except Timeout:

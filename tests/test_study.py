@@ -233,6 +233,20 @@ def test_regions_are_listed_with_the_labels_of_their_voxels(tmp_path):
     assert written["regions_class_order"] == [1, 2]
 
 
+def test_a_cell_takes_over_the_result_of_the_same_cell_of_another_preset(tmp_path):
+    """Presets `networks` and `small` have the same settings, `longer` has others."""
+    cell = cells.Cell(STOCK, 0)
+    longer = Study("longer", dataclasses.replace(PRESET, length="3epochs_1iters"), (STOCK,))
+    for study, name in ((longer, "longer"), (STUDY, "networks")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stock_0.json").write_text(
+            json.dumps({"settings": study.settings_hash(STOCK), "of": name})
+        )
+    assert cells.take_over(STUDY, cell, tmp_path)
+    assert json.loads(cells.result_file(STUDY, cell, tmp_path).read_text())["of"] == "networks"
+    assert not cells.take_over(STUDY, cells.Cell(STOCK, 1), tmp_path)
+
+
 def test_what_a_preset_is_compared_with_has_no_part_in_the_hash_of_a_result():
     regions = dataclasses.replace(PRESET, regions={"all": [1, 2]})
     hashes = {

@@ -23,6 +23,7 @@ from .data import PLANS, image_folders, number_of, patients_pattern
 from .settings import HERE, ImageSet, Method, Preset, Study
 from .trainings import cpu_seconds_of, models_of, train, trainings_of
 
+RESULTS = HERE / "results"
 CASE_FIGURES = ("mean_dice", "ece", "ace", "brier", "nll", "end_slice_dice_paper", "end_slice_dice_strict")
 STRUCTURE_FIGURES = ("hd95_mm", "nsd")
 UNCERTAINTY = "foreground_entropy"  # of each case, for the curves of risk over coverage
@@ -43,9 +44,24 @@ class Cell:
         return f"{re.sub('[^a-z0-9]+', '_', self.method.name.lower()).strip('_')}_{self.seed}"
 
 
-def result_file(study: Study, cell: Cell) -> Path:
+def result_file(study: Study, cell: Cell, results: Path = RESULTS) -> Path:
     """Where a cell's result lies in the repository."""
-    return HERE / "results" / study.name / f"{cell.name}.json"
+    return results / study.name / f"{cell.name}.json"
+
+
+def take_over(study: Study, cell: Cell, results: Path = RESULTS) -> bool:
+    """Copies the result of another preset in which the cell is the same, by the hash of its settings.
+
+    Returns:
+        Whether the cell has a result now.
+    """
+    file = result_file(study, cell, results)
+    for other in [] if file.is_file() else sorted(results.glob(f"*/{cell.name}.json")):
+        if json.loads(other.read_text(encoding="utf-8"))["settings"] == study.settings_hash(cell.method):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(other, file)
+            break
+    return file.is_file()
 
 
 def cells_of(study: Study) -> list[Cell]:
