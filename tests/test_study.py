@@ -30,6 +30,7 @@ def results_of(method: Method, *dice_by_seed: tuple[float | None, ...]) -> Metho
         method,
         tuple(
             {
+                "seed": seed - 1,
                 "training_cpu_s": 10,
                 "tests": {
                     "held out": {
@@ -112,6 +113,11 @@ def test_differences_are_paired_by_case_with_intervals_over_patients():
     assert pair.mean_difference == pytest.approx(0.2)
     assert (pair.low, pair.high) == pytest.approx((0.1, 0.3))  # both patients the first, both the second
     assert pair.groups == 2
+
+
+def test_a_method_with_fewer_seeds_is_compared_with_the_same_ones():
+    stock, other = results_of(STOCK, (0.6,) * 4, (0.1,) * 4), results_of(OTHER, (0.7,) * 4)
+    assert compared(STUDY, TEST, "mean_dice", other, stock).mean_difference == pytest.approx(0.1)
 
 
 def test_a_table_has_a_row_per_method_and_one_per_group():

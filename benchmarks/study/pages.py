@@ -86,8 +86,8 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
         f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
         f"unless a row says otherwise. {own} of {len(study.methods)} methods, {seeds} each. Prediction is without "
         f"test-time transforms unless a row says otherwise.",
-        f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`{compared_with}, paired by case, "
-        f"with 95 % intervals over patients, seeds averaged first.",
+        f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`{compared_with} at the same seeds, "
+        f"paired by case, with 95 % intervals over patients, seeds averaged first.",
     ]
     return "\n\n".join(lines)
 

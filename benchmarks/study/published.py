@@ -69,7 +69,9 @@ def published_table(study: Study, found: Mapping[str, MethodResults]) -> str:
 def row_of(published: Published, test: ImageSet, found: Mapping[str, MethodResults]) -> str:
     """Method, figure, and its change in the paper and here."""
     value, digits = FIGURES[published.figure]
-    ours = change(published, value(found[published.reference], test), value(found[published.method], test), digits)
+    method, reference = found[published.method], found[published.reference]
+    before = value(reference.with_seeds_of(method), test)
+    ours = change(published, before, value(method.with_seeds_of(reference), test), digits)
     paper = change(published, published.before, published.after, 2)
     link = f"[{published.data}](https://arxiv.org/abs/{published.arxiv})"
     return f"| {published.method} | {published.figure}, {published.test} | {paper}, {link} | {ours} |"

@@ -53,6 +53,11 @@ class MethodResults:
             values.append(_nan(found))
         return float(np.mean(values))
 
+    def with_seeds_of(self, other: MethodResults) -> MethodResults:
+        """The results of the seeds that another method has too, so that both are compared at the same ones."""
+        seeds = {result["seed"] for result in other.results}
+        return MethodResults(self.method, tuple(result for result in self.results if result["seed"] in seeds))
+
     def training_seconds(self) -> float:
         """CPU seconds of all trainings of a cell, mean of the seeds."""
         return float(np.mean([result["training_cpu_s"] for result in self.results]))
@@ -74,8 +79,10 @@ def read_results(study: Study) -> dict[str, MethodResults]:
 def compared(
     study: Study, test: ImageSet, column: str, method: MethodResults, reference: MethodResults
 ) -> PairedComparison:
-    """Method - reference, paired by case, with an interval over patients."""
-    first, second = method.of_cases(test, column), reference.of_cases(test, column)
+    """Method - reference, of the seeds that both have, paired by case, with an interval over patients."""
+    first, second = (
+        one.with_seeds_of(other).of_cases(test, column) for one, other in ((method, reference), (reference, method))
+    )
     cases = list(second)
     patients = [patient_of(case, patients_pattern(study.preset, test)) for case in cases]
     return paired_comparison([first[case] for case in cases], [second[case] for case in cases], groups=patients)
