@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from tqdm import tqdm
 
+from nnunet_ext.commands.dicom_conversion import convert_case, require_series_only
 from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.descriptions import channels_of, read_description, require_keys
 from nnunet_ext.error_text import in_words
 from nnunet_ext.input_checks import Finding, check_case
+from nnunet_ext.input_checks.dicom_series import series_folders
 from nnunet_ext.input_checks.text import finding_lines
 from nnunet_ext.models.description import model_description
 from nnunet_ext.models.named_folders import chosen_model_folders
@@ -67,6 +71,11 @@ def check_folder(options: CheckOptions) -> CheckOutcome:
         ValueError: if the models contradict each other, or a description cannot be used.
     """
     expected = expected_files(options)
+    if series := series_folders(options.images):
+        require_series_only(options.images, expected.file_ending)
+        progress = tqdm(series.items(), unit="case", disable=not options.allow_tqdm)
+        findings = {case: findings_of_series(case, channels, expected) for case, channels in progress}
+        return CheckOutcome(findings, finding_lines(findings, options.images))
     cases = find_cases(options.images, expected.file_ending, options.previous_stage)
     findings = {
         case.name: findings_of(case, expected) for case in tqdm(cases, unit="case", disable=not options.allow_tqdm)
@@ -89,6 +98,17 @@ def findings_of(case: Case, expected: ExpectedFiles) -> list[Finding]:
         logger.error("%s could not be checked.", case.name, exc_info=error)
         found = f"files that cannot be checked ({in_words(error)})"
         return [Finding(None, found, "files that can be read", "Export the case again, and report this message.")]
+
+
+def findings_of_series(name: str, channels: Sequence[Path], expected: ExpectedFiles) -> list[Finding]:
+    """What is wrong with the DICOM series of a case: each in itself, then as the image that `predict` makes of it."""
+    with TemporaryDirectory(prefix="nnunet_ext-") as folder:
+        _, findings = convert_case(channels, Path(folder), expected.file_ending)
+        if findings:
+            return findings
+        files = {Path(folder) / f"{channel.name}{expected.file_ending}": channel for channel in channels}
+        of_images = findings_of(Case(name, tuple(files)), expected)
+    return [replace(each, file=files.get(each.file) if each.file else None) for each in of_images]
 
 
 def expected_files(options: CheckOptions) -> ExpectedFiles:

@@ -13,11 +13,12 @@ from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.cluster.case_worker import WorkerPlan
 from nnunet_ext.cluster.ray_cluster import connected, machines_of, shares_of
 from nnunet_ext.cluster.ray_prediction import predict_on_workers
-from nnunet_ext.commands.dicom_images import predict_series, series_folders
+from nnunet_ext.commands.dicom_images import predict_series
 from nnunet_ext.commands.image_remarks import image_remarks
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.folder_run import PredictCases
 from nnunet_ext.inference.run import RunOutcome
+from nnunet_ext.input_checks.dicom_series import series_folders
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.machine.extras import imported
 from nnunet_ext.models.named_folders import chosen_model_folders

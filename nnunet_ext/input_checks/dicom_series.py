@@ -7,6 +7,7 @@ by one, and the volume is put together from their own positions.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _SPACING_TOLERANCE = 0.01  # of the distance of two slices
 _DIRECTION_TOLERANCE = 1e-4
 _SHIFT_TOLERANCE_PIXELS = 0.5  # of the last slice against the first, sideways
 _EXPORT_AGAIN = "Export the whole series again, as single-frame files, into a folder of its own."
+
+
+CHANNEL_FOLDER = re.compile(r"(.+)_\d{4}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,29 @@ class Slice:
     def normal(self) -> NDArray[np.float64]:
         """(3) unit vector perpendicular to the slice, to which a right-handed volume grows."""
         return np.cross(self.axes[:, 0], self.axes[:, 1])
+
+
+def series_folders(images: Path) -> dict[str, list[Path]]:
+    """The folders `CASE_0000/`, by case; empty if there is no DICOM file in any of them."""
+    found: dict[str, list[Path]] = {}
+    for folder in visible_files(images):
+        match = CHANNEL_FOLDER.fullmatch(folder.name)
+        if match and folder.is_dir():
+            found.setdefault(match[1], []).append(folder)
+    folders = [folder for channels in found.values() for folder in channels]
+    return found if any(is_dicom(path) for folder in folders for path in visible_files(folder)) else {}
+
+
+def write_series_image(folder: Path, file: Path) -> list[Path]:
+    """Writes a series as one image, and returns its files in the order of the slices.
+
+    Raises:
+        UnreadableFile: The folder does not hold one regular series.
+        OSError, RuntimeError: The image cannot be written; the latter is SimpleITK's own.
+    """
+    slices = series_slices(folder)
+    sitk.WriteImage(series_image(slices), str(file))
+    return [each.path for each in slices]
 
 
 def series_slices(folder: Path) -> list[Slice]:

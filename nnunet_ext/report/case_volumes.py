@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map
+from nnunet_ext.input_checks.dicom_series import write_series_image
 from nnunet_ext.report.data import ReportCase
 
 # The first one that is there is drawn.
@@ -82,9 +84,8 @@ def read_volumes(case: ReportCase, reader: BaseReaderWriter) -> CaseVolumes:
     def part(read: Callable[[], np.ndarray], what: str) -> np.ndarray | None:
         return _same_grid(_or_note(read, what, notes), segmentation.shape, what, notes)
 
-    files = [str(file) for file in case.image]
-    # The reader returns (channels, z, y, x); the case's grid is that of each channel.
-    image = _or_note(lambda: reader.read_images(files)[0], "image", notes) if files else None
+    ending = case.segmentation.name.removeprefix(case.name)
+    image = _or_note(lambda: _image(case.image, ending, reader), "image", notes) if case.image else None
     channels = () if image is None else tuple(image)
     if channels and _same_grid(channels[0], segmentation.shape, "image", notes) is None:
         channels = ()
@@ -105,6 +106,18 @@ def read_volumes(case: ReportCase, reader: BaseReaderWriter) -> CaseVolumes:
         (float(properties["spacing"][1]), float(properties["spacing"][2])),
         tuple(notes),
     )
+
+
+def _image(channels: Sequence[Path], ending: str, reader: BaseReaderWriter) -> np.ndarray:
+    """(channels, z, y, x) on the case's grid; a series is read as the image that `predict` made of it."""
+    with TemporaryDirectory(prefix="nnunet_ext-") as folder:
+        files = []
+        for channel in channels:
+            file = Path(folder) / f"{channel.name}{ending}" if channel.is_dir() else channel
+            if channel.is_dir():
+                write_series_image(channel, file)
+            files.append(str(file))
+        return reader.read_images(files)[0]
 
 
 def _uncertainty(file: Path, name: str, reader: BaseReaderWriter) -> np.ndarray:

@@ -14,6 +14,7 @@ from nnunet_ext.descriptions import read_description
 from nnunet_ext.evaluation.confidences import DIRECTIONS, needs_more_members, usable_columns
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
+from nnunet_ext.input_checks.dicom_series import series_folders
 from nnunet_ext.options import MAP_NAMES
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, read_cases
 from nnunet_ext.prediction_folder.cases import find_cases
@@ -65,7 +66,7 @@ class ReportCase:
         row: of `cases.csv`.
         segmentation: the file.
         maps: name to file, of the maps that are there.
-        image: a file a channel; empty where there are none.
+        image: a file a channel, or a folder with its DICOM series; empty where there are none.
         truth: the file, if there is one.
         evaluation: if the case was evaluated.
     """
@@ -296,16 +297,23 @@ def worst_first(cases: Sequence[ReportCase], order: str) -> list[ReportCase]:
 def _image_files(images: Path | None, run: Mapping[str, Any], ending: str) -> tuple[ImageFiles, list[str]]:
     """Name of a case to its files, and what to say where there are none."""
     if images is not None:
-        return {case.name: case.files for case in find_cases(images, ending)}, []
+        return channels_of_cases(images, ending), []
     recorded = run.get("arguments", {}).get("i")
     try:
         if isinstance(recorded, str) and recorded:
-            return {case.name: case.files for case in find_cases(Path(recorded), ending)}, []
+            return channels_of_cases(Path(recorded), ending), []
     except FileNotFoundError:
         pass  # the note below says so
     return {}, [
         "The predicted images are no longer in their folder, so segmentations are drawn on black. Name it with -i."
     ]
+
+
+def channels_of_cases(images: Path, ending: str) -> ImageFiles:
+    """Name of a case to its channels, files or folders with a DICOM series each."""
+    if series := series_folders(images):
+        return {case: tuple(folders) for case, folders in series.items()}
+    return {case.name: case.files for case in find_cases(images, ending)}
 
 
 def _map_files(folder: Path, case: str, ending: str) -> dict[str, Path]:

@@ -19,6 +19,8 @@ from nnunet_ext.prediction_folder.dicom_segmentation import (
     segment_masks,
     write_dicom_segmentation,
 )
+from nnunet_ext.report.case_volumes import read_volumes
+from nnunet_ext.report.data import gather
 
 LABELS = {"left": (1,), "right": (2,)}
 
@@ -73,6 +75,36 @@ def test_a_bad_series_fails_its_case_by_name_and_no_other(
     assert "c0_0000: found 6 mm between IM0000 and IM0002" in capsys.readouterr().err
     assert [row["case"] for row in read_cases(tmp_path / "out" / "cases.csv")] == ["c1"]
     assert not (tmp_path / "out" / "c0.nii.gz").exists()
+
+
+def test_check_looks_at_series_as_predict_does(
+    make_model_folder: Any, images: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """One lacks a slice, and its line names the folder; the other is good."""
+    (images / "c0_0000" / "IM0001").unlink()
+    words = ["check", str(images), "-m", str(make_model_folder()), "--disable_progress_bar"]
+    assert main(words) == 1
+    printed = capsys.readouterr().out
+    assert "c0_0000  6 mm between IM0000 and IM0002" in printed
+    assert "1 good, 1 bad of 2 cases" in printed
+
+
+def test_check_wants_a_series_for_each_channel(make_model_folder: Any, images: Path, capsys: Any) -> None:
+    words = ["check", str(images), "-m", str(make_model_folder(channels=2)), "--disable_progress_bar"]
+    assert main(words) == 1
+    assert "0 good, 2 bad of 2 cases" in capsys.readouterr().out
+
+
+def test_the_report_draws_the_slices_of_a_series(predict: Any, images: Path, tmp_path: Path) -> None:
+    """Read as the label map's image: a case's channel has the numbers of the series on the grid of the result."""
+    assert predict(tmp_path / "out") == 0
+    data = gather(tmp_path / "out")
+    for case in data.cases:
+        volumes = read_volumes(case, data.reader)
+        series = sitk.GetArrayFromImage(series_image(series_slices(images / f"{case.name}_0000")))
+        assert volumes.notes == ()
+        assert volumes.channels[0].shape == volumes.segmentation.shape
+        assert sorted(volumes.channels[0].ravel()) == sorted(series.ravel().astype(np.float32))
 
 
 def test_parts_divide_the_series_among_them(predict: Any, tmp_path: Path) -> None:
