@@ -95,25 +95,38 @@ class Load:
         require("memory: grows by more than 10 %", many / few > MOST_GROWTH, False)
 
     def killed(self) -> None:
-        """Kills the run at random times and continues it; meanwhile another one asks for the same folder."""
-        output, kills, refused = self.work / "killed", 0, False
+        """Kills the run at random times and continues it; meanwhile another one asks for the same folder.
+
+        A folder that is whole before all kills are made is compared, and begun anew.
+        """
+        output, kills, wholes, refused = self.work / "killed", 0, 0, False
+        # From the middle of the start, which is most of the run with a tenth of the cases, to two shares of work.
+        work = max(self.seconds - self.seconds_of_tenth, 0)
+        latest = self.seconds_of_tenth + 2 * work / self.kills
         while kills < self.kills:
             process = self.predict(output, "--continue_prediction")
-            # From the middle of the start, which is most of the run with a tenth of the cases, to two shares of work.
-            work = max(self.seconds - self.seconds_of_tenth, 0)
-            latest = self.seconds_of_tenth + 2 * work / self.kills
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.times.uniform(self.seconds_of_tenth / 2, latest))
             if process.poll() is None and not refused:
                 refused = self.refused_second_run(output)
             process.kill()
-            kills += process.wait() < 0
-            if output.is_dir():
-                whole = {name: data for name, data in content(output).items() if name != "cases.csv"}
-                require("killed: files that are not whole", whole.items() <= self.expected.items(), True)
+            if process.wait() < 0:
+                kills += 1
+                self.require_no_half_files(output)
+            else:
+                wholes += 1
+                self.require_whole("killed", output)
+                shutil.rmtree(output)
         require("killed: exit status of the last run", self.predict(output, "--continue_prediction").wait(), 1)
         self.require_whole("killed", output)
-        self.found |= {"predict_kills": kills, "second_run_refused": refused}
+        self.found |= {"predict_kills": kills, "predict_wholes": wholes + 1, "second_run_refused": refused}
+
+    def require_no_half_files(self, output: Path) -> None:
+        """All files of a killed run but the table, which a later run completes, are those of the undisturbed one."""
+        whole = (
+            {name: data for name, data in content(output).items() if name != "cases.csv"} if output.is_dir() else {}
+        )
+        require("killed: files that are not whole", whole.items() <= self.expected.items(), True)
 
     def refused_second_run(self, output: Path) -> bool:
         """Starts another run in the folder of a running one; False if that had ended before."""
