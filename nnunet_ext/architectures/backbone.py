@@ -57,6 +57,10 @@ class LevelNetwork(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define features().")
 
+    def for_heads(self, features: Tensor) -> Tensor:
+        """A level's features as a head of self-distillation sees them: what this network would classify."""
+        return features
+
 
 class Backbone(nn.Module):
     """Pads the image to what the network needs, crops the logits again, and supervises the decoder's levels.
@@ -111,7 +115,8 @@ class BackboneTaps:
         """See `FeatureTaps`."""
         network = self.backbone.network
         found = network.features(padded(image, network.multiple))
-        return Features(found.encoder, found.decoder, self.backbone.segmentation(found, image.shape[2:]))
+        encoder, decoder = ([network.for_heads(level) for level in side] for side in (found.encoder, found.decoder))
+        return Features(encoder, decoder, self.backbone.segmentation(found, image.shape[2:]))
 
 
 class LevelHeads(nn.Module):

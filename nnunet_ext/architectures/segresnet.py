@@ -7,6 +7,7 @@ from math import gcd, prod
 
 from monai.networks.blocks.segresnet_block import ResBlock
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nnunet_ext.architectures.backbone import CONV_BY_AXES, Axes, LevelFeatures, LevelNetwork, total_strides
 
@@ -32,7 +33,8 @@ class SegResNetLevels(LevelNetwork):
         steps = list(strides[: len(BLOCKS)])
         axes = len(steps[0])
         conv = CONV_BY_AXES[axes]
-        norm = ("GROUP", {"num_groups": gcd(LARGEST_GROUPS, filters)})
+        self.groups = gcd(LARGEST_GROUPS, filters)
+        norm = ("GROUP", {"num_groups": self.groups})
         channels = [filters * 2**stage for stage in range(len(steps))]
 
         self.stem = conv(input_channels, filters, 3, padding=1, bias=False)
@@ -46,7 +48,7 @@ class SegResNetLevels(LevelNetwork):
             self.to_finer.append(nn.Sequential(narrow, enlarged(steps[stage + 1])))
             self.decoder_stages.append(ResBlock(axes, channels[stage], norm))
         self.classify = nn.Sequential(
-            nn.GroupNorm(gcd(LARGEST_GROUPS, filters), filters),
+            nn.GroupNorm(self.groups, filters),
             nn.ReLU(inplace=True),
             conv(filters, outputs, 1),
         )
@@ -68,6 +70,10 @@ class SegResNetLevels(LevelNetwork):
             features = stage(to_finer(features) + skip)
             decoded.insert(0, features)
         return LevelFeatures(self.classify(decoded[0]), skips[:-1], decoded)
+
+    def for_heads(self, features: Tensor) -> Tensor:
+        """Normalised and activated, as before this network's own classification: its blocks end with a plain sum."""
+        return F.relu(F.group_norm(features, self.groups))
 
 
 def enlarged(stride: Axes) -> nn.Module:

@@ -120,3 +120,13 @@ def test_where_a_network_pads_its_coarser_levels_are_taught_background_there():
     half = loss.target_of(torch.zeros(1, 2, 2, 2), truth)
     assert half[0, 0].tolist() == [[1, 0], [0, 0]]
     assert loss.target_of(torch.zeros(1, 2, 3, 3), truth) is truth  # at the image's own resolution
+
+
+def test_heads_of_segresnet_see_normalised_features_above_zero():
+    """Its blocks end with a sum that nothing bounds; two groups of two channels each have mean 0 and deviation 1."""
+    segresnet = NETWORKS["SegResNet"][0]()
+    segresnet.groups = 2
+    values = torch.tensor([1.0, 3.0, -10.0, 10.0]).reshape(1, 4, 1, 1)
+    torch.testing.assert_close(
+        segresnet.for_heads(values).flatten(), torch.tensor([0.0, 1.0, 0.0, 1.0]), rtol=0, atol=1e-4
+    )
