@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nnunet_ext
 from nnunet_ext import discovery
+from nnunet_ext.error_text import first_line
 from nnunet_ext.nnunet_versions import installed_version, remark_on
 
 FOLDERS = {
@@ -74,7 +75,7 @@ def torchvision_diagnosis() -> Diagnosis:
     except (ImportError, RuntimeError, OSError) as error:
         return Diagnosis(
             "torchvision",
-            f"cannot be imported with this torch ({str(error).splitlines()[0]})",
+            f"cannot be imported with this torch ({first_line(error)})",
             "install torch and torchvision from the same index (for a CPU: PyTorch's CPU index)",
         )
     return Diagnosis("torchvision", torchvision.__version__)

@@ -16,3 +16,8 @@ def in_words(error: BaseException) -> str:
         return f"{name} without a message"
     last = frames[-1]
     return f"{name} without a message, from line {last.lineno} of {Path(last.filename).name}: {last.line}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, for a sentence that goes on; its kind if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

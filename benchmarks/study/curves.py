@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from nnunet_ext.evaluation.failure_detection import risk_coverage_curve
 
 from .cells import UNCERTAINTY
-from .picture import unbeaten
+from .picture import points_of, save, unbeaten
 from .results_read import REFERENCE, MethodResults
 from .settings import ImageSet, Study
 
@@ -43,8 +42,7 @@ def write_curves(study: Study, found: Mapping[str, MethodResults], file: Path) -
         draw_reliability(panels[0][column], test, shown)
         draw_risk(panels[1][column], test, shown)
     panels[0][0].legend(fontsize=8)
-    with matplotlib.rc_context({"svg.hashsalt": study.name, "svg.fonttype": "none"}):  # the same bytes each time
-        figure.savefig(file, format="svg", metadata={"Date": None})
+    save(figure, study, file)
     return True
 
 
@@ -56,7 +54,7 @@ def has_curves(results: MethodResults, tests: Sequence[ImageSet]) -> bool:
 
 def chosen(test: ImageSet, found: Mapping[str, MethodResults]) -> dict[str, MethodResults]:
     """The reference, and of the methods that no other beats in Dice and ECE those with the highest Dice."""
-    points = {name: (results.mean(test, "ece"), results.mean(test, "mean_dice")) for name, results in found.items()}
+    points = points_of(found, test)
     best = sorted(unbeaten(points) - {REFERENCE}, key=lambda name: -points[name][1])[: MOST_METHODS - 1]
     return {name: results for name, results in found.items() if name == REFERENCE or name in best}
 

@@ -42,6 +42,8 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
     parts.append("Blue: no other method has both a higher Dice and a lower ECE.")
     for test in study.preset.tests:
         parts += [f"## {heading(test.name)}", table(study, test, found, MAIN)]
+    if changes := changes_table(study, found):
+        parts += ["## Against the method that it changes", changes]
     parts += ["## More figures, held-out patients", table(study, study.preset.tests[0], found, MORE)]
     if curves:
         parts.append("## Reliability, and risk over coverage")
@@ -114,13 +116,35 @@ def difference(column: str, digits: int = 3) -> Callable[[Study, ImageSet, Metho
     """A column with the difference to the reference."""
 
     def cell(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
-        if results is reference:
-            return ""
-        pair = compared(study, test, column, results, reference)
-        numbers = [f"{value:+.{digits}f}".replace("-", "−") for value in (pair.mean_difference, pair.low, pair.high)]
-        return "{} ({} to {})".format(*numbers)
+        return "" if results is reference else with_interval(study, test, column, results, reference, digits)
 
     return cell
+
+
+def with_interval(
+    study: Study, test: ImageSet, column: str, results: MethodResults, reference: MethodResults, digits: int = 3
+) -> str:
+    """`+0.012 (+0.004 to +0.020)`: a difference of means with its 95 % interval."""
+    pair = compared(study, test, column, results, reference)
+    numbers = [f"{value:+.{digits}f}".replace("-", "−") for value in (pair.mean_difference, pair.low, pair.high)]
+    return "{} ({} to {})".format(*numbers)
+
+
+def changes_table(study: Study, found: dict[str, MethodResults]) -> str:
+    """A row for each method that changes one thing of another, where both have results; empty without one."""
+    names = [test.name for test in study.preset.tests]
+    lines = [
+        "| | against | Dice, " + " | Dice, ".join(names) + f" | ECE, {names[0]} |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    pairs = [
+        (results, found[results.method.changes]) for results in found.values() if results.method.changes in found
+    ]
+    for results, base in pairs:
+        dice = [with_interval(study, test, "mean_dice", results, base) for test in study.preset.tests]
+        ece = with_interval(study, study.preset.tests[0], "ece", results, base, 4)
+        lines.append(f"| {results.method.name} | {base.method.name} | {' | '.join(dice)} | {ece} |")
+    return "\n".join(lines) if pairs else ""
 
 
 def of_set(*keys: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:

@@ -30,14 +30,23 @@ def write_picture(study: Study, found: Mapping[str, MethodResults], file: Path) 
     panels: Sequence[Axes] = figure.subplots(1, len(study.preset.tests), squeeze=False)[0]
     for panel, test in zip(panels, study.preset.tests, strict=True):
         draw(panel, test, found)
-    with matplotlib.rc_context({"svg.hashsalt": study.name, "svg.fonttype": "none"}):  # the same bytes each time
+    save(figure, study, file)
+
+
+def save(figure: Figure, study: Study, file: Path) -> None:
+    """Writes a figure as SVG, with the same bytes each time."""
+    with matplotlib.rc_context({"svg.hashsalt": study.name, "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def points_of(found: Mapping[str, MethodResults], test: ImageSet) -> dict[str, Point]:
+    """The point of every method in a test set."""
+    return {name: (results.mean(test, "ece"), results.mean(test, "mean_dice")) for name, results in found.items()}
 
 
 def draw(panel: Axes, test: ImageSet, found: Mapping[str, MethodResults]) -> None:
     """A dot for every method, with the names of the best ones and of the reference."""
-    points = {name: (results.mean(test, "ece"), results.mean(test, "mean_dice")) for name, results in found.items()}
-    points = {name: point for name, point in points.items() if all(map(math.isfinite, point))}
+    points = {name: point for name, point in points_of(found, test).items() if all(map(math.isfinite, point))}
     dice = sorted(point[1] for point in points.values())
     lowest = dice[len(dice) // 4] - SHOWN_BELOW_QUARTER  # what failed altogether would hide all differences
     best = unbeaten(points)

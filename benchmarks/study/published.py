@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .results_read import REFERENCE, MethodResults
-from .settings import HERE, ImageSet, Study
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .settings import ImageSet, Study, read_toml
 
 FIGURES: dict[str, tuple[Callable[[MethodResults, ImageSet], float], int]] = {
     "ECE": (lambda results, test: 100 * results.mean(test, "ece"), 2),
@@ -50,8 +44,7 @@ class Published:
 
 def read_published() -> list[Published]:
     """The figures of published.toml."""
-    found = tomllib.loads((HERE / "published.toml").read_text(encoding="utf-8"))["published"]
-    return [Published(**each) for each in found]
+    return [Published(**each) for each in read_toml("published.toml")["published"]]
 
 
 def published_table(study: Study, found: Mapping[str, MethodResults]) -> str:

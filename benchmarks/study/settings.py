@@ -89,6 +89,7 @@ class Method:
         ensemble: flags of `nnunet_ext predict`, and of what is fitted to its probabilities.
         fit: what is fitted to the folds' held-out cases: calibrate, weights or postprocess, to its flags.
         teacher: name of the method whose first seed teaches it.
+        changes: name of the method of which it changes one thing, for a table of such differences.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Method:
     ensemble: tuple[str, ...] = ("--tta", "none")
     fit: dict[str, list[str]] = field(default_factory=dict)
     teacher: str = ""
+    changes: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Study:
         """Of all that decides a result of this method: what the preset says, not of what it compares."""
         compares = ("methods", "seeds", "reference")
         settings = {key: value for key, value in asdict(self.preset).items() if value and key not in compares}
-        text = json.dumps([settings, asdict(method)], sort_keys=True)
+        decides = {key: value for key, value in asdict(method).items() if key != "changes"}
+        text = json.dumps([settings, decides], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
@@ -143,11 +146,16 @@ def read_study(name: str) -> Study:
 
 def settings_of(name: str) -> dict[str, Any]:
     """What a preset's file says, and where it says nothing the file that it names as `base`."""
-    own = tomllib.loads((HERE / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
+    own = read_toml(f"presets/{name}.toml")
     return settings_of(own.pop("base")) | own if "base" in own else own
 
 
 def read_methods() -> list[Method]:
     """The methods of methods.toml, in its order."""
-    found = tomllib.loads((HERE / "methods.toml").read_text(encoding="utf-8"))["method"]
+    found = read_toml("methods.toml")["method"]
     return [Method(**{key: tuple(v) if isinstance(v, list) else v for key, v in method.items()}) for method in found]
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    """What a file of this folder says."""
+    return tomllib.loads((HERE / name).read_text(encoding="utf-8"))

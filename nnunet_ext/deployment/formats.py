@@ -15,6 +15,7 @@ from torch import nn
 
 from nnunet_ext.architectures.channels_last import with_channels_last
 from nnunet_ext.deployment.refusal import DeploymentError
+from nnunet_ext.error_text import first_line
 from nnunet_ext.inference.runtimes.openvino_graph import openvino_package
 from nnunet_ext.machine.extras import imported
 from nnunet_ext.options import NetworkFormat, NetworkPrecision
@@ -121,7 +122,7 @@ def write_network(
     try:
         FORMATS[name].write(network, patch, file, precision)
     except (RuntimeError, TypeError, NotImplementedError) as error:  # RuntimeError: that of all three exporters
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:FIRST_LINE]
+        reason = first_line(error)[:FIRST_LINE]
         raise DeploymentError(
             f"The network {type(network).__name__} cannot be written as {name}: {reason}. Try another --format."
         ) from error

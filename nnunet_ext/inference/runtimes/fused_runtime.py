@@ -12,8 +12,9 @@ from torch import nn
 
 from nnunet_ext.architectures.channels_last import LAYOUTS
 from nnunet_ext.architectures.fused_norm import with_fused_norms
+from nnunet_ext.error_text import first_line
 from nnunet_ext.inference.runtimes.precision import SINGLE, Arithmetic, fastest, finished
-from nnunet_ext.inference.runtimes.probe import noise, not_one_network, probabilities
+from nnunet_ext.inference.runtimes.probe import largest_difference, noise, not_one_network
 from nnunet_ext.inference.runtimes.runtime import CannotRunError
 from nnunet_ext.inference.runtimes.torch_runtime import TorchRuntime, run_patches
 from nnunet_ext.machine.cache_folder import cache_folder
@@ -55,9 +56,10 @@ class FusedRuntime(TorchRuntime):
         if reason := not_one_network(model):
             raise CannotRunError(reason)
         self._cost_is_known = True  # compared below
-        self._dtype = arithmetic.autocast or arithmetic.weights
-        self._network = with_fused_norms(deepcopy(model.network)).to(device, self._dtype).requires_grad_(False)
-        self._layout = faster_layout(self._network, noise(model, PROBE_PATCHES).to(device, self._dtype))
+        self._own_arithmetic = Arithmetic(weights=arithmetic.autocast or arithmetic.weights)
+        dtype = self._own_arithmetic.weights
+        self._network = with_fused_norms(deepcopy(model.network)).to(device, dtype).requires_grad_(False)
+        self._layout = faster_layout(self._network, noise(model, PROBE_PATCHES).to(device, dtype))
         in_layout(self._network, self._layout)
         self._tensors = named_once(self._network)
         os.environ.setdefault(COMPILER_CACHE_VARIABLE, str(cache_folder("inductor")))
@@ -76,12 +78,14 @@ class FusedRuntime(TorchRuntime):
     @torch.inference_mode()
     def run(self, patches: torch.Tensor, classifier: int = 0) -> torch.Tensor:
         """See `runtime.Runtime`; there is one classifier."""
-        if self.device.type == "cuda" and patches.device.type == "cpu":
-            patches = patches.pin_memory()  # only then does the copy overlap with the network's computation
-        inputs = patches.to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=self._layout)
-        if len(inputs) > 1:  # torch compiles a single patch for itself
-            torch._dynamo.maybe_mark_dynamic(inputs, 0)
-        return self.networks[classifier](inputs).to(patches.device).float()
+        return run_patches(partial(self._laid_out, classifier), patches, self.device, self._own_arithmetic)
+
+    def _laid_out(self, classifier: int, patches: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C, *patch) of patches (B, channels, *patch) on the device, in the layout of the trial."""
+        patches = patches.contiguous(memory_format=self._layout)
+        if len(patches) > 1:  # torch compiles a single patch for itself
+            torch._dynamo.maybe_mark_dynamic(patches, 0)
+        return self.networks[classifier](patches)
 
     def _require_close_to_torch(self) -> None:
         """Refuses a network that fails or is less accurate than stock's precision, by patches of noise."""
@@ -89,15 +93,15 @@ class FusedRuntime(TorchRuntime):
         patches = noise(self.model, PROBE_PATCHES)
         network = self.model.network
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # which torch allows in single precision
-            single = probabilities(self.model, run_patches(network, patches, self.device, SINGLE))
-        stock = probabilities(self.model, run_patches(network, patches, self.device, self.arithmetic))
+            single = run_patches(network, patches, self.device, SINGLE)
+        stock = run_patches(network, patches, self.device, self.arithmetic)
         try:
-            ours = probabilities(self.model, self.run(patches))
+            ours = self.run(patches)
         except RuntimeError as error:  # such as a compiler that is not installed
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CannotRunError(f"it cannot be compiled ({reason})") from error
-        allowed = max(LARGEST_DIFFERENCE, MOST_OF_STOCKS * (stock - single).abs().max().item())
-        difference = (ours - single).abs().max().item()
+            raise CannotRunError(f"it cannot be compiled ({first_line(error)})") from error
+        regions = self.model.labels.has_regions
+        allowed = max(LARGEST_DIFFERENCE, MOST_OF_STOCKS * largest_difference(stock, single, regions=regions))
+        difference = largest_difference(ours, single, regions=regions)
         if not difference <= allowed:  # NaN is not
             raise CannotRunError(
                 f"its probabilities there differ from single precision by {difference:.1e}, more than {allowed:.1e}"

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nnunet_ext.error_text import first_line
 from nnunet_ext.files.atomic import atomic_path
 from nnunet_ext.inference.runtimes.runtime import CannotRunError
 from nnunet_ext.machine.cache_folder import cache_folder
@@ -131,8 +132,7 @@ def traced(network: nn.Module, patch: torch.Tensor) -> Any:
             inputs = (patch[None], *(tensor.detach() for tensor in weights.values()))
             graph = openvino.convert_model(WithWeights(network, list(weights)), example_input=inputs)
         except refused as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CannotRunError(f"it cannot be traced ({reason})") from error
+            raise CannotRunError(f"it cannot be traced ({first_line(error)})") from error
     if len(graph.inputs) != 1 + len(weights):
         raise CannotRunError("it does not use all of its weights")
     shapes = [[-1, *patch.shape], *(list(tensor.shape) for tensor in weights.values())]

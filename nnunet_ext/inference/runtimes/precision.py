@@ -12,6 +12,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from nnunet_ext.losses.targets import probabilities_of
 from nnunet_ext.options import PRECISIONS, Precision, require_choice
 
 WORTHWHILE_SPEEDUP = 1.5  # CPUs with bfloat16 units are 2 to 3 times as fast; others emulate it and are slower
@@ -94,7 +95,7 @@ def log_cost(single: torch.Tensor, reduced: torch.Tensor, *, regions: bool) -> N
         reduced: logits of the same patches in reduced precision.
         regions: whether the outputs are overlapping regions with one sigmoid each.
     """
-    first, second = (torch.sigmoid(part) if regions else torch.softmax(part, 1) for part in (single, reduced))
+    first, second = (probabilities_of(part, regions=regions) for part in (single, reduced))
     labels = [part > 0.5 if regions else part.argmax(1) for part in (first, second)]
     logger.warning(
         "Reduced precision, compared with single precision in %d patches: probabilities differ by %.1e on average "

@@ -6,6 +6,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunet_ext.architectures.dropout_draws import drawn_layers
+from nnunet_ext.losses.targets import probabilities_of
 from nnunet_ext.models.model import Model
 
 
@@ -25,6 +26,12 @@ def noise(model: Model, patches: int) -> torch.Tensor:
     return torch.randn(patches, channels, *model.configuration.patch_size, generator=generator)
 
 
-def probabilities(model: Model, logits: torch.Tensor) -> torch.Tensor:
-    """(B, C, *patch) of logits (B, C, *patch): one sigmoid per region, or a softmax over the labels."""
-    return torch.sigmoid(logits) if model.labels.has_regions else torch.softmax(logits, 1)
+def largest_difference(logits: torch.Tensor, others: torch.Tensor, *, regions: bool) -> float:
+    """The largest difference of the probabilities of logits (B, C, *patch); NaN if one is NaN.
+
+    Args:
+        logits, others: of the same patches.
+        regions: whether the outputs are overlapping regions with one sigmoid each.
+    """
+    ours, theirs = (probabilities_of(each, regions=regions) for each in (logits, others))
+    return (ours - theirs).abs().max().item()
