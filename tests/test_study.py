@@ -133,6 +133,24 @@ def test_a_table_has_a_row_per_method_and_one_per_group():
     ]
 
 
+def test_a_method_that_changes_another_is_compared_with_it():
+    """Not with stock; a row only where both have results."""
+    changed = dataclasses.replace(OTHER, changes="stock")
+    columns = {"columns": ["mean_dice", "ece"], "cases": {case: [0.7, 0.1] for case in CASES}}
+    other = MethodResults(changed, ({"seed": 0, "tests": {"held out": columns}},))
+    columns = {"columns": ["mean_dice", "ece"], "cases": {case: [0.6, 0.3] for case in CASES}}
+    stock = MethodResults(STOCK, ({"seed": 0, "tests": {"held out": columns}},))
+    assert pages.changes_table(STUDY, {"stock": stock, "other": other}).splitlines()[2:] == [
+        "| other | stock | +0.100 (+0.100 to +0.100) | −0.2000 (−0.2000 to −0.2000) |"
+    ]
+    assert pages.changes_table(STUDY, {"other": other}) == ""
+
+
+def test_every_method_changes_one_that_is_there():
+    names = {method.name for method in read_methods()}
+    assert {method.changes for method in read_methods() if method.changes} <= names
+
+
 def test_a_method_is_unbeaten_if_no_other_is_better_in_both_figures():
     points = {
         "a": (0.05, 0.83),
