@@ -97,7 +97,7 @@ def judge(preset: Preset, row: str, seed: int, words: Sequence[object], source: 
         folder.mkdir(parents=True, exist_ok=True)
         tests = {test.name: predicted_and_judged(preset, test, words, folder, source, work) for test in preset.tests}
         file.write_text(json.dumps({"tests": tests}), encoding="utf-8")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return {"seed": seed, **json.loads(file.read_text(encoding="utf-8"))}
 
 
 def print_tables(study: Study, found: dict[str, list[dict[str, Any]]]) -> None:
