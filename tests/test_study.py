@@ -57,9 +57,17 @@ def test_every_trainer_of_a_method_is_there(parts):
     assert trainer_class(name).__name__ == name
 
 
-def test_every_teacher_is_a_method():
-    names = {method.name for method in read_methods()}
-    assert {method.teacher for method in read_methods() if method.teacher} <= names
+def test_methods_refer_to_methods_that_are_there():
+    methods = read_methods()
+    referred = {name for method in methods for name in (method.teacher, method.changes, method.starts_from) if name}
+    assert referred <= {method.name for method in methods}
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in sorted((settings.HERE / "presets").glob("*.toml"))])
+def test_a_preset_has_what_its_methods_train_from(preset):
+    study = read_study(preset)
+    for name in {name for method in study.methods for name in (method.teacher, method.starts_from) if name}:
+        assert study.method(name).name == name
 
 
 def test_methods_and_files_of_results_have_different_names():
@@ -234,6 +242,14 @@ def test_other_methods_have_no_part_in_the_hash_of_a_result():
     assert STUDY.settings_hash(STOCK) != STUDY.settings_hash(OTHER)
     longer = Study("small", dataclasses.replace(PRESET, length="3epochs_1iters"), (STOCK,))
     assert longer.settings_hash(STOCK) != STUDY.settings_hash(STOCK)
+
+
+def test_a_cell_starts_from_the_training_of_its_seed():
+    later = Method("later", "Two", trainers=("DSD",), starts_from="stock")
+    study = Study("small", PRESET, (STOCK, later))
+    assert cells.training_to_start_from(study, cells.Cell(later, 1)) == Training("", 1, 0)
+    assert cells.training_to_start_from(study, cells.Cell(STOCK, 1)) is None
+    assert study.settings_hash(later) != study.settings_hash(dataclasses.replace(later, starts_from=""))
 
 
 def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):

@@ -21,7 +21,7 @@ from nnunet_ext.evaluation.runs import read_run
 
 from .data import PLANS, image_folders, number_of, patients_pattern
 from .settings import HERE, ImageSet, Method, Preset, Study
-from .trainings import cpu_seconds_of, models_of, train, trainings_of
+from .trainings import Training, cpu_seconds_of, models_of, train, trainings_of
 
 RESULTS = HERE / "results"
 CASE_FIGURES = ("mean_dice", "ece", "ace", "brier", "nll", "end_slice_dice_paper", "end_slice_dice_strict")
@@ -74,7 +74,9 @@ def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
     preset, method = study.preset, cell.method
     if method.teacher:
         teach(study, method, work)
-    training_seconds = sum(train(training, preset) for training in trainings_of(method, cell.seed))
+    start = training_to_start_from(study, cell)
+    training_seconds = train(start, preset) if start else 0.0
+    training_seconds += sum(train(training, preset, start) for training in trainings_of(method, cell.seed))
     folder = work / "cells" / study.name / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     models = [word for model in models_of(method, cell.seed, preset) for word in ("-m", model)]
@@ -137,10 +139,17 @@ def fit(study: Study, cell: Cell, folder: Path, ensemble: list[object]) -> list[
     return words
 
 
+def training_to_start_from(study: Study, cell: Cell) -> Training | None:
+    """The training, of the same seed, whose weights a cell starts from; None if it starts from random ones."""
+    if not cell.method.starts_from:
+        return None
+    return next(trainings_of(study.method(cell.method.starts_from), cell.seed))
+
+
 def teach(study: Study, student: Method, work: Path) -> None:
     """Writes the teacher's probabilities beside the preprocessed cases, once for all students."""
     preset = study.preset
-    (teacher,) = (method for method in study.methods if method.name == student.teacher)
+    teacher = study.method(student.teacher)
     seed = preset.seeds[0]
     done = nnunet_folder("preprocessed") / preset.dataset / "teacher.txt"
     with FileLock(work / "teacher.lock"):

@@ -90,6 +90,7 @@ class Method:
         fit: what is fitted to the folds' held-out cases: calibrate, weights or postprocess, to its flags.
         teacher: name of the method whose first seed teaches it.
         changes: name of the method of which it changes one thing, for a table of such differences.
+        starts_from: name of the method whose training gives the weights to start from.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Method:
     fit: dict[str, list[str]] = field(default_factory=dict)
     teacher: str = ""
     changes: str = ""
+    starts_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,18 @@ class Study:
     preset: Preset
     methods: tuple[Method, ...]
 
+    def method(self, name: str) -> Method:
+        """The method of that name, which the preset must have."""
+        (method,) = (method for method in self.methods if method.name == name)
+        return method
+
     def settings_hash(self, method: Method) -> str:
         """Of all that decides a result of this method: what the preset says, not of what it compares."""
         compares = ("methods", "seeds", "reference")
         settings = {key: value for key, value in asdict(self.preset).items() if value and key not in compares}
         decides = {key: value for key, value in asdict(method).items() if key != "changes"}
+        if not method.starts_from:  # a field that came after the first results
+            del decides["starts_from"]
         text = json.dumps([settings, decides], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 

@@ -49,8 +49,13 @@ def models_of(method: Method, seed: int, preset: Preset) -> list[Path]:
     return list(dict.fromkeys(training.model(preset) for training in trainings_of(method, seed)))
 
 
-def train(training: Training, preset: Preset) -> float:
+def train(training: Training, preset: Preset, start: Training | None = None) -> float:
     """Trains unless it is done; several processes may ask for the same one.
+
+    Args:
+        training: to run.
+        preset: of the study.
+        start: a training that is done, from whose weights this one starts.
 
     Returns:
         CPU seconds of the training, validation included.
@@ -60,10 +65,14 @@ def train(training: Training, preset: Preset) -> float:
     cost = model / f"fold_{training.fold}_cpu_seconds.json"
     with FileLock(model / f"fold_{training.fold}.lock"):
         if not cost.is_file():
-            words = ["nnUNetv2_train", number_of(preset.dataset), preset.configuration, training.fold, "-tr",
+            # nnunet_ext's command fits the weights of one network to several classifiers.
+            command = ["nnunet_ext", "train"] if start else ["nnUNetv2_train"]
+            words = [*command, number_of(preset.dataset), preset.configuration, training.fold, "-tr",
                      training.trainer(preset), "-p", PLANS, "-device", preset.device]  # fmt: skip
             if (model / f"fold_{training.fold}" / "checkpoint_latest.pth").is_file():
                 words.append("--c")
+            elif start:
+                words += ["-pretrained_weights", start.model(preset) / f"fold_{start.fold}" / "checkpoint_final.pth"]
             seconds = cpu_seconds_of(words, model / f"fold_{training.fold}.log")
             cost.write_text(json.dumps(seconds), encoding="utf-8")
         return float(json.loads(cost.read_text(encoding="utf-8")))
