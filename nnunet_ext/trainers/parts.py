@@ -41,6 +41,7 @@ PRIMUS_NEEDS = frozenset({Requirement.ONE_NETWORK, Requirement.THREE_AXES})
 LOSS_SHARE = frozenset({Claim.LOSS_SHARE})
 PRE_TRAINING = frozenset({Claim.LOSS, Claim.TRAINING_OUTPUT, Claim.AUGMENTATION})
 
+CYCLICAL_PARTS = ("Cyclical", "Cyclical<M>")
 DISTILLING = ("DSD", "SDD", "SDE")  # parts with a teacher
 SUPERVISING = (*DISTILLING, "DS")  # parts that supervise the decoder's levels
 MASKED = ("MAE", "S3D")
@@ -104,6 +105,12 @@ PARTS: tuple[Part, ...] = (
     Part("Cyclical<M>", Kind.SCHEDULE, CYCLICAL,
          "Cyclical with M cycles instead of 3", CHECKPOINT_PAPER, "nnUNetTrainerCyclical5_500epochs",
          claims=SAMPLING, attribute="cycles"),
+    Part("DecayPerCycle", Kind.SCHEDULE, "",
+         "modifies Cyclical: the rate decays over each cycle instead of over all epochs", CHECKPOINT_PAPER,
+         "nnUNetTrainerCyclical_DecayPerCycle", changes=CYCLICAL_PARTS, values={"decay_horizon": "cycle"}),
+    Part("Restart<n>", Kind.SCHEDULE, "",
+         "modifies Cyclical: a cycle begins at n times the initial rate instead of 10 times", CHECKPOINT_PAPER,
+         "nnUNetTrainerCyclical_Restart1", changes=CYCLICAL_PARTS, attribute="restart_lr_factor"),
     Part("SWA", Kind.AVERAGING, "nnunet_ext.trainers.averaging.swa.SWA",
          "averages the weights over the last quarter of the epochs; writes checkpoint_swa.pth",
          "arXiv 1803.05407", "nnUNetTrainerSWA", claims=SAMPLING),

@@ -123,9 +123,14 @@ def test_the_default_training_has_1200_epochs_in_three_cycles(make_trainer):
 
 
 def test_the_other_horizon_decays_within_the_cycle(make_trainer):
-    trainer = make_trainer("nnUNetTrainerCyclical", decay_horizon="cycle")
+    trainer = make_trainer("nnUNetTrainerCyclical_DecayPerCycle")
     rates = rates_set(trainer, [0, 1, 100, 200, 320, 399])
     assert rates == pytest.approx([0.1, 0.009977, 0.007719, 0.005359, 0.002349, 0.002349], abs=1e-6)
+
+
+def test_the_name_gives_the_rate_of_the_restarts(make_trainer):
+    trainer = make_trainer("nnUNetTrainerCyclical_Restart2_30epochs")
+    assert rates_set(trainer, [0, 10, 20]) == pytest.approx([0.02, 0.02, 0.02])
 
 
 def test_the_first_restart_can_be_skipped(make_trainer):
