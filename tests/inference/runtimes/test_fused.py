@@ -113,8 +113,9 @@ def test_a_network_that_may_not_be_compiled_runs_in_torch(make_model_folder, cap
     network = model.network
     network.over_volumes = lambda: Interpreted(network)
     with caplog.at_level(logging.INFO, "nnunet_ext"):
-        assert type(faster_runtime(model, CPU, SINGLE, {"cpu": "fused"})) is TorchRuntime
+        assert type(faster_runtime(model, CPU, SINGLE, {"cpu": ("fused", "recorded")})) is TorchRuntime
     assert "fused cannot be used, the network is a mixture" in caplog.text
+    assert "recorded cannot be used, the network is a mixture" in caplog.text
 
 
 @pytest.mark.gpu
