@@ -38,6 +38,7 @@ class DSD(PartWithState):
     supervision_weight: float = 1.0  # eta
     encoder_weight: float = 1.0  # alpha
     decoder_weight: float = 1.0  # beta
+    divergence_percent: int = 100  # of alpha and beta
     vector_weight: float = 0.0
     temperature: float = 3.0
     teacher: TeacherRule = "deep"
@@ -50,10 +51,11 @@ class DSD(PartWithState):
     @property
     def terms(self) -> DistillationTerms:
         """The terms of the loss."""
+        share = self.divergence_percent / 100
         return DistillationTerms(
             supervision=self.supervision_weight,
-            encoder=self.encoder_weight,
-            decoder=self.decoder_weight,
+            encoder=share * self.encoder_weight,
+            decoder=share * self.decoder_weight,
             vectors=self.vector_weight,
             temperature=self.temperature,
             teacher=self.teacher,

@@ -86,7 +86,7 @@ def test_separate_heads_of_detached_vectors_are_refused(detached_with_vectors, a
 
 @pytest.mark.parametrize("detach", [False, True])
 def test_the_divergences_gradient_reaches_the_teacher_unless_it_is_detached(make_trainer, random_batch, detach):
-    trainer = make_trainer("nnUNetTrainerDSD", detach_teacher=detach)
+    trainer = make_trainer(f"nnUNetTrainerDSD{'_DetachedTeacher' * detach}")
     output = trainer.network.train()(random_batch(trainer, 0)["data"])
     for levels, teacher in ((output.encoder_logits, -1), (output.decoder_logits, 0)):
         divergence = trainer.loss.divergence(levels, teacher=teacher)

@@ -203,3 +203,9 @@ def test_two_kinds_of_self_distillation_are_refused_with_the_reason(others):
     assert f"nnUNetTrainer{others} cannot be built" in message
     assert "both set what the network returns in training. Leave one out" in message
     assert all(word in message for word in others.split("_"))
+
+
+@pytest.mark.parametrize(("part", "encoder", "decoder"), [("DSD", 0.25, 0.25), ("SDD", 0, 0.25), ("SDE", 0.25, 0)])
+def test_the_name_gives_the_weight_of_the_divergences(make_trainer, part, encoder, decoder):
+    terms = make_trainer(f"nnUNetTrainer{part}_Divergence25").terms
+    assert (terms.encoder, terms.decoder, terms.supervision) == (encoder, decoder, 1.0)
