@@ -144,7 +144,7 @@ def test_stock_augmentation_with_our_length(make_trainer):
 
 def test_a_stock_variants_values_hold_under_our_parts(make_trainer):
     # Adam1en3 sets initial_lr to 0.001 in its constructor; the restart is ten times the initial rate
-    trainer = make_trainer("nnUNetTrainerCyclical_Adam1en3_30epochs")
+    trainer = make_trainer("nnUNetTrainerCyclical_Adam1en3_Restart10_30epochs")
     assert isinstance(trainer.optimizer, torch.optim.AdamW)
     trainer.lr_scheduler.step(0)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)

@@ -40,7 +40,9 @@ class Cyclical(ExtTrainer):
     num_epochs: int
     default_epochs = 1200
     cycles: int = 3
-    restart_lr_factor: float = 10.0  # multiplies initial_lr; 0.1 with nnU-Net's 0.01
+    restart_lr_factor: float | None = None  # multiplies initial_lr; None: see `restart_lr`
+    long_cycle_restart_lr_factor: float = 10.0  # the paper's; 0.1 with nnU-Net's 0.01
+    long_cycle_epochs: int = 100
     plateau_start: float = 0.8
     lr_exponent: float = 0.9
     decay_horizon: DecayHorizon = "total"
@@ -55,13 +57,25 @@ class Cyclical(ExtTrainer):
             self.num_epochs = self.default_epochs
 
     @property
+    def restart_lr(self) -> float:
+        """The rate of the first epoch of a cycle; by default the paper's in long cycles, `initial_lr` in others.
+
+        An epoch at the paper's rate has to be a small part of the cycle that makes up for it.
+        """
+        factor = self.restart_lr_factor
+        if factor is None:
+            epochs_in_cycle = self.num_epochs // self.cycles
+            factor = self.long_cycle_restart_lr_factor if epochs_in_cycle >= self.long_cycle_epochs else 1.0
+        return self.initial_lr * factor
+
+    @property
     def cycle_plan(self) -> CyclePlan:
         """The cycles of this training."""
         return CyclePlan(
             total_epochs=self.num_epochs,
             cycles=self.cycles,
             initial_lr=self.initial_lr,
-            restart_lr=self.initial_lr * self.restart_lr_factor,
+            restart_lr=self.restart_lr,
             plateau_start=self.plateau_start,
             exponent=self.lr_exponent,
             decay_horizon=self.decay_horizon,

@@ -95,7 +95,7 @@ def images():
 @pytest.fixture(scope="module")
 def training(make_shared_trainer, run_epochs):
     """A whole training of 30 epochs, its rates, and the weights at the end of each epoch."""
-    trainer = make_shared_trainer("nnUNetTrainerCyclical_30epochs_member0")
+    trainer = make_shared_trainer("nnUNetTrainerCyclical_Restart10_30epochs_member0")
     weights = []
     for epoch in range(EPOCHS):
         run_epochs(trainer, epoch + 1)
@@ -128,13 +128,19 @@ def test_the_other_horizon_decays_within_the_cycle(make_trainer):
     assert rates == pytest.approx([0.1, 0.009977, 0.007719, 0.005359, 0.002349, 0.002349], abs=1e-6)
 
 
+@pytest.mark.parametrize(("name", "first_rate"), [("Cyclical_300epochs", 0.1), ("Cyclical_299epochs", 0.01)])
+def test_only_cycles_of_100_epochs_begin_with_the_papers_rate(make_trainer, name, first_rate):
+    trainer = make_trainer(f"nnUNetTrainer{name}")
+    assert rates_set(trainer, [0, trainer.cycle_plan.epochs_in_cycle]) == pytest.approx([first_rate] * 2)
+
+
 def test_the_name_gives_the_rate_of_the_restarts(make_trainer):
     trainer = make_trainer("nnUNetTrainerCyclical_Restart2_30epochs")
     assert rates_set(trainer, [0, 10, 20]) == pytest.approx([0.02, 0.02, 0.02])
 
 
 def test_the_first_restart_can_be_skipped(make_trainer):
-    trainer = make_trainer("nnUNetTrainerCyclical_30epochs", skip_first_restart=True)
+    trainer = make_trainer("nnUNetTrainerCyclical_Restart10_30epochs", skip_first_restart=True)
     assert rates_set(trainer, [0, 10, 20]) == pytest.approx([0.01, 0.1, 0.1])
 
 
@@ -173,7 +179,7 @@ def test_the_default_training_samples_80_epochs_of_each_cycle(make_trainer, monk
 def test_epochs_that_are_not_a_multiple_of_the_cycles_prolong_the_last_plateau(make_trainer, monkeypatch):
     # 250 = 3 * 83 + 1: cycles begin at 0, 83 and 166; plateaus at 0.8 * 83 = 66.4, so index 66 to 82 of each cycle,
     # and epoch 249 belongs to the last one. The horizon is that of 249 epochs.
-    trainer = make_trainer("nnUNetTrainerCyclical_250epochs")
+    trainer = make_trainer("nnUNetTrainerCyclical_Restart10_250epochs")
     rates = rates_set(trainer, range(250))
     assert [epoch for epoch, rate in enumerate(rates) if rate == pytest.approx(0.1)] == [0, 83, 166]
     assert rates[1] == pytest.approx(0.01 * (1 - 1 / 249) ** 0.9)
@@ -182,7 +188,7 @@ def test_epochs_that_are_not_a_multiple_of_the_cycles_prolong_the_last_plateau(m
 
 
 def test_fewer_epochs_than_cycles_are_as_many_cycles(make_trainer, run_epochs, checkpoint_files):
-    trainer = make_trainer("nnUNetTrainerCyclical_2epochs")
+    trainer = make_trainer("nnUNetTrainerCyclical_Restart10_2epochs")
     run_epochs(trainer, 2)
     trainer.on_train_end()
     assert trainer.logger.get_value("lrs", None) == pytest.approx([0.1, 0.1])
@@ -209,7 +215,7 @@ def test_a_sample_is_the_weights_at_the_end_of_its_epoch(training, name, epoch):
 def test_a_sample_holds_what_prediction_needs_and_no_optimizer(training):
     sample = load(training.trainer, FILES[0])
     assert set(sample) == {"network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"}
-    assert sample["trainer_name"] == "nnUNetTrainerCyclical_30epochs_member0"
+    assert sample["trainer_name"] == "nnUNetTrainerCyclical_Restart10_30epochs_member0"
     assert sample["init_args"]["configuration"] == "2d"
     assert sample["inference_allowed_mirroring_axes"] == (0, 1)
     plain_network(training.trainer).load_state_dict(sample["network_weights"])  # strict
@@ -282,7 +288,7 @@ def test_only_rank_0_writes_samples(make_trainer, run_epochs, checkpoint_files):
 
 def interrupted(make_trainer, run_epochs, *, checkpoint_epoch, stop, **options):
     """A training that wrote `checkpoint_latest.pth` after some epochs and was killed later; resumed, not yet run."""
-    name = "nnUNetTrainerCyclical_30epochs_member0"
+    name = "nnUNetTrainerCyclical_Restart10_30epochs_member0"
     killed = make_trainer(name, save_every=checkpoint_epoch)
     run_epochs(killed, checkpoint_epoch)
     killed.save_every = 1000
@@ -328,7 +334,7 @@ def started(make_trainer, monkeypatch):
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)  # it needs a dataset
 
     def start(epoch, **attributes):
-        trainer = make_trainer("nnUNetTrainerCyclical_30epochs", **attributes)
+        trainer = make_trainer("nnUNetTrainerCyclical_Restart10_30epochs", **attributes)
         for name in ("checkpoint_c0_e0008.pth", "checkpoint_c4_e0480.pth", "checkpoint_final.pth"):
             (Path(trainer.output_folder) / name).touch()
         (Path(trainer.output_folder) / "samples.json").write_text('{"samples": []}')
@@ -495,7 +501,7 @@ def test_a_posterior_cannot_be_trained(make_trainer, tmp_path, name):
 
 def test_swa_is_the_mean_of_the_last_cycles_samples(training):
     swa = load(training.trainer, "checkpoint_swa.pth")
-    assert swa["trainer_name"] == "nnUNetTrainerCyclical_30epochs_member0"
+    assert swa["trainer_name"] == "nnUNetTrainerCyclical_Restart10_30epochs_member0"
     assert "optimizer_state" not in swa
     for name, tensor in swa["network_weights"].items():
         mean = (training.weights[28][name].double() + training.weights[29][name].double()) / 2
@@ -504,7 +510,7 @@ def test_swa_is_the_mean_of_the_last_cycles_samples(training):
 
 
 def test_swa_of_identical_samples_is_that_sample(make_trainer):
-    trainer = make_trainer("nnUNetTrainerCyclical_30epochs")
+    trainer = make_trainer("nnUNetTrainerCyclical_Restart10_30epochs")
     for epoch in (28, 29):
         trainer.current_epoch = epoch
         trainer.logger.local_logger.my_fantastic_logging["mean_fg_dice"] = [0.5]
