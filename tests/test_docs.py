@@ -124,6 +124,6 @@ def test_the_documentation_stays_short():
     pages = [page for page in TEXT if page.startswith("docs/") or page == "README.md"]
     pages = [page for page in pages if page not in TABLES]
     of_methods = [page for page in pages if page.startswith("docs/methods/")]
-    assert sum(words_of(page) for page in pages if page not in of_methods) <= 14_500
+    assert sum(words_of(page) for page in pages if page not in of_methods) <= 14_600
     assert words_of("README.md") <= 900
     assert not {page: words_of(page) for page in of_methods if words_of(page) > 1500}

@@ -124,8 +124,10 @@ def difference(column: str, digits: int = 3) -> Callable[[Study, ImageSet, Metho
 def with_interval(
     study: Study, test: ImageSet, column: str, results: MethodResults, reference: MethodResults, digits: int = 3
 ) -> str:
-    """`+0.012 (+0.004 to +0.020)`: a difference of means with its 95 % interval."""
+    """`+0.012 (+0.004 to +0.020)`: a difference of means with its 95 % interval; empty if no case has the figure."""
     pair = compared(study, test, column, results, reference)
+    if pair.mean_difference != pair.mean_difference:
+        return ""  # such as the calibration of regions
     numbers = [f"{value:+.{digits}f}".replace("-", "−") for value in (pair.mean_difference, pair.low, pair.high)]
     return "{} ({} to {})".format(*numbers)
 

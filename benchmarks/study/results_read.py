@@ -40,8 +40,9 @@ class MethodResults:
         return {case: float(np.mean([_nan(seed[case]) for seed in by_seed])) for case in by_seed[0]}
 
     def mean(self, test: ImageSet, column: str) -> float:
-        """Mean of the cases that have the figure."""
-        return float(np.nanmean(list(self.of_cases(test, column).values())))
+        """Mean of the cases that have the figure; NaN if none has."""
+        values = np.array([value for value in self.of_cases(test, column).values() if value == value])
+        return float(values.mean()) if values.size else float("nan")
 
     def of_set(self, test: ImageSet, *keys: str) -> float:
         """A figure of the whole set, mean of the seeds; NaN where it is missing."""
