@@ -109,7 +109,7 @@ PARTS: tuple[Part, ...] = (
          "modifies Cyclical: the rate decays over each cycle instead of over all epochs", CHECKPOINT_PAPER,
          "nnUNetTrainerCyclical_DecayPerCycle", changes=CYCLICAL_PARTS, values={"decay_horizon": "cycle"}),
     Part("Restart<n>", Kind.SCHEDULE, "",
-         "modifies Cyclical: cycles begin at n times the initial rate; default 10, of short ones 1", CHECKPOINT_PAPER,
+         "modifies Cyclical: cycles begin at n times the initial rate, not 10 (short ones: 1)", CHECKPOINT_PAPER,
          "nnUNetTrainerCyclical_Restart1", changes=CYCLICAL_PARTS, attribute="restart_lr_factor"),
     Part("SWA", Kind.AVERAGING, "nnunet_ext.trainers.averaging.swa.SWA",
          "averages the weights over the last quarter of the epochs; writes checkpoint_swa.pth",

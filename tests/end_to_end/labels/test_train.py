@@ -17,7 +17,7 @@ import pytest
 from nnunet_ext.files.checkpoints import load_checkpoint
 from nnunet_ext.trainers.names import TrainerNameError
 
-TRAINER = "nnUNetTrainerCyclical2_4epochs_2iters"
+TRAINER = "nnUNetTrainerCyclical2_Restart10_4epochs_2iters"
 # T = 4, M = 2: T_c = 2 and the plateau begins at floor(0.8 * 2) = 1, so epochs 1 and 3 are sampled.
 SAMPLES = ["checkpoint_c0_e0001.pth", "checkpoint_c1_e0003.pth"]
 # Each cycle opens with 0.1, then 0.01 * (1 - 1/4)^0.9.

@@ -30,7 +30,7 @@ def make_primus(make_trainer):
 
 
 def test_cyclical_samples_the_weights_of_primus_and_they_load_strictly(make_primus):
-    trainer = make_primus("Cyclical1_PrimusS_5epochs")
+    trainer = make_primus("Cyclical1_Restart10_PrimusS_5epochs")
     trainer.initialize()
     trainer.inference_allowed_mirroring_axes = (0, 1, 2)
     trainer.network.train()
