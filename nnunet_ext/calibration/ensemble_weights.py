@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from nnunet_ext.files.atomic import without_nan, write_json
 from nnunet_ext.files.strict_json import read_strict_json
+from nnunet_ext.options.recorded_settings import differences
 
 KIND = "ensemble weights"
 FORMAT = 1
@@ -112,14 +113,13 @@ class EnsembleWeights:
         Raises:
             EnsembleWeightsError: if a setting differs.
         """
-        for name in SETTINGS:
-            fitted, found = self.settings.get(name), settings.get(name)
-            if fitted != found:
-                raise EnsembleWeightsError(
-                    f"Weights belong to the ensemble that they were fitted for; its {name} is {fitted!r}, this "
-                    f"ensemble's is {found!r}. Predict with the same value, or run nnunet_ext weights with these "
-                    f"flags."
-                )
+        compared = ({name: value for name, value in all_of.items() if name in SETTINGS}
+                    for all_of in (self.settings, settings))  # fmt: skip
+        for name, fitted, asked in differences(*compared):
+            raise EnsembleWeightsError(
+                f"Weights belong to the ensemble that they were fitted for; its {name} is {fitted!r}, this "
+                f"ensemble's is {asked!r}. Predict with the same value, or run nnunet_ext weights with these flags."
+            )
 
     def require_members(self, members: Iterable[tuple[str, str, str]]) -> None:
         """Refuses members that were retrained since the fit.

@@ -18,6 +18,7 @@ from nnunet_ext.calibration.verdict import Measure, Threshold, verdict
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
 from nnunet_ext.files.atomic import without_nan, write_json
 from nnunet_ext.files.strict_json import read_strict_json
+from nnunet_ext.options.recorded_settings import differences
 
 FILE_NAME = "calibration.json"
 FORMAT = 1
@@ -103,14 +104,11 @@ class Calibration:
         Raises:
             CalibrationError: if a setting differs.
         """
-        for name in dict.fromkeys([*self.settings, *settings]):
-            fitted = self.settings.get(name)
-            if settings.get(name) != fitted:
-                raise CalibrationError(
-                    f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "
-                    f"ensemble's is {settings.get(name)!r}. Predict with the same value, or run nnunet_ext calibrate "
-                    f"with these flags."
-                )
+        for name, fitted, asked in differences(self.settings, settings):
+            raise CalibrationError(
+                f"A calibration belongs to the ensemble that it was fitted for; its {name} is {fitted!r}, this "
+                f"ensemble's is {asked!r}. Predict with the same value, or run nnunet_ext calibrate with these flags."
+            )
 
     def require_members(self, members: Iterable[tuple[str, str]]) -> None:
         """Refuses members that were retrained since the fit.

@@ -57,6 +57,9 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     for predictions in (*options.predictions, *options.other):
         require_agreement(predictions)
     dataset = dataset_of(options.predictions, options.truths, options.described_by, options.map_labels)
+    if options.other:
+        for case in label_map_files(options.truths, dataset.file_ending):
+            patient_of(case, options.patients)  # a pattern that does not fit is refused before the work
     evaluation = compared_with_truth(options.truths, options.predictions, dataset, options.judge)
     # none in a folder that stock nnU-Net wrote
     rows = [row for folder in options.predictions for row in recorded_rows(folder)]

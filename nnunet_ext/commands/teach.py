@@ -22,6 +22,7 @@ from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.options import TeachOptions
+from nnunet_ext.options.recorded_settings import differences
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.teaching.case_file import case_file, write_packed
 from nnunet_ext.teaching.packing import packed
@@ -137,10 +138,11 @@ def with_settings(record: TeacherRecord, lesson: Lesson, engine: EnsembleEngine)
     settings = json.loads(json.dumps(engine.settings))  # as they are read again
     wanted = replace(new, settings=settings, folds=record.folds)
     if record not in (wanted, new):
+        found, asked = ({**one.settings, "top": one.top} for one in (record, wanted))
+        named = [f"{name} is {recorded}, asked for is {now}" for name, recorded, now in differences(found, asked)]
         raise TeacherError(
             f"{lesson.folder} holds the probabilities of another teacher, or of one with other settings: "
-            f"{record.settings}, top {record.top}; asked for is {wanted.settings}, top {wanted.top}. Use the same "
-            f"flags, or start again with --overwrite."
+            f"{'; '.join(named) or 'of other outputs'}. Use the same flags, or start again with --overwrite."
         )
     return wanted
 

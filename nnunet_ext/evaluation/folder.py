@@ -131,7 +131,7 @@ def evaluate_folds(
 
     Raises:
         FileNotFoundError: if a folder is missing or contains no label map.
-        ValueError: if a case is in two of the folders.
+        ValueError: if a case is in two of the folders, or no case is in the truth's and in another.
     """
     options = options or JudgeOptions()
     truths = label_map_files(truth_folder, dataset.file_ending)
@@ -145,6 +145,11 @@ def evaluate_folds(
         not_predicted = tuple(sorted(truths.keys() - fold_of.keys()))
         problems = {case: problem for case, problem in problems.items() if case not in not_predicted}
     common = [files_of(case, truths[case], folders[fold_of[case]], dataset) for case in truths if case in fold_of]
+    if truths and fold_of and not common:
+        raise ValueError(
+            f"A prediction is evaluated with the ground truth of its name; no name is in both folders: "
+            f"{truth_folder} has {min(truths)}, {prediction_folders[0]} {min(fold_of)}. Give the folder of labels."
+        )
     warn_of_unknown_spacing([(files.truth, files.prediction) for files in common], type(dataset.reader).__name__)
     if len(folders) > 1:
         common = [replace(files, fold=fold_of[files.case]) for files in common]

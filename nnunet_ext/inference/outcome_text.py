@@ -52,13 +52,17 @@ def flagged_cases(rows: Mapping[str, Row]) -> dict[str, list[str]]:
     return found
 
 
-def attention(row: Row) -> tuple[int, int, float, float]:
-    """Sort key that puts the case to look at first in front: by verdict, flags, pairwise Dice, then entropy."""
+def attention(row: Row) -> tuple[int, int, float, float, float]:
+    """Sort key that puts the case to look at first in front, as the report does.
+
+    By verdict, flags, predicted Dice (a calibrated case without an estimate first), pairwise Dice, then entropy.
+    """
     verdict = str(row.get("verdict") or "")
     agreement = number(row.get("pairwise_dice"), otherwise=1.0)  # a single member has no pairwise Dice
     return (
         ATTENTION.index(verdict) if verdict in ATTENTION else 0,
         0 if row.get("flags") else 1,
+        number(row.get("predicted_dice"), otherwise=-math.inf if verdict else 1.0),
         agreement,
         -number(row.get("foreground_entropy"), otherwise=0.0),
     )

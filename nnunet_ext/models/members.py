@@ -205,10 +205,11 @@ def folders_with_members(model_folder: Path, rule: MemberRule) -> list[Path]:
     folders.sort(key=lambda path: (len(path.name), path.name))  # fold_10 after fold_2
     numbered = [path for path in folders if path.name != "fold_all"]
     if not folders:
-        present = ", ".join(sorted(path.name for path in model_folder.glob("fold_*"))) or "no folds"
+        there = sorted(path.name for path in model_folder.glob("fold_*") if path.is_dir())
+        present = ", ".join(there) or "no folds"
         raise MemberError(
             f"A model folder must hold fold_X folders with {rule.wanted}; {model_folder} has {present}, none with "
-            f"such a file. Is the training finished? Or choose others with --members."
+            f"such a file. Is the training finished, and does its trainer write them? Choose others with --members."
         )
     return numbered or folders
 

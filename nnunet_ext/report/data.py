@@ -281,17 +281,23 @@ def order_column(rows: Sequence[Row]) -> str:
 def worst_first(cases: Sequence[ReportCase], order: str) -> list[ReportCase]:
     """Rejected cases first, then those to review; among equals the least confident first.
 
+    Equal predicted Dice, which calibration gives to a range of confidences, are ordered by pairwise Dice and entropy.
     A case without a value, such as one without an estimate, comes before those with one. Without verdicts an empty
     segmentation comes first, since members that all find nothing agree, and read as confident.
     """
 
-    def rank(case: ReportCase) -> tuple[int, bool, float, str]:
+    def rank(case: ReportCase) -> tuple[int, bool, float, float, float, str]:
         by_verdict = VERDICTS.index(case.verdict) if case.verdict in VERDICTS else -1
         is_full = bool(case.verdict) or not EMPTY_FLAGS.intersection(case.flags)
         confidence = DIRECTIONS[order] * case.number(order) if order and case.row.get(order) else float("-inf")
-        return by_verdict, is_full, confidence, case.name
+        agreement, entropy = (_or_zero(case.number(name)) for name in ("pairwise_dice", "foreground_entropy"))
+        return by_verdict, is_full, confidence, agreement, -entropy, case.name
 
     return sorted(cases, key=rank)
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if value != value else value
 
 
 def _image_files(images: Path | None, run: Mapping[str, Any], ending: str) -> tuple[ImageFiles, list[str]]:

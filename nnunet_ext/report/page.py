@@ -27,6 +27,7 @@ from nnunet_ext.report.templates import source_of, template_of
 from nnunet_ext.report.volumes import PICTURE_BYTES
 
 TEMPLATE = "template.html.j2"
+MOST_MEMBERS = 5  # named one by one
 SYMBOLS = {"accept": "✓", "review": "!", "reject": "✕"}
 
 
@@ -100,7 +101,8 @@ def about(data: ReportData) -> list[tuple[str, str]]:
         facts.append(("Model", ", ".join(model.name for model in data.models)))
     if data.members:
         names = [str(member.get("name", "")) for member in data.members]
-        text = f"{len(names)}: {', '.join(names[:4])}" + (f" … {names[-1]}" if len(names) > 4 else "")
+        shown = names if len(names) <= MOST_MEMBERS else [*names[: MOST_MEMBERS - 1], f"… {names[-1]}"]
+        text = f"{len(names)}: {', '.join(shown)}"
         facts.append(("Members", text))
     if data.label_names:
         facts.append(("Labels", ", ".join(name for _, name in sorted(data.label_names.items()))))

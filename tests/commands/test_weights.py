@@ -94,7 +94,7 @@ def test_the_model_that_is_right_gets_the_weight_and_predict_takes_the_file(
     record = json.loads((tmp_path / "out" / "predict_args.json").read_text())
     assert record["ensemble"]["class_weights"] == found.sha256
     assert main([*predict, *models, "--disable_progress_bar"]) == 1
-    assert "its mirroring is False, this ensemble's is True" in capsys.readouterr().err
+    assert "its tta is 'none', this ensemble's is 'flips'" in capsys.readouterr().err
 
 
 def test_the_best_model_is_chosen(weights, tmp_path):

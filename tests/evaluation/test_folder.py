@@ -205,6 +205,13 @@ def test_a_folder_without_label_maps_is_refused(folder, truths, tmp_path):
         evaluate_folder(truths, tmp_path / folder, dataset_of(truths))
 
 
+def test_folders_without_a_common_name_are_refused(evaluate, predictions):
+    for file in predictions.glob("*.nii.gz"):
+        file.rename(file.with_name(f"other_{file.name}"))
+    with pytest.raises(ValueError, match="no name is in both folders"):
+        evaluate()
+
+
 def test_side_files_of_macos_are_no_cases(evaluate, truths, predictions):
     for folder in (truths, predictions):
         (folder / "._b.nii.gz").write_bytes(bytes.fromhex("00051607"))

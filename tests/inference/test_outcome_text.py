@@ -46,6 +46,14 @@ def test_of_many_cases_with_a_flag_three_are_named():
             "b",
             id="one member: the largest entropy",
         ),
+        pytest.param(
+            {
+                "a": {"verdict": "accept", "predicted_dice": 0.9, "pairwise_dice": 0.8},
+                "b": {"verdict": "accept", "predicted_dice": 0.7, "pairwise_dice": 0.9},
+            },
+            "b",
+            id="calibrated: the lowest predicted Dice",
+        ),
         pytest.param({"a": {"pairwise_dice": 0.1}, "b": {"flags": ["empty_segmentation"]}}, "b", id="a flag"),
     ],
 )

@@ -50,6 +50,15 @@ def test_of_equal_verdicts_the_smaller_predicted_dice_comes_first():
     assert [found.name for found in worst_first(cases, "predicted_dice")] == ["b", "a"]
 
 
+def test_of_equal_predicted_dice_the_largest_entropy_comes_first():
+    entropies = {"a": "0.1", "b": "0.3", "c": "0.2"}
+    cases = [
+        case(name, verdict="accept", predicted_dice="0.9", foreground_entropy=value)
+        for name, value in entropies.items()
+    ]
+    assert [found.name for found in worst_first(cases, "predicted_dice")] == ["b", "c", "a"]
+
+
 def test_the_largest_entropy_comes_first():
     cases = [case("a", foreground_entropy="0.1"), case("b", foreground_entropy="0.3")]
     assert [found.name for found in worst_first(cases, "foreground_entropy")] == ["b", "a"]
