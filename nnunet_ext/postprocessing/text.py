@@ -34,7 +34,7 @@ def choice_lines(chosen: PostProcessing) -> list[str]:
             f"({_interval(together)})."
         )
     if not fitted["probabilities"]:
-        lines.append("Without probabilities, hysteresis and hierarchy were not tried.")
+        lines.append("Hysteresis, and for nested regions hierarchy, need probabilities and were not tried.")
     if fitted["patients"] < FEW_PATIENTS:
         lines.append(
             f"Warning: with fewer than {FEW_PATIENTS} patients the intervals are too narrow; found "

@@ -101,7 +101,7 @@ def test_what_helps_on_the_validation_cases_is_saved_in_the_model_folder(postpro
     assert found.report["together"]["gain"] == pytest.approx(1 / 65)
     output = capsys.readouterr().out
     assert "Chosen on 12 cases of 6 patients, folds 0 1; mean Dice 0.9846." in output
-    assert "hysteresis and hierarchy were not tried" in output
+    assert "need probabilities and were not tried" in output
     assert output.endswith(f"\nSaved to {model / 'postprocess.json'}\n")
 
 
