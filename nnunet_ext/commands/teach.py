@@ -142,7 +142,7 @@ def with_settings(record: TeacherRecord, lesson: Lesson, engine: EnsembleEngine)
         named = [f"{name} is {recorded}, asked for is {now}" for name, recorded, now in differences(found, asked)]
         raise TeacherError(
             f"{lesson.folder} holds the probabilities of another teacher, or of one with other settings: "
-            f"{'; '.join(named) or 'of other outputs'}. Use the same flags, or start again with --overwrite."
+            f"{'; '.join(named) or 'other outputs'}. Use the same flags, or start again with --overwrite."
         )
     return wanted
 
