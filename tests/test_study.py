@@ -114,6 +114,11 @@ def test_a_case_without_a_figure_does_not_count():
     assert results_of(STOCK, (0.6, None, 0.8, 1.0)).mean(TEST, "mean_dice") == pytest.approx(0.8)
 
 
+def test_a_figure_that_earlier_results_lack_is_left_empty():
+    results = results_of(STOCK, (0.6,) * 4)
+    assert pages.mean("foreground_entropy")(STUDY, TEST, results, results) == ""
+
+
 def test_differences_are_paired_by_case_with_intervals_over_patients():
     stock = results_of(STOCK, (0.6, 0.6, 0.6, 0.6))
     other = results_of(OTHER, (0.7, 0.7, 0.9, 0.9))

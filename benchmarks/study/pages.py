@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .cells import UNCERTAINTY
 from .curves import write_curves
 from .data import PLANS
 from .picture import write_picture
@@ -204,6 +205,7 @@ MORE: list[Column] = [
     ("ACE", mean("ace")),
     ("Brier", mean("brier")),
     ("NLL", mean("nll")),
+    ("entropy, foreground", mean(UNCERTAINTY)),
 ]
 FAILURES: list[Column] = [
     *((title, of_set("failure_detection", name, "aurc")) for name, title in CONFIDENCES.items()),

@@ -35,8 +35,12 @@ class MethodResults:
         by_seed = []
         for result in self.results:
             found = result["tests"][test.name]
-            position = found["columns"].index(column)
-            by_seed.append({case: values[position] for case, values in found["cases"].items()})
+            by_seed.append(
+                {
+                    case: dict(zip(found["columns"], values, strict=True)).get(column)
+                    for case, values in found["cases"].items()
+                }
+            )
         return {case: float(np.mean([_nan(seed[case]) for seed in by_seed])) for case in by_seed[0]}
 
     def mean(self, test: ImageSet, column: str) -> float:
