@@ -31,7 +31,7 @@ from nnunet_ext.inference.memory_fallback import where_it_fits
 from nnunet_ext.inference.memory_plan import MemoryPlan, MemoryPlanner
 from nnunet_ext.inference.passes import passes_by_fold, passes_of, segmented_names
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
-from nnunet_ext.inference.runtimes.choice import CHOICES, ChooseRuntime
+from nnunet_ext.inference.runtimes.choice import CHOICES, ChooseRuntime, compilation
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
 from nnunet_ext.inference.sliding_window import tile_image
 from nnunet_ext.inference.stages.postprocess import postprocess_stage, warn_of_other_ensemble
@@ -314,7 +314,9 @@ class EnsembleEngine:
             on_device = [case.to(device, room) for case in prepared]
             adaptation = CaseAdaptation(name, self.options.adapt)
             loop = replace(self.loop, runners=adaptation.runners(self.runners), kind_of_sums=plan.sums)
-            sums, fold_rows = loop.sum_up(on_device, sum_options(self.options, options), progress)
+            compiled = device.type == "cuda" and self.options.runtime == "auto" and compilation() != "unwanted"
+            wanted = replace(sum_options(self.options, options), compiled=compiled)
+            sums, fold_rows = loop.sum_up(on_device, wanted, progress)
             stages = [*stages_for(options, self.calibration, self.postprocess), adaptation.describe]
             return finish(name, sums, self.structures, stages, options, fold_rows=fold_rows)
 

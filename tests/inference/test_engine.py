@@ -179,12 +179,15 @@ def test_other_errors_on_a_gpu_are_not_taken_for_memory_that_runs_out():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("runtime", ["torch", "auto"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), (None, 0.05), ("bf16", 0.2)])
-def test_cpu_and_gpu_agree(two_models, make_image, tmp_path, precision, tolerance):
+def test_cpu_and_gpu_agree(two_models, make_image, tmp_path, precision, tolerance, runtime):
     """TF32 convolutions, which torch allows by default, are the reason for the tolerance in single precision."""
     images = make_image(tmp_path / "images", "a")
     on_cpu = opened(two_models).predict_from_files(images, None).predictions[0]
-    on_gpu = EnsembleEngine.from_model_folders(two_models, device="cuda", allow_tqdm=False, precision=precision)
+    on_gpu = EnsembleEngine.from_model_folders(
+        two_models, device="cuda", allow_tqdm=False, precision=precision, runtime=runtime
+    )
     prediction = on_gpu.predict_from_files(images, None).predictions[0]
     difference = abs(prediction.maps["entropy"] - on_cpu.maps["entropy"])
     assert difference.mean() < tolerance

@@ -67,6 +67,11 @@ class CaseFrame:
         self.shape = image_shape(prepared[0].properties, models[0].plans)
         self.properties = prepared[0].properties
 
+    @property
+    def device(self) -> torch.device:
+        """Where the members' logits are."""
+        return self.prepared[0].tiled.image.device
+
     def is_whole(self, position: int) -> bool:
         """Whether the model at this position predicts the whole box."""
         return self.boxes[position] == self.box

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_ext.inference.accumulation.agreement import CroppedLabels, crop_to_foreground
+from nnunet_ext.inference.accumulation.agreement import CroppedLabels
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame
 from nnunet_ext.inference.accumulation.class_weighted import moments_for
 from nnunet_ext.inference.accumulation.decisions import class_probabilities, decided_labels, label_map, label_type
 from nnunet_ext.inference.accumulation.early_exit import SettledRule, tiles_with
 from nnunet_ext.inference.accumulation.linear_resampling import is_linear
+from nnunet_ext.inference.accumulation.member_labels import MemberLabels, as_array
+from nnunet_ext.inference.accumulation.member_update import faster_update
 from nnunet_ext.inference.accumulation.memory_maps import MemoryMaps
 from nnunet_ext.inference.accumulation.resampling import outside_logits, outside_probabilities
 from nnunet_ext.inference.accumulation.slabs import (
@@ -32,6 +34,7 @@ from nnunet_ext.inference.sliding_window import Tile
 from nnunet_ext.options import Average
 
 HALF_A_VOTE = 0.5
+SETTLED = "settled"  # the name of a member that did not run
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class SumOptions:
         with_transform_variance: also track the variance between the transforms of each member.
         with_memory: also track the memory of mixtures.
         maps: the uncertainty maps that are written, for sums that compute them while they have the moments.
+        compiled: take members into the moments by a compiled function where that is faster, for GPUs.
     """
 
     average: Average = "probabilities"
@@ -58,6 +62,7 @@ class SumOptions:
     with_transform_variance: bool = False
     with_memory: bool = False
     maps: tuple[str, ...] = ()
+    compiled: bool = False
 
     def of_fold(self) -> SumOptions:
         """The same for the members of one fold, of which only the row in `cases.csv` is needed."""
@@ -78,9 +83,7 @@ class CaseSums:
 
     Attributes:
         moments: running moments of the members' probabilities (C, *box).
-        members: the members' segmentations, cropped to their foreground.
-        only_labels: (*box), the segmentation of the only member; None once there are several.
-        member_segmentations: member name to segmentation (*image); empty unless they are kept.
+        own: the members' own segmentations.
         open_voxels: (*box) bool, where members still run; None means everywhere.
         transform_variance: variance between the transforms of each member; None unless it is tracked.
         memory: maps of the memory of mixtures; None unless it is tracked.
@@ -97,10 +100,9 @@ class CaseSums:
             regions=labels.has_regions,
             with_variance=options.with_variance,
             class_weights=options.class_totals is not None,
+            update=faster_update(frame.device, regions=labels.has_regions) if options.compiled else None,
         )
-        self.members: list[CroppedLabels] = []
-        self.only_labels: np.ndarray | None = None
-        self.member_segmentations: dict[str, np.ndarray] = {}
+        self.own = MemberLabels(frame.embedded if options.keep_members else None)
         self.open_voxels: torch.Tensor | None = None
         self._settled_labels: torch.Tensor | None = None  # (*box), valid only where members no longer run
         self._logit_sums: list[torch.Tensor | None] = [None] * len(frame.models)
@@ -108,6 +110,16 @@ class CaseSums:
         self._logit_weights: list[float | torch.Tensor] = [0.0] * len(frame.models)  # per voxel if some are not seen
         self.transform_variance = TransformVariance(frame, labels) if options.with_transform_variance else None
         self.memory = MemoryMaps(frame) if options.with_memory else None
+
+    @property
+    def members(self) -> list[CroppedLabels]:
+        """The members' segmentations, cropped to their foreground."""
+        return self.own.cropped
+
+    @property
+    def member_segmentations(self) -> dict[str, np.ndarray]:
+        """Member name to segmentation (*image); empty unless they are kept."""
+        return self.own.whole
 
     @property
     def watches_classifiers(self) -> bool:
@@ -127,13 +139,8 @@ class CaseSums:
         if self.options.keep_members:
             names = step.classifier_names(len(classifiers))  # none if there is one, which is the member itself
             for name, logits in zip(names, classifiers, strict=False):
-                segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
-
-                def decide(slab: Slab, segmentation: torch.Tensor = segmentation) -> None:
-                    segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
-
-                for_each_slab(self._member_probabilities(position, logits), decide)
-                self.member_segmentations[name] = self.frame.embedded(as_array(segmentation))
+                probabilities = self._member_probabilities(position, logits)
+                self.own.keep_whole(name, label_map(probabilities, self.frame.box_shape, self.labels))
 
     def add(self, position: int, step: Pass, logits: torch.Tensor, also: Sequence[CaseSums] = ()) -> None:
         """Accumulates one member.
@@ -150,22 +157,22 @@ class CaseSums:
         weight = self._weight_of(step, seen)
         if self.open_voxels is not None:
             weight = weight * self.open_voxels
-        segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels))
+        segmentation = torch.empty(self.frame.box_shape, dtype=label_type(self.labels), device=logits.device)
         self.moments.begin_member(shape, weight, device=logits.device)
         for sums in also:
             sums.moments.begin_member(shape, sums._weight_of(step, seen), device=logits.device)
 
         def accumulate(slab: Slab) -> None:
-            segmentation[slab.where] = decided_labels(slab.values, self.labels).cpu()
+            segmentation[slab.where] = decided_labels(slab.values, self.labels)
             self.moments.add_slab(slab)
             for sums in also:
                 sums.moments.add_slab(slab)
 
         for_each_slab(self._member_probabilities(position, logits), accumulate)
         if self.open_voxels is not None:
-            segmentation = torch.where(self.open_voxels.cpu(), segmentation, self._settled())
+            segmentation = torch.where(self.open_voxels, segmentation, self._settled())
         for sums in (self, *also):
-            sums._take(position, step, as_array(sums._completed(segmentation, seen)), logits)
+            sums._take(position, step, sums._completed(segmentation, seen), logits)
 
     def _weight_of(self, step: Pass, seen: torch.Tensor | None) -> float | torch.Tensor:
         """The weight of a pass: one number, or one per voxel if it sees (*box) less than everything.
@@ -176,12 +183,9 @@ class CaseSums:
             return step.weight if seen is None else step.weight * seen
         return torch.tensor(step.class_weights) / torch.tensor(self.options.class_totals)
 
-    def _take(self, position: int, step: Pass, member_labels: np.ndarray, logits: torch.Tensor) -> None:
+    def _take(self, position: int, step: Pass, segmentation: torch.Tensor, logits: torch.Tensor) -> None:
         """Keeps what the moments do not: a member's segmentation (*box) and, if logits are averaged, its logits."""
-        self.only_labels = member_labels if not self.members else None
-        self.members.append(crop_to_foreground(member_labels))
-        if self.options.keep_members:
-            self.member_segmentations[step.name] = self.frame.embedded(member_labels)
+        self.own.add(step.name, segmentation)
         self._weights[position] += step.weight
         if self.options.average == "logits":
             view = step.field_of_view(logits.shape[1:], logits.device)
@@ -204,7 +208,7 @@ class CaseSums:
         if seen is None:
             return segmentation
         return torch.where(
-            seen.cpu() >= HALF_A_VOTE,
+            seen >= HALF_A_VOTE,
             segmentation,
             self._labels_of_mean(),
         )
@@ -215,7 +219,7 @@ class CaseSums:
         Raises:
             RuntimeError: if nothing is settled yet.
         """
-        self.members.append(crop_to_foreground(as_array(self._settled())))
+        self.own.add(SETTLED, self._settled())
 
     def settle(self, weight_left: float) -> None:
         """Closes the voxels where the remaining members, whose weights sum to `weight_left`, are not needed."""
@@ -263,8 +267,8 @@ class CaseSums:
 
     def segmentation(self, probabilities: SlicedVolume) -> np.ndarray:
         """(*box): the label map of the ensemble's probabilities; with a single member, that member's own."""
-        if self.only_labels is not None:
-            return self.only_labels
+        if self.own.only is not None:
+            return self.own.only
         return as_array(label_map(probabilities, self.frame.box_shape, self.labels))
 
     def _labels_of_mean(self) -> torch.Tensor:
@@ -287,9 +291,3 @@ class CaseSums:
             return self.frame.in_box(position, nonlinearity(logits), outside)
         volume = self.frame.in_box(position, logits, outside_logits(len(logits), regions=regions))
         return MappedVolume(volume, nonlinearity)
-
-
-def as_array(segmentation: torch.Tensor) -> np.ndarray:
-    """A label map in the types that are written to files: uint8 or uint16."""
-    values = segmentation.numpy()
-    return values if values.dtype == np.uint8 else values.astype(np.uint16)

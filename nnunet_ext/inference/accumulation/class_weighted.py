@@ -17,22 +17,24 @@ from collections.abc import Sequence
 
 import torch
 
-from nnunet_ext.inference.accumulation.moments import Moments, entropy
+from nnunet_ext.inference.accumulation.entropy import entropy
+from nnunet_ext.inference.accumulation.member_update import Update
+from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.slabs import Slab, Where
 
 
-def moments_for(*, regions: bool, with_variance: bool, class_weights: bool) -> Moments:
+def moments_for(*, regions: bool, with_variance: bool, class_weights: bool, update: Update | None = None) -> Moments:
     """The moments for members with one weight each, or with one per class or region.
 
     Args:
         regions: whether the outputs are overlapping regions, see `Moments`.
         with_variance: also track the variance.
         class_weights: whether weights are (C) tensors, one value per class or region.
+        update: takes a member into the moments where all classes are taken at once, see `Moments`.
     """
-    if not class_weights:
-        return Moments(regions=regions, with_variance=with_variance)
-    kind = RegionWeightedMoments if regions else ClassWeightedMoments
-    return kind(regions=regions, with_variance=with_variance)
+    of_classes = RegionWeightedMoments if regions else ClassWeightedMoments
+    kind = of_classes if class_weights else Moments
+    return kind(regions=regions, with_variance=with_variance, update=update)
 
 
 class ClassWeightedMoments(Moments):
@@ -58,7 +60,7 @@ class ClassWeightedMoments(Moments):
         self._begin(shape, device)
         if self.members == 1:
             self._weight = torch.zeros_like(self.mean()[0])
-        self._member_weight = weights.to(self.mean().device)
+        self._member_weight = weights.to(self.mean().device, non_blocking=True)
 
     def add_slab(self, slab: Slab) -> None:
         """See `Moments.add_slab`."""
@@ -81,7 +83,7 @@ class RegionWeightedMoments(Moments):
         """See `ClassWeightedMoments.begin_member`; one weight per region."""
         weights = per_channel(weight, shape)
         self._begin(shape, device)
-        self._member_weight = weights.to(self.mean().device)
+        self._member_weight = weights.to(self.mean().device, non_blocking=True)
         self._weight = self._weight + self._member_weight
 
     def add_slab(self, slab: Slab) -> None:
@@ -94,10 +96,10 @@ class RegionWeightedMoments(Moments):
             self.mean()[all_channels] = values
             expected_entropy.zero_()
         for channel, value in enumerate(values):
-            weight, total = float(weights[channel]), float(totals[channel])
-            expected_entropy.add_(entropy(value[None], regions=True), alpha=weight)
+            weight, total = weights[channel], totals[channel]  # tensors, because numbers would wait for a GPU
+            expected_entropy.addcmul_(entropy(value[None], regions=True), weight)
             if self.members > 1:
-                self._update_values((channel, *where), value, weight, weight / total)
+                self._move_class((channel, *where), value, weight, weight / total)
 
     def _weight_at(self, where: Where) -> float | torch.Tensor:
         return self._weight  # the same for all voxels

@@ -37,11 +37,11 @@ def decided_labels(probabilities: torch.Tensor, labels: LabelManager) -> torch.T
 
 
 def label_map(probabilities: SlicedVolume, shape: Sequence[int], labels: LabelManager) -> torch.Tensor:
-    """`decided_labels` of a volume (C, *shape), slab by slab; the result is on the CPU."""
-    decided = torch.empty(tuple(shape), dtype=label_type(labels))
+    """`decided_labels` of a volume (C, *shape), slab by slab, on its device."""
+    decided = torch.empty(tuple(shape), dtype=label_type(labels), device=probabilities.device)
 
     def decide(slab: Slab) -> None:
-        decided[slab.where] = decided_labels(slab.values, labels).cpu()
+        decided[slab.where] = decided_labels(slab.values, labels)
 
     for_each_slab(probabilities, decide)
     return decided

@@ -15,11 +15,11 @@ from itertools import chain
 import numpy as np
 import torch
 
-from nnunet_ext.inference.accumulation.agreement import crop_to_foreground
-from nnunet_ext.inference.accumulation.case_sums import HALF_A_VOTE, CaseSums, as_array
+from nnunet_ext.inference.accumulation.case_sums import HALF_A_VOTE, CaseSums
 from nnunet_ext.inference.accumulation.class_weighted import moments_for
 from nnunet_ext.inference.accumulation.decisions import decided_labels, label_type
 from nnunet_ext.inference.accumulation.maps import MAPS_OF_THE_ROW, fill_maps
+from nnunet_ext.inference.accumulation.member_labels import as_array
 from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, Where, for_each_slab
 from nnunet_ext.inference.passes import Pass
@@ -116,10 +116,7 @@ class HeldSums(CaseSums):
         for_each_slab(self._together(), finish)
         own = as_array(ensemble if len(segmentations) > 1 else segmentations[0])
         for member in self._held:  # one segmentation at a time is dropped for the box of its foreground
-            segmentation = as_array(segmentations.pop(0))
-            self.members.append(crop_to_foreground(segmentation))
-            if self.options.keep_members:
-                self.member_segmentations[member.step.name] = self.frame.embedded(segmentation)
+            self.own.add(member.step.name, segmentations.pop(0))
         return Finished(own, maps)
 
     def _together(self) -> MembersTogether:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
 import torch
@@ -90,8 +90,10 @@ class LinearlyResampled:
         self.planes = logits.movedim(self.axis + 1, 0)  # (D, C, h, w)
         self.slices = self.shape[self.axis]
         self.device = logits.device
-        self.neighbours = (nearest_slices if separate else adjacent_slices)(len(self.planes), self.slices)
-        self.row_neighbours = adjacent_slices(self.planes.shape[2], self.shape[self.row_axis])
+        along_planes = nearest_slices if separate else adjacent_slices
+        self.neighbours = Neighbours.of(along_planes, len(self.planes), self.slices, self.device)
+        rows, wanted_rows = self.planes.shape[2], self.shape[self.row_axis]
+        self.row_neighbours = Neighbours.of(adjacent_slices, rows, wanted_rows, self.device)
 
     def slabs(self, part: slice) -> Iterator[Slab]:
         """See `SlicedVolume`; slabs of (C, *shape)."""
@@ -101,12 +103,11 @@ class LinearlyResampled:
     def _interpolated(self, piece: slice, rows: slice) -> torch.Tensor:
         """(slices, C, rows, W): the axes are interpolated one after the other, the one that adds most values last."""
         if self.planes.shape[2] == self.shape[self.row_axis]:
-            values = between(self.planes[:, :, rows], 0, self.neighbours[piece])
+            values = self.neighbours.between(self.planes[:, :, rows], 0, piece)
         else:
-            neighbours = self.row_neighbours[rows]
-            first, last = neighbours[0][0], neighbours[-1][1]
-            values = between(self.planes[:, :, first : last + 1], 0, self.neighbours[piece])
-            values = between(values, 2, [(lower - first, upper - first, share) for lower, upper, share in neighbours])
+            needed = self.row_neighbours.needed(rows)
+            values = self.neighbours.between(self.planes[:, :, needed], 0, piece)
+            values = self.row_neighbours.between(values, 2, rows, first=needed.start)
         return columns_interpolated(values, self.shape[3 - self.axis - self.row_axis])
 
 
@@ -123,10 +124,51 @@ def resampled(
     return LinearlyResampled(logits, shape, current_spacing_mm, new_spacing_mm, coarse_axis)
 
 
-Neighbours = tuple[int, int, float]  # indices of two slices, and the weight of the second
+Place = tuple[int, int, float]  # indices of two slices, and the weight of the second
 
 
-def adjacent_slices(count: int, wanted: int) -> list[Neighbours]:
+class Neighbours:
+    """The old slices between which each new slice lies, on the device of the values.
+
+    Args:
+        places: of each new slice.
+        device: where values are interpolated.
+    """
+
+    def __init__(self, places: Sequence[Place], device: torch.device) -> None:
+        self._places = places
+        self._lower = torch.tensor([lower for lower, _, _ in places], device=device)
+        self._upper = torch.tensor([upper for _, upper, _ in places], device=device)
+        self._shares = torch.tensor([share for _, _, share in places], device=device)
+        self._takes_lower_only = not any(share for _, _, share in places)
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(places: Callable[[int, int], list[Place]], count: int, wanted: int, device: torch.device) -> Neighbours:
+        """The same for all members of a case, so that none waits until the indices have reached the GPU."""
+        return Neighbours(places(count, wanted), device)
+
+    def needed(self, part: slice) -> slice:
+        """The old slices that some of the new ones lie between."""
+        return slice(self._places[part.start][0], self._places[part.stop - 1][1] + 1)
+
+    def between(self, values: torch.Tensor, axis: int, part: slice, *, first: int = 0) -> torch.Tensor:
+        """Some of the new slices along an axis, linear between their neighbours; float32.
+
+        Args:
+            values: the old slices from number `first` on.
+            axis: the axis along which they follow each other.
+            part: the new slices.
+            first: number of the first old slice that `values` has.
+        """
+        lower = values.index_select(axis, self._lower[part] - first).float()
+        if self._takes_lower_only:
+            return lower
+        upper = values.index_select(axis, self._upper[part] - first).float()
+        return lower.lerp_(upper, self._shares[part].reshape(-1, *[1] * (values.ndim - axis - 1)))
+
+
+def adjacent_slices(count: int, wanted: int) -> list[Place]:
     """For each new slice the two old ones whose centres it lies between; beyond the outermost centre, that slice."""
     found = []
     for index in range(wanted):
@@ -136,22 +178,10 @@ def adjacent_slices(count: int, wanted: int) -> list[Neighbours]:
     return found
 
 
-def nearest_slices(count: int, wanted: int) -> list[Neighbours]:
+def nearest_slices(count: int, wanted: int) -> list[Place]:
     """For each new slice the old one whose centre is nearest; the upper one in a tie."""
     indices = [min(int((index + 0.5) * (count / wanted)), count - 1) for index in range(wanted)]
     return [(index, index, 0.0) for index in indices]
-
-
-def between(values: torch.Tensor, axis: int, neighbours: Sequence[Neighbours]) -> torch.Tensor:
-    """Values at new places along an axis, linear between their neighbours; float32."""
-    lower, upper = (
-        values.index_select(axis, torch.tensor([each[side] for each in neighbours], device=values.device)).float()
-        for side in (0, 1)
-    )
-    shares = torch.tensor([share for _, _, share in neighbours], device=values.device)
-    if not shares.any():
-        return lower
-    return lower.lerp_(upper, shares.reshape(-1, *[1] * (values.ndim - axis - 1)))
 
 
 def columns_interpolated(values: torch.Tensor, columns: int) -> torch.Tensor:

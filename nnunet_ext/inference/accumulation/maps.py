@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nnunet_ext.inference.accumulation.moments import Moments, entropy, largest_entropy
+from nnunet_ext.inference.accumulation.entropy import entropy, largest_entropy
+from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.slabs import Slab, SlicedVolume, Where, WholeVolume, for_each_slab
 
 # Each function returns a map (*spatial) in [0, 1]. Its arguments are the moments and their predictive entropy, which

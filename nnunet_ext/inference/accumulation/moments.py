@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from nnunet_ext.inference.accumulation.entropy import entropy, largest_entropy
+from nnunet_ext.inference.accumulation.member_update import Update, move_mean, plain_update
 from nnunet_ext.inference.accumulation.slabs import Slab, Where
-
-SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 
 
 class Moments:
@@ -24,12 +24,22 @@ class Moments:
         with_variance: also track the variance, which takes one more volume per class.
         at_once: take all classes in few calls, which suits GPUs, instead of one after the other, which keeps
             temporaries small; None decides by the device of the first member.
+        update: takes a member into the moments where all classes are taken at once, such as a compiled one; None is
+            plain torch.
     """
 
-    def __init__(self, *, regions: bool = False, with_variance: bool = True, at_once: bool | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        regions: bool = False,
+        with_variance: bool = True,
+        at_once: bool | None = None,
+        update: Update | None = None,
+    ) -> None:
         self.regions = regions
         self.with_variance = with_variance
         self.at_once = at_once
+        self._take_at_once = plain_update(regions=regions) if update is None else update
         self.members = 0
         self._weight: float | torch.Tensor = 0.0
         self._member_weight: float | torch.Tensor = 0.0
@@ -101,28 +111,24 @@ class Moments:
             return
         share = weight / total
         if self.at_once:
-            self._update_values((slice(None), *where), values, weight, share)
-        else:
-            for channel, value in enumerate(values):
-                self._update_values((channel, *where), value, weight, share)
+            every = (slice(None), *where)
+            squares = None if self._squares is None else self._squares[every]
+            self._take_at_once(mean[every], expected_entropy[where], squares, values, weight, share)
+            return
+        for channel, value in enumerate(values):
+            self._move_class((channel, *where), value, weight, share)
         expected_entropy[where].lerp_(self._entropy(values), share)
 
-    def _update_values(
+    def _move_class(
         self,
         index: tuple[int | slice, ...],
         values: torch.Tensor,
         weight: float | torch.Tensor,
         share: float | torch.Tensor,
     ) -> None:
-        """Moves the mean of one class or of all, and its squares, towards a member's values; `index` is theirs."""
-        mean = self._required(self._mean)[index]
-        if self._squares is None:
-            mean.lerp_(values, share)
-            return
-        difference = values - mean
-        mean.lerp_(values, share)
-        # Welford's update; sums of squares would go negative
-        self._squares[index].add_(difference.mul_(values - mean).mul_(weight))
+        """Moves the mean of one class and its squares towards a member's values there; `index` is theirs."""
+        squares = None if self._squares is None else self._squares[index]
+        move_mean(self._required(self._mean)[index], squares, values, weight, share)
 
     def _entropy(self, probabilities: torch.Tensor) -> torch.Tensor:
         return entropy(probabilities, regions=self.regions, at_once=bool(self.at_once))
@@ -188,35 +194,5 @@ class Moments:
         return value
 
 
-def entropy(probabilities: torch.Tensor, *, regions: bool = False, at_once: bool = False) -> torch.Tensor:
-    """Entropy of (C, *spatial) probabilities in nats, (*spatial); 0 where one class has probability 1.
-
-    For regions it is the sum of their binary entropies. All classes are taken in few calls with `at_once`, otherwise
-    one after the other, without a temporary as large as all.
-    """
-    if at_once:
-        total = torch.special.entr(probabilities).sum(0)
-        return total + torch.special.entr(1 - probabilities).sum(0) if regions else total
-    total = torch.zeros_like(probabilities[0])
-    for channel in probabilities:
-        subtract_p_log_p(total, channel)
-        if regions:
-            subtract_p_log_p(total, 1 - channel)
-    return total
-
-
-def subtract_p_log_p(total: torch.Tensor, values: torch.Tensor) -> None:
-    """Adds −p·ln p to `total` in place, with 0·ln 0 = 0.
-
-    Replaces `torch.special.entr`, whose CPU kernel takes six times as long.
-    """
-    total.addcmul_(values.clamp_min(SMALLEST_NORMAL).log_(), values, value=-1)
-
-
 def _part(weight: float | torch.Tensor, where: Where) -> float | torch.Tensor:
     return weight[where] if isinstance(weight, torch.Tensor) else weight
-
-
-def largest_entropy(channels: int, *, regions: bool) -> float:
-    """The largest possible entropy in nats: ln C for C classes, R·ln 2 for R regions."""
-    return channels * math.log(2) if regions else math.log(channels)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -62,6 +63,7 @@ class FusedRuntime(TorchRuntime):
         self._layout = faster_layout(self._network, noise(model, PROBE_PATCHES).to(device, dtype))
         in_layout(self._network, self._layout)
         self._tensors = named_once(self._network)
+        self._fitting: set[Path] = set()  # files whose weights have this network's names and shapes
         os.environ.setdefault(COMPILER_CACHE_VARIABLE, str(cache_folder("inductor")))
         compile_one = torch.compile if compile_network is None else compile_network
         self.networks = [compile_one(self._network)]
@@ -70,10 +72,11 @@ class FusedRuntime(TorchRuntime):
     @torch.inference_mode()
     def load(self, member: Member) -> None:
         """See `runtime.Runtime`."""
-        self.model.load(member)
-        own = self.model.network.state_dict()
-        for name, tensor in self._tensors.items():
-            tensor.copy_(own[name], non_blocking=True)
+        if member.path not in self._fitting:
+            self.model.load(member)  # refuses weights that do not fit, which takes longer than copying them
+            self._fitting.add(member.path)
+        weights = self.model.weights.of(member)
+        torch._foreach_copy_(list(self._tensors.values()), [weights[name] for name in self._tensors], True)
 
     @torch.inference_mode()
     def run(self, patches: torch.Tensor, classifier: int = 0) -> torch.Tensor:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from nnunet_ext.inference.accumulation.class_weighted import moments_for
-from nnunet_ext.inference.accumulation.moments import Moments, entropy
+from nnunet_ext.inference.accumulation.entropy import entropy
+from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.slabs import Slab
 
 

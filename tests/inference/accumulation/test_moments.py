@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.inference.accumulation.moments import Moments, entropy, largest_entropy
+from nnunet_ext.inference.accumulation.entropy import entropy, largest_entropy
+from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.accumulation.slabs import Slab
 
 LN_2 = math.log(2)
