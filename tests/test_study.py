@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from study import cells, curves, data, pages, picture, settings
+from study import cells, curves, data, figures, pages, picture, settings
 from study.published import FIGURES, Published, change, read_published, row_of
 from study.results_read import MethodResults, compared, read_results
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
@@ -37,6 +38,7 @@ def results_of(method: Method, *dice_by_seed: tuple[float | None, ...]) -> Metho
                         "columns": ["mean_dice"],
                         "cases": {case: [value] for case, value in zip(CASES, dice, strict=True)},
                         "end_coefficient": {"paper": 0.25 * seed},
+                        "pooled_dice": {"heart": 0.5},
                     }
                 },
             }
@@ -101,13 +103,14 @@ def test_means_are_over_cases_and_seeds():
 
 def test_failures_that_were_not_accepted_count_as_caught():
     results = results_of(STOCK, (0.6, 0.6, 0.6, 0.6))
-    assert pages.caught(STUDY, TEST, results, results) == pages.accepted(STUDY, TEST, results, results) == ""
+    caught, accepted = (cell for title, cell in pages.FAILURES if title.endswith("accepted"))
+    assert caught(STUDY, TEST, results, results) == accepted(STUDY, TEST, results, results) == ""
     results.results[0]["tests"]["held out"]["verdicts"] = {
         "failures": {"accept": 1, "review": 2, "reject": 1},
         "good": {"accept": 5, "review": 1, "reject": 0},
     }
-    assert pages.caught(STUDY, TEST, results, results) == "3 of 4"
-    assert pages.accepted(STUDY, TEST, results, results) == "5 of 6"
+    assert caught(STUDY, TEST, results, results) == "3 of 4"
+    assert accepted(STUDY, TEST, results, results) == "5 of 6"
 
 
 def test_a_case_without_a_figure_does_not_count():
@@ -116,7 +119,7 @@ def test_a_case_without_a_figure_does_not_count():
 
 def test_a_figure_that_earlier_results_lack_is_left_empty():
     results = results_of(STOCK, (0.6,) * 4)
-    assert pages.mean("foreground_entropy")(STUDY, TEST, results, results) == ""
+    assert pages.number(figures.mean("foreground_entropy"))(STUDY, TEST, results, results) == ""
 
 
 def test_differences_are_paired_by_case_with_intervals_over_patients():
@@ -135,7 +138,7 @@ def test_a_method_with_fewer_seeds_is_compared_with_the_same_ones():
 
 def test_a_table_has_a_row_per_method_and_one_per_group():
     found = {"stock": results_of(STOCK, (0.6, 0.6, 0.6, 0.6)), "other": results_of(OTHER, (0.7, 0.7, 0.9, 0.9))}
-    columns = [("Dice", pages.mean("mean_dice")), ("difference", pages.difference("mean_dice"))]
+    columns = [("Dice", pages.number(figures.mean("mean_dice"))), ("difference", pages.difference("mean_dice"))]
     assert pages.table(STUDY, TEST, found, columns).splitlines() == [
         "| | Dice | difference |",
         "|---|---|---|",
@@ -144,6 +147,18 @@ def test_a_table_has_a_row_per_method_and_one_per_group():
         "| **Two** | | |",
         "| other | 0.800 | +0.200 (+0.100 to +0.300) |",
     ]
+
+
+def test_a_file_holds_every_figure_of_every_method_and_test_set(tmp_path):
+    """Empty where a method has none, and the differences of the method that the others are compared with."""
+    found = {"stock": results_of(STOCK, (0.6, 0.6, 0.6, 0.6)), "other": results_of(OTHER, (0.7, 0.7, 0.9, 0.9))}
+    figures.write_figures(STUDY, found, "stock", tmp_path / "study.csv")
+    with (tmp_path / "study.csv").open(encoding="utf-8", newline="") as file:
+        stock, other = csv.DictReader(file)
+    assert (stock["group"], stock["method"], stock["seeds"], stock["test"]) == ("One", "stock", "1", "held out")
+    assert (stock["mean_dice"], stock["mean_dice_difference"], stock["nll"]) == ("0.6", "", "")
+    differences = [other[f"mean_dice_difference{end}"] for end in ("", "_low", "_high")]
+    assert (other["mean_dice"], *differences) == ("0.8", "0.2", "0.1", "0.3")
 
 
 def test_a_method_that_changes_another_is_compared_with_it():

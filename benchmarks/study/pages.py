@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .cells import UNCERTAINTY
 from .curves import write_curves
 from .data import PLANS
+from .figures import AURC, CONFIDENCES, FIGURES, Figure, prediction_seconds, write_figures
 from .picture import write_picture
 from .published import published_table
 from .results_read import REFERENCE, MethodResults, compared, read_results
 from .settings import ImageSet, Study
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
-CONFIDENCES = {"foreground_entropy": "entropy, foreground", "mean_entropy": "entropy, all voxels",
-               "pairwise_dice": "members' Dice", "mutual_information": "mutual information"}  # fmt: skip
 FINDING = (
-    "AURC by each confidence; a case's risk is 1 - Dice. Verdicts are those of `predict --calibrated`; the Dice of a "
-    "failure is below 0.75."
+    "AURC by each confidence, of methods that have several or give verdicts; a case's risk is 1 - Dice. Verdicts are "
+    "those of `predict --calibrated`; the Dice of a failure is below 0.75."
 )
 Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
 
@@ -29,6 +27,7 @@ def write_pages(study: Study) -> None:
     if REFERENCE not in found:
         return
     DOCS.mkdir(exist_ok=True)
+    write_figures(study, found, REFERENCE, DOCS / f"{study.name}.csv")
     write_picture(study, found, DOCS / f"{study.name}.svg")
     curves = f"{study.name}_curves.svg"
     has_curves = write_curves(study, found, DOCS / curves)
@@ -45,15 +44,16 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
         parts += [f"## {heading(test.name)}", table(study, test, found, MAIN)]
     if changes := changes_table(study, found):
         parts += ["## Against the method that it changes", changes]
-    parts += ["## More figures, held-out patients", table(study, study.preset.tests[0], found, MORE)]
     if curves:
         parts.append("## Reliability, and risk over coverage")
         parts.append(f"![Accuracy less confidence, and risk of accepted cases, for each test set.]({curves})")
         parts.append("`stock` and the methods that no other beats. Below 0: too confident. Cases are accepted in the "
                      "order of their foreground entropy.")  # fmt: skip
-    parts += ["## Finding failures", FINDING]
-    for test in study.preset.tests:
-        parts += [f"### {heading(test.name)}", table(study, test, found, FAILURES)]
+    detecting = {name: results for name, results in found.items() if detects_failures(study, results)}
+    if detecting:
+        parts += ["## Finding failures", FINDING]
+    for test in study.preset.tests if detecting else ():
+        parts += [f"### {heading(test.name)}", table(study, test, detecting, FAILURES, found[REFERENCE])]
     if published := published_table(study, found):
         parts += [
             "## Beside what papers report",
@@ -91,26 +91,49 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
         f"test-time transforms unless a row says otherwise.",
         f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`{compared_with} at the same seeds, "
         f"paired by case, with 95 % intervals over patients, seeds averaged first.",
+        f"All figures, also pooled Dice, end coefficients, ACE, Brier score, likelihood and entropy: "
+        f"[{study.name}.csv]({study.name}.csv).",
     ]
     return "\n\n".join(lines)
 
 
-def table(study: Study, test: ImageSet, found: dict[str, MethodResults], columns: Sequence[Column]) -> str:
-    """A row per method; a row with the group's name where a new one begins."""
+def detects_failures(study: Study, results: MethodResults) -> bool:
+    """Whether a method has several confidences, those of an ensemble, or gives verdicts."""
+    figures = (AURC["pairwise_dice"], FIGURES["failures"])
+    return any(figure(study.preset.tests[0], results) >= 0 for figure in figures)
+
+
+def table(
+    study: Study,
+    test: ImageSet,
+    found: dict[str, MethodResults],
+    columns: Sequence[Column],
+    reference: MethodResults | None = None,
+) -> str:
+    """A row per method; a row with the group's name where a new one begins.
+
+    Args:
+        study: whose results they are.
+        test: the test set.
+        found: results by method.
+        columns: titles and cells.
+        reference: what the methods are compared with; None takes it from `found`.
+    """
+    reference = reference or found[REFERENCE]
     lines = ["| | " + " | ".join(title for title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     group = ""
     for name, results in found.items():
         if results.method.group != group:
             group = results.method.group
             lines.append(f"| **{group}** |" + " |" * len(columns))
-        cells = [cell(study, test, results, found[REFERENCE]) for _, cell in columns]
+        cells = [cell(study, test, results, reference) for _, cell in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def mean(column: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
-    """A column with the mean of a figure of the cases."""
-    return lambda study, test, results, reference: shown(results.mean(test, column), digits)
+def number(figure: Figure, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
+    """A column with a figure; empty where a method has none."""
+    return lambda study, test, results, reference: shown(figure(test, results), digits)
 
 
 def difference(column: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
@@ -150,38 +173,19 @@ def changes_table(study: Study, found: dict[str, MethodResults]) -> str:
     return "\n".join(lines) if pairs else ""
 
 
-def of_set(*keys: str, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
-    """A column with a figure of the whole set."""
-    return lambda study, test, results, reference: shown(results.of_set(test, *keys), digits)
+def share(part: str, whole: str) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
+    """A column such as `37 of 38`, of two figures that count; empty without them."""
+
+    def cell(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
+        counts = [FIGURES[name](test, results) for name in (part, whole)]
+        return "" if counts[1] != counts[1] else "{:.0f} of {:.0f}".format(*counts)
+
+    return cell
 
 
-def pooled(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
-    """Mean over the structures of the Dice of all cases' voxels together."""
-    structures = results.results[0]["tests"][test.name]["pooled_dice"]
-    return shown(sum(results.of_set(test, "pooled_dice", name) for name in structures) / len(structures))
-
-
-def caught(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
-    """How many of the failures of all seeds were not accepted; empty without verdicts."""
-    return share_of(results, test, "failures", ("review", "reject"))
-
-
-def accepted(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
-    """How many of the good cases of all seeds were accepted; empty without verdicts."""
-    return share_of(results, test, "good", ("accept",))
-
-
-def share_of(results: MethodResults, test: ImageSet, kind: str, verdicts: Sequence[str]) -> str:
-    """`37 of 38` cases of a kind, "failures" or "good", of all seeds have one of these verdicts."""
-    checks = [result["tests"][test.name].get("verdicts") for result in results.results]
-    counts = [check[kind] for check in checks if check]
-    found = sum(count[verdict] for count in counts for verdict in verdicts)
-    return f"{found} of {sum(sum(count.values()) for count in counts)}" if counts else ""
-
-
-def times(seconds: Callable[[MethodResults, ImageSet], float]) -> Callable[..., str]:
+def times(seconds: Figure) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
     """A column with CPU seconds relative to the reference."""
-    return lambda study, test, results, reference: shown(seconds(results, test) / seconds(reference, test), 2) + "×"
+    return lambda study, test, results, reference: shown(seconds(test, results) / seconds(test, reference), 2) + "×"
 
 
 def shown(value: float, digits: int = 3) -> str:
@@ -190,29 +194,17 @@ def shown(value: float, digits: int = 3) -> str:
 
 
 MAIN: list[Column] = [
-    ("Dice", mean("mean_dice")),
+    ("Dice", number(FIGURES["mean_dice"])),
     ("difference", difference("mean_dice")),
-    ("HD95", mean("hd95_mm", 1)),
-    ("NSD", mean("nsd")),
-    ("ECE", mean("ece", 4)),
+    ("HD95", number(FIGURES["hd95_mm"], 1)),
+    ("NSD", number(FIGURES["nsd"])),
+    ("ECE", number(FIGURES["ece"], 4)),
     ("difference", difference("ece", 4)),
-    ("AURC", of_set("failure_detection", "foreground_entropy", "aurc")),
-]
-MORE: list[Column] = [
-    ("pooled Dice", pooled),
-    ("EC, paper", of_set("end_coefficient", "paper", digits=2)),
-    ("EC, strict", of_set("end_coefficient", "strict", digits=2)),
-    ("ACE", mean("ace")),
-    ("Brier", mean("brier")),
-    ("NLL", mean("nll")),
-    ("entropy, foreground", mean(UNCERTAINTY)),
+    ("AURC", number(AURC["foreground_entropy"])),
 ]
 FAILURES: list[Column] = [
-    *((title, of_set("failure_detection", name, "aurc")) for name, title in CONFIDENCES.items()),
-    ("failures not accepted", caught),
-    ("good cases accepted", accepted),
+    *((title, number(AURC[name])) for name, title in CONFIDENCES.items()),
+    ("failures not accepted", share("failures_not_accepted", "failures")),
+    ("good cases accepted", share("good_cases_accepted", "good_cases")),
 ]
-COST: list[Column] = [
-    ("training", times(lambda results, test: results.training_seconds())),
-    ("prediction", times(lambda results, test: results.of_set(test, "cpu_s_per_case"))),
-]
+COST: list[Column] = [("training", times(FIGURES["training_cpu_s"])), ("prediction", times(prediction_seconds))]
