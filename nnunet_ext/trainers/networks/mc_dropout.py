@@ -24,6 +24,7 @@ class MCDropout(ExtTrainer):
     """
 
     dropout_probability: float = 0.5
+    dropout_percent: int | None = None  # of the name, instead of dropout_probability
     dropout_levels: DropoutLevels = "deepest"
 
     @classmethod
@@ -42,7 +43,7 @@ class MCDropout(ExtTrainer):
         """
         network = super().build_network_architecture(
             plans_manager,
-            with_dropout_layers(configuration_manager, cls.dropout_probability),
+            with_dropout_layers(configuration_manager, cls.dropout_rate()),
             num_input_channels,
             num_output_channels,
             enable_deep_supervision,
@@ -50,6 +51,11 @@ class MCDropout(ExtTrainer):
         keep_plain_names(network)
         limit_dropout(network, cls.dropout_levels)
         return network
+
+    @classmethod
+    def dropout_rate(cls) -> float:
+        """The probability that a channel is dropped, which `Dropout<n>` in the name sets in percent."""
+        return cls.dropout_probability if cls.dropout_percent is None else cls.dropout_percent / 100
 
 
 def with_dropout_layers(planned: ConfigurationManager, probability: float) -> ConfigurationManager:

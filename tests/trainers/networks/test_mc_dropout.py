@@ -70,6 +70,11 @@ def test_dropout_can_be_in_all_levels_and_of_another_probability(plans):
     assert probabilities_of(network) == [0.2] * 5
 
 
+def test_the_name_sets_the_probability_in_percent(plans):
+    network = build(trainer_class("nnUNetTrainerMCDropout_Dropout10"), plans())
+    assert probabilities_of(network.encoder) == [0.0, 0.1, 0.1]
+
+
 def test_residual_blocks_have_it_too_and_the_stem_belongs_to_the_finest_level(plans):
     network = build(variant(), plans(residual=True))
     assert probabilities_of(network.encoder.stem) == [0.0]
