@@ -15,7 +15,7 @@ from nnunet_ext.evaluation.verdict_check import verdict_check_lines
 from nnunet_ext.options import ReportOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, recorded_provenance
-from nnunet_ext.report.data import OperatingPoint, gather
+from nnunet_ext.report.data import OperatingPoint, gather, not_predicted_text
 from nnunet_ext.report.first_cases import first_case_lines
 from nnunet_ext.report.page import write_report
 
@@ -29,7 +29,8 @@ class ReportResult:
     Attributes:
         page: the HTML file.
         first_cases: a table of the cases to open first, as lines of text.
-        lines: how well intervals and verdicts did, for the terminal; empty without ground truth or verdicts.
+        lines: for the terminal, which images have no prediction, and with ground truth and verdicts how well
+            intervals and verdicts did.
         problems: name of a case that could not be compared with its ground truth to what is wrong with it.
     """
 
@@ -67,7 +68,8 @@ def report_folder(options: ReportOptions) -> ReportResult:
         data = replace(data, notes=(*data.notes, *(f"Calibration: {doubt}" for doubt in doubts(calibration))))
     file = options.page or predictions / "report.html"
     write_report(data, file, shown_cases=options.cases)
-    lines = verdict_check_lines(data.verdict_check) if data.verdict_check else []
+    lines = [not_predicted_text(data.not_predicted)] if data.not_predicted else []
+    lines += verdict_check_lines(data.verdict_check) if data.verdict_check else []
     return ReportResult(file, first_case_lines(data), lines, evaluation.problems if evaluation else {})
 
 

@@ -25,6 +25,7 @@ from nnunet_ext.report.models import ModelFolder, model_folders
 
 VERDICTS = ("reject", "review", "accept")  # worst first
 ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
+MOST_NAMED = 10  # cases without a prediction
 EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
 ONE_MEMBER = (
     "One member: disagreement between members (pairwise Dice, mutual information) is not defined. Predict with more "
@@ -124,6 +125,7 @@ class ReportData:
         operating_point: of the calibration.
         failure_dice: a case fails below it.
         notes: what could not be shown, one sentence each.
+        not_predicted: cases of the image folder without a row, such as those that failed.
     """
 
     name: str
@@ -142,6 +144,7 @@ class ReportData:
     operating_point: OperatingPoint | None = None
     failure_dice: float = 0.75
     notes: tuple[str, ...] = ()
+    not_predicted: tuple[str, ...] = ()
 
     @property
     def judged_cases(self) -> list[ReportCase]:
@@ -219,6 +222,9 @@ def gather(
     image_files, notes = _image_files(images, run, ending)
     if all(row.get("members") == "1" for row in rows):
         notes.append(ONE_MEMBER)
+    not_predicted = tuple(sorted(image_files.keys() - {row["case"] for row in rows}))
+    if not_predicted:
+        notes.insert(0, not_predicted_text(not_predicted))
     evaluated = {case.case: case for case in evaluation.cases} if evaluation else {}
     cases = [
         ReportCase(
@@ -250,7 +256,14 @@ def gather(
         operating_point=operating_point,
         failure_dice=failure_dice,
         notes=tuple(notes),
+        not_predicted=not_predicted,
     )
+
+
+def not_predicted_text(cases: Sequence[str]) -> str:
+    """Which images have no prediction, and how to learn why."""
+    named = ", ".join(cases[:MOST_NAMED]) + (f" and {len(cases) - MOST_NAMED} more" if cases[MOST_NAMED:] else "")
+    return f"Not predicted: {named}. predict --continue_prediction tries again and says why."
 
 
 def number_in(row: Row, column: str) -> float:

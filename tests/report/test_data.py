@@ -9,7 +9,15 @@ import pytest
 
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.prediction_folder.case_table import TABLE_NAME, CaseTable, read_cases
-from nnunet_ext.report.data import OperatingPoint, ReportCase, gather, number_in, order_column, worst_first
+from nnunet_ext.report.data import (
+    OperatingPoint,
+    ReportCase,
+    gather,
+    not_predicted_text,
+    number_in,
+    order_column,
+    worst_first,
+)
 
 
 def case(name: str, **cells: str) -> ReportCase:
@@ -111,6 +119,20 @@ def test_images_are_those_that_were_predicted(prediction, tmp_path, write_image,
     data = gather(prediction)
     assert {case.name: case.image for case in data.cases} == {"heart_a": (image,), "heart_b": (), "heart_c": ()}
     assert data.notes == ()
+
+
+def test_images_without_a_prediction_are_named_first(prediction, tmp_path, write_image, segmentation):
+    for name in ("heart_a", "heart_b", "heart_c", "heart_failed"):
+        write_image(segmentation, tmp_path / "images" / f"{name}_0000.nii.gz")
+    data = gather(prediction, images=tmp_path / "images")
+    assert data.not_predicted == ("heart_failed",)
+    assert data.notes[0].startswith("Not predicted: heart_failed.")
+
+
+def test_many_images_without_a_prediction_are_counted():
+    text = not_predicted_text([f"case_{number:02}" for number in range(12)])
+    assert "case_09 and 2 more" in text
+    assert "case_10" not in text
 
 
 def test_images_that_are_gone_are_a_note(prediction):
