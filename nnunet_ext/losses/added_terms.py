@@ -54,7 +54,7 @@ class AddedTerm:
     Attributes:
         name: the term's name in the log.
         term: a function or a module.
-        ramp: returns the weight, given the epoch, the total number of epochs and the terms' means in the last epoch.
+        ramp: returns the weight, given the epoch, the number of epochs and the terms' means in the epochs before.
         extras: extra targets that the loader computes, by name. Each function maps the augmented target of one patch
             at full resolution, (channels, *spatial), to (any number, *spatial). It runs in the loader's processes,
             so it must be picklable. Terms that use the same name share the result. Or an `ExtraOfCase`.
@@ -111,7 +111,7 @@ class LossWithTerms(nn.Module):
         Args:
             epoch: its index.
             total_epochs: of the training.
-            means: of the terms in the epoch before, by name.
+            means: of the terms in each epoch before, by name.
 
         Raises:
             ValueError: if a weight is negative or not finite, or the weights that replace the loss sum to over 1.

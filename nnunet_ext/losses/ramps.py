@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf, nan
+from math import exp, inf
 from types import MappingProxyType
 from typing import Protocol
 
-Means = Mapping[str, float]  # of the epoch before, by the term's name; NaN where a term was not computed
+Means = Mapping[str, Sequence[float]]  # of each epoch before, by the term's name; NaN where it was not computed
 NOTHING_YET: Means = MappingProxyType({})
 
 
@@ -133,7 +133,9 @@ class RebalanceRamp:
 class EqualContribution:
     """Karimi's balance (arXiv 1904.10030): a term contributes as much as another one did in the epoch before.
 
-    0 in the first epoch, which only measures, and where one of the terms was not above 0.
+    Measured by the largest mean that the term has had: a term that training brings close to 0 would otherwise get an
+    ever larger weight, until one patch in which it is not 0 destroys the network. 0 in the first epoch, which only
+    measures, and while one of the terms was not above 0.
 
     Args:
         term: the name of the term that gets the weight.
@@ -145,7 +147,8 @@ class EqualContribution:
 
     def __call__(self, epoch: int, total_epochs: int, means: Means = NOTHING_YET) -> float:
         """The weight in an epoch."""
-        own, other = means.get(self.term, nan), means.get(self.reference, nan)
+        own = max((mean for mean in means.get(self.term, ()) if mean > 0), default=0.0)  # NaN is not above 0
+        other = next(iter(means.get(self.reference, ())[-1:]), 0.0)
         return other / own if own > 0 and other > 0 else 0.0
 
 

@@ -20,10 +20,10 @@ def log_curve(logger: MetaLogger, name: str, value: float, epoch: int) -> None:
     logger.log(name, value, epoch)
 
 
-def last_value(logger: MetaLogger, name: str, epoch: int) -> float:
-    """What was logged under a name in the epoch before; NaN if nothing was."""
-    curve = logger.get_checkpoint().get(name, [])
-    return float(curve[epoch - 1]) if 0 < epoch <= len(curve) else math.nan
+def values_before(logger: MetaLogger, name: str, epoch: int) -> list[float]:
+    """What was logged under a name in each epoch before this one; NaN where nothing was."""
+    curve = logger.get_checkpoint().get(name, [])[:epoch]
+    return [*map(float, curve), *[math.nan] * (epoch - len(curve))]
 
 
 def mean_over_processes(values: list[float]) -> float:

@@ -83,25 +83,31 @@ EQUAL = EqualContribution("Dice", "Hausdorff")
 
 def test_a_term_contributes_as_much_as_the_other_did():
     """Dice was 0.4 and Hausdorff 6 in the epoch before: 15 times 0.4 is 6."""
-    assert EQUAL(3, 10, {"Dice": 0.4, "Hausdorff": 6.0}) == pytest.approx(15)
+    assert EQUAL(3, 10, {"Dice": [0.1, 0.2, 0.4], "Hausdorff": [1.0, 9.0, 6.0]}) == pytest.approx(15)
+
+
+def test_a_term_that_training_brings_close_to_0_keeps_its_weight():
+    """6 / 0.4, the largest that it was, and not 6 / 0.001; an epoch without a value does not count."""
+    assert EQUAL(3, 10, {"Dice": [0.4, math.nan, 0.001], "Hausdorff": [9.0, 9.0, 6.0]}) == pytest.approx(15)
 
 
 def test_other_terms_do_not_matter():
-    assert EQUAL(3, 10, {"Dice": 2.0, "Hausdorff": 1.0, "Boundary": -5.0}) == 0.5
+    assert EQUAL(1, 10, {"Dice": [2.0], "Hausdorff": [1.0], "Boundary": [-5.0]}) == 0.5
 
 
 def test_the_first_epoch_only_measures():
     assert EQUAL(0, 10) == 0
+    assert EQUAL(0, 10, {"Dice": [], "Hausdorff": []}) == 0
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
 def test_without_a_value_above_0_there_is_no_balance(value):
-    assert EQUAL(3, 10, {"Dice": value, "Hausdorff": 1.0}) == 0
-    assert EQUAL(3, 10, {"Dice": 1.0, "Hausdorff": value}) == 0
+    assert EQUAL(3, 10, {"Dice": [value], "Hausdorff": [1.0]}) == 0
+    assert EQUAL(3, 10, {"Dice": [1.0], "Hausdorff": [value]}) == 0
 
 
 def test_the_weight_depends_on_nothing_but_the_means():
-    means = {"Dice": 0.4, "Hausdorff": 6.0}
+    means = {"Dice": [0.4], "Hausdorff": [6.0]}
     assert len({EQUAL(epoch, total, means) for epoch, total in [(1, 10), (9, 10), (500, 1000)]}) == 1
 
 

@@ -11,7 +11,7 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 
 from nnunet_ext.losses.added_terms import LossWithTerms
 from nnunet_ext.trainers.base import ExtTrainer
-from nnunet_ext.trainers.curves import last_value, log_curve, mean_over_processes
+from nnunet_ext.trainers.curves import log_curve, mean_over_processes, values_before
 from nnunet_ext.trainers.losses.extra_targets import split_extras, with_extras
 from nnunet_ext.trainers.progress_plot import append_curves
 
@@ -38,7 +38,7 @@ class LossTermPart(ExtTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         means = {
-            added.name: last_value(self.logger, curve, self.current_epoch)
+            added.name: values_before(self.logger, curve, self.current_epoch)
             for added, curve in zip(self.loss_with_terms.terms, self.curve_names, strict=True)
         }
         self.loss_with_terms.set_epoch(self.current_epoch, self.num_epochs, means)
