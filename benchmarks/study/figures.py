@@ -43,11 +43,6 @@ def verdicts(kind: str, given: Sequence[str] = ("accept", "review", "reject")) -
     return count
 
 
-def prediction_seconds(test: ImageSet, results: MethodResults) -> float:
-    """CPU seconds of the prediction of a case."""
-    return results.of_set(test, "cpu_s_per_case")
-
-
 AURC: dict[str, Figure] = {name: of_set("failure_detection", name, "aurc") for name in CONFIDENCES}
 FIGURES: dict[str, Figure] = {
     **{name: mean(name) for name in (*CASE_FIGURES, *STRUCTURE_FIGURES, UNCERTAINTY)},
@@ -59,7 +54,7 @@ FIGURES: dict[str, Figure] = {
     "good_cases": verdicts("good"),
     "good_cases_accepted": verdicts("good", ("accept",)),
     "training_cpu_s": lambda test, results: results.training_seconds(),
-    "prediction_cpu_s_per_case": prediction_seconds,
+    "prediction_cpu_s_per_case": of_set("cpu_s_per_case"),
 }
 
 
