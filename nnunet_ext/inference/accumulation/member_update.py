@@ -7,8 +7,9 @@ kernel reads a member's probabilities once and updates mean, variance and expect
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 
@@ -17,7 +18,23 @@ from nnunet_ext.inference.accumulation.entropy import entropy
 from nnunet_ext.inference.runtimes.precision import fastest
 
 Number = float | torch.Tensor
-Update = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor, Number, Number], None]
+
+
+class Sums(NamedTuple):
+    """The moments of some voxels, which an update changes in place.
+
+    Attributes:
+        mean: (C, *spatial).
+        expected_entropy: (*spatial), in nats.
+        squares: (C, *spatial), the weighted sum of squared differences from the mean; None if it is not tracked.
+    """
+
+    mean: torch.Tensor
+    expected_entropy: torch.Tensor
+    squares: torch.Tensor | None
+
+
+Update = Callable[[Sums, torch.Tensor, Number, Number], None]
 Compile = Callable[[Update], Update]
 
 TRIAL_SHAPE = (4, 64, 128, 128)
@@ -27,39 +44,23 @@ LARGEST_DIFFERENCE = 1e-5  # compiled sums round otherwise
 logger = logging.getLogger(__name__)
 
 
-def update_classes(
-    mean: torch.Tensor,
-    expected_entropy: torch.Tensor,
-    squares: torch.Tensor | None,
-    values: torch.Tensor,
-    weight: Number,
-    share: Number,
-) -> None:
+def update_classes(sums: Sums, values: torch.Tensor, weight: Number, share: Number) -> None:
     """Takes a member with a softmax into the moments of those before it, in place.
 
     Args:
-        mean: (C, *spatial).
-        expected_entropy: (*spatial), in nats.
-        squares: (C, *spatial), the weighted sum of squared differences from the mean; None if it is not tracked.
+        sums: of the members before.
         values: (C, *spatial), the member's probabilities.
         weight: the member's weight: one number, or one per voxel (*spatial).
         share: its share in the sum of the weights so far, with its own; likewise.
     """
-    move_mean(mean, squares, values, weight, share)
-    expected_entropy.lerp_(entropy(values, at_once=True), share)
+    move_mean(sums.mean, sums.squares, values, weight, share)
+    sums.expected_entropy.lerp_(entropy(values, at_once=True), share)
 
 
-def update_regions(
-    mean: torch.Tensor,
-    expected_entropy: torch.Tensor,
-    squares: torch.Tensor | None,
-    values: torch.Tensor,
-    weight: Number,
-    share: Number,
-) -> None:
+def update_regions(sums: Sums, values: torch.Tensor, weight: Number, share: Number) -> None:
     """`update_classes` for a member with overlapping regions and one sigmoid each."""
-    move_mean(mean, squares, values, weight, share)
-    expected_entropy.lerp_(entropy(values, regions=True, at_once=True), share)
+    move_mean(sums.mean, sums.squares, values, weight, share)
+    sums.expected_entropy.lerp_(entropy(values, regions=True, at_once=True), share)
 
 
 def move_mean(
@@ -96,22 +97,13 @@ class CompiledUpdate:
         self._compiled = compile_one(self._plain)
 
     @torch.inference_mode()
-    def __call__(
-        self,
-        mean: torch.Tensor,
-        expected_entropy: torch.Tensor,
-        squares: torch.Tensor | None,
-        values: torch.Tensor,
-        weight: Number,
-        share: Number,
-    ) -> None:
+    def __call__(self, sums: Sums, values: torch.Tensor, weight: Number, share: Number) -> None:
         """See `update_classes`; weights per voxel, which are rare, are taken in plain torch."""
         if isinstance(weight, torch.Tensor) or isinstance(share, torch.Tensor):
-            self._plain(mean, expected_entropy, squares, values, weight, share)
+            self._plain(sums, values, weight, share)
             return
         # Numbers become tensors, because torch compiles again for other numbers.
-        numbers = [torch.full((), number, device=mean.device) for number in (weight, share)]
-        self._compiled(mean, expected_entropy, squares, values, *numbers)
+        self._compiled(sums, values, *(torch.full((), each, device=values.device) for each in (weight, share)))
 
 
 @cache
@@ -123,25 +115,39 @@ def faster_update(device: torch.device, *, regions: bool) -> Update:
 
 def worth_it(compiled: Update, plain: Update, device: torch.device) -> bool:
     """Whether a compiled update gives the moments of the plain one, in less time, for random members on a device."""
+    first, *others = trial_members(device)
+    plain_sums, sums = sums_of(first), sums_of(first)
+    taken_in(plain, plain_sums, others)
     try:
-        ours, expected = (trial(update, device) for update in (compiled, plain))
+        taken_in(compiled, sums, others)
     except RuntimeError as error:  # such as a compiler that is not installed
         logger.info("Members are summed up in plain torch: the sums cannot be compiled (%s).", first_line(error))
         return False
-    difference = max((one - other).abs().max().item() for one, other in zip(ours, expected, strict=True))
+    pairs = zip(sums, plain_sums, strict=True)
+    difference = max(
+        (one - other).abs().max().item() for one, other in pairs if one is not None and other is not None
+    )
     if not difference <= LARGEST_DIFFERENCE:  # NaN is not
         logger.info("Members are summed up in plain torch: compiled sums differ by %.1e.", difference)
         return False
-    seconds = [fastest(partial(trial, update, device), TRIAL_REPEATS) for update in (compiled, plain)]
+    seconds = [fastest(partial(taken_in, update, sums, others), TRIAL_REPEATS) for update in (compiled, plain)]
     logger.info("Summing up members takes %.2g s compiled and %.2g s in plain torch.", *seconds)
     return seconds[0] < seconds[1]
 
 
-def trial(update: Update, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Mean, expected entropy and squares on the CPU, after members with the weights 1, 2 and 3."""
+def trial_members(device: torch.device) -> list[torch.Tensor]:
+    """Three random members."""
     generator = torch.Generator(device).manual_seed(0)
-    mean, *others = (torch.softmax(torch.randn(TRIAL_SHAPE, device=device, generator=generator), 0) for _ in range(3))
-    expected_entropy, squares = entropy(mean, at_once=True), torch.zeros_like(mean)
-    for values, weight, total in zip(others, (2.0, 3.0), (3.0, 6.0), strict=True):
-        update(mean, expected_entropy, squares, values, weight, weight / total)
-    return mean.cpu(), expected_entropy.cpu(), squares.cpu()
+    return [torch.softmax(torch.randn(TRIAL_SHAPE, device=device, generator=generator), 0) for _ in range(3)]
+
+
+def sums_of(member: torch.Tensor) -> Sums:
+    """The moments of one member (C, *spatial)."""
+    return Sums(member.clone(), entropy(member, at_once=True), torch.zeros_like(member))
+
+
+def taken_in(update: Update, sums: Sums, members: Sequence[torch.Tensor]) -> float:
+    """Takes members with the weights 2 and 3 in, after one of weight 1, and reads a number, to wait for a GPU."""
+    for values, weight, total in zip(members, (2.0, 3.0), (3.0, 6.0), strict=True):
+        update(sums, values, weight, weight / total)
+    return sums.mean.flatten()[0].item()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from nnunet_ext.inference.accumulation.entropy import entropy, largest_entropy
-from nnunet_ext.inference.accumulation.member_update import Update, move_mean, plain_update
+from nnunet_ext.inference.accumulation.member_update import Sums, Update, move_mean, plain_update
 from nnunet_ext.inference.accumulation.slabs import Slab, Where
 
 
@@ -113,7 +113,7 @@ class Moments:
         if self.at_once:
             every = (slice(None), *where)
             squares = None if self._squares is None else self._squares[every]
-            self._take_at_once(mean[every], expected_entropy[where], squares, values, weight, share)
+            self._take_at_once(Sums(mean[every], expected_entropy[where], squares), values, weight, share)
             return
         for channel, value in enumerate(values):
             self._move_class((channel, *where), value, weight, share)

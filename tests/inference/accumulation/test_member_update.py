@@ -13,6 +13,7 @@ import torch
 from nnunet_ext.inference.accumulation import member_update
 from nnunet_ext.inference.accumulation.member_update import (
     CompiledUpdate,
+    Sums,
     faster_update,
     update_classes,
     update_regions,
@@ -42,7 +43,7 @@ def members(count, *shape, regions=False):
 def test_a_second_member_of_weight_3_by_hand(update):
     """Before: (1, 0), weight 1. Then (0, 1), weight 3: mean (1/4, 3/4), squares 1·(3/4)² + 3·(1/4)² = 3/4."""
     mean, entropy, squares = torch.tensor([[1.0], [0.0]]), torch.tensor([0.8]), torch.zeros(2, 1)
-    update(mean, entropy, squares, torch.tensor([[0.0], [1.0]]), 3.0, 0.75)
+    update(Sums(mean, entropy, squares), torch.tensor([[0.0], [1.0]]), 3.0, 0.75)
     assert mean.flatten().tolist() == [0.25, 0.75]
     assert squares.flatten().tolist() == [0.75, 0.75]
     assert entropy.item() == pytest.approx(0.2)  # a quarter of the 0.8 before, and of a certain member nothing
@@ -50,7 +51,7 @@ def test_a_second_member_of_weight_3_by_hand(update):
 
 def test_the_entropy_of_regions_is_the_sum_of_the_binary_ones():
     mean, entropy = torch.zeros(2, 1), torch.zeros(1)
-    update_regions(mean, entropy, None, torch.full((2, 1), 0.5), 1.0, 1.0)
+    update_regions(Sums(mean, entropy, None), torch.full((2, 1), 0.5), 1.0, 1.0)
     assert entropy.item() == pytest.approx(2 * math.log(2))
 
 
@@ -82,7 +83,8 @@ def test_one_compilation_serves_all_weights_and_shapes():
     for shape in ((3, 4, 5, 6), (3, 5, 7, 4), (4, 6, 8, 9)):
         first, *others = members(4, *shape)
         for number, values in enumerate(others, start=2):
-            update(first, torch.zeros(shape[1:]), torch.zeros(shape), values, float(number), 1 / number)
+            sums = Sums(first, torch.zeros(shape[1:]), torch.zeros(shape))
+            update(sums, values, float(number), 1 / number)
     assert len(graphs) == 1
 
 
@@ -90,8 +92,8 @@ def broken(*given):
     raise RuntimeError("no compiler here\nand more")
 
 
-def wrong(mean, entropy, squares, values, weight, share):
-    mean.fill_(math.nan)
+def wrong(sums, values, weight, share):
+    sums.mean.fill_(math.nan)
 
 
 def slow(*given):
