@@ -1,4 +1,4 @@
-"""The pages of a study: docs/results/PRESET.md and its picture, written from its results."""
+"""The pages of a study: docs/results/PRESET.rst and its pictures, written from its results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from .curves import write_curves
 from .data import PLANS
 from .figures import AURC, CONFIDENCES, FIGURES, Figure, write_figures
 from .picture import write_picture
-from .published import published_table
+from .published import published_rows
+from .restructured_text import command, heading, picture, table
 from .results_read import REFERENCE, MethodResults, compared, read_results
 from .settings import ImageSet, Study
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
+CURVES = (
+    "``stock`` and the methods that no other beats. Below 0: too confident. Cases are accepted in the order of their "
+    "foreground entropy."
+)
 FINDING = (
     "AURC by each confidence, of methods that have several or give verdicts; a case's risk is 1 - Dice. Verdicts are "
-    "those of `predict --calibrated`; the Dice of a failure is below 0.75."
+    "those of ``predict --calibrated``; the Dice of a failure is below 0.75."
 )
 Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
 
@@ -32,41 +37,35 @@ def write_pages(study: Study) -> None:
     curves = f"{study.name}_curves.svg"
     has_curves = write_curves(study, found, DOCS / curves)
     page = page_of(study, found, curves if has_curves else "")
-    (DOCS / f"{study.name}.md").write_text(page, encoding="utf-8")
+    (DOCS / f"{study.name}.rst").write_text(page, encoding="utf-8")
 
 
 def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> str:
-    """The whole page, in Markdown, with the file of the curves if there are any."""
-    parts = [f"# Results of the {study.name} study", settings_text(study, found)]
-    parts.append(f"![Dice over calibration error of every method, one panel for each test set.]({study.name}.svg)")
+    """The whole page, in reStructuredText, with the file of the curves if there are any."""
+    parts = [heading(f"Results of the {study.name} study", 0), settings_text(study, found)]
+    parts.append(picture(f"{study.name}.svg", "Dice over calibration error of every method, a panel per test set."))
     parts.append("Blue: no other method has both a higher Dice and a lower ECE.")
     for test in study.preset.tests:
-        parts += [f"## {heading(test.name)}", table(study, test, found, MAIN)]
-    if changes := changes_table(study, found):
-        parts += ["## Against the method that it changes", changes]
+        parts += [heading(test.name, 1), methods_table(study, test, found, MAIN)]
+    if changes := changes_rows(study, found):
+        titles = ["", "against", *(f"Dice, {test.name}" for test in study.preset.tests)]
+        titles.append(f"ECE, {study.preset.tests[0].name}")
+        parts += [heading("Against the method that it changes", 1), table(titles, changes)]
     if curves:
-        parts.append("## Reliability, and risk over coverage")
-        parts.append(f"![Accuracy less confidence, and risk of accepted cases, for each test set.]({curves})")
-        parts.append("`stock` and the methods that no other beats. Below 0: too confident. Cases are accepted in the "
-                     "order of their foreground entropy.")  # fmt: skip
+        parts.append(heading("Reliability, and risk over coverage", 1))
+        parts.append(picture(curves, "Accuracy less confidence, and risk of accepted cases, for each test set."))
+        parts.append(CURVES)
     detecting = {name: results for name, results in found.items() if detects_failures(study, results)}
     if detecting:
-        parts += ["## Finding failures", FINDING]
+        parts += [heading("Finding failures", 1), FINDING]
     for test in study.preset.tests if detecting else ():
-        parts += [f"### {heading(test.name)}", table(study, test, detecting, FAILURES, found[REFERENCE])]
-    if published := published_table(study, found):
-        parts += [
-            "## Beside what papers report",
-            "Other data, other networks, longer trainings: compare the changes.",
-        ]
-        parts.append(published)
-    parts += ["## Cost", table(study, study.preset.tests[0], found, COST)]
+        parts += [heading(test.name, 2), methods_table(study, test, detecting, FAILURES, found[REFERENCE])]
+    if published := published_rows(study, found):
+        parts.append(heading("Beside what papers report", 1))
+        parts.append("Other data, other networks, longer trainings: compare the changes.")
+        parts.append(table(["", "", "as published", "here"], published))
+    parts += [heading("Cost", 1), methods_table(study, study.preset.tests[0], found, COST)]
     return "\n\n".join(parts) + "\n"
-
-
-def heading(text: str) -> str:
-    """With a capital."""
-    return text[0].upper() + text[1:]
 
 
 def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
@@ -78,21 +77,21 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
     seeds = f"{counts} seed{'s' * (max(done) > 1)}"
     cut = f", the middle {' x '.join(map(str, preset.crop))} voxels of each image" if preset.crop else ""
     network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preset.network.items())
-    plans = f"plans `{PLANS}`" + (f" by `{preset.planner}`" if preset.planner else "")
+    plans = f"plans ``{PLANS}``" + (f" by ``{preset.planner}``" if preset.planner else "")
     regions = f", regions {', '.join(preset.regions)}" if preset.regions else ""
-    compared_with = f" of [{preset.reference}]({preset.reference}.md)" if preset.reference else ""
+    compared_with = f" of the {preset.reference} study" if preset.reference else ""
     lines = [
-        f"Written by `benchmarks/run_study.py` from `benchmarks/study/results/{study.name}`; not edited by hand.",
-        f"```\npython benchmarks/run_study.py {study.name} DATA WORK\n```",
-        f"{preset.dataset}{cut}, {preset.configuration}, trainers `..._{preset.length}_member<seed>`, {plans} "
+        f"Written by ``benchmarks/run_study.py`` from ``benchmarks/study/results/{study.name}``; not edited by hand.",
+        command(f"python benchmarks/run_study.py {study.name} DATA WORK"),
+        f"{preset.dataset}{cut}, {preset.configuration}, trainers ``..._{preset.length}_member<seed>``, {plans} "
         f"({network or 'the same as nnU-Net planned'}){regions}, on {preset.device.upper()}. One patient in "
         f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
         f"unless a row says otherwise. {own} of {len(study.methods)} methods, {seeds} each. Prediction is without "
         f"test-time transforms unless a row says otherwise.",
-        f"Figures are means over cases and seeds. Differences are to `{REFERENCE}`{compared_with} at the same seeds, "
-        f"paired by case, with 95 % intervals over patients, seeds averaged first.",
+        f"Figures are means over cases and seeds. Differences are to ``{REFERENCE}``{compared_with} at the same "
+        f"seeds, paired by case, with 95 % intervals over patients, seeds averaged first.",
         f"All figures, also pooled Dice, end coefficients, ACE, Brier score, likelihood and entropy: "
-        f"[{study.name}.csv]({study.name}.csv).",
+        f"``docs/results/{study.name}.csv``.",
     ]
     return "\n\n".join(lines)
 
@@ -103,7 +102,7 @@ def detects_failures(study: Study, results: MethodResults) -> bool:
     return any(figure(study.preset.tests[0], results) >= 0 for figure in figures)
 
 
-def table(
+def methods_table(
     study: Study,
     test: ImageSet,
     found: dict[str, MethodResults],
@@ -120,15 +119,14 @@ def table(
         reference: what the methods are compared with; None takes it from `found`.
     """
     reference = reference or found[REFERENCE]
-    lines = ["| | " + " | ".join(title for title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows: list[list[str]] = []
     group = ""
     for name, results in found.items():
         if results.method.group != group:
             group = results.method.group
-            lines.append(f"| **{group}** |" + " |" * len(columns))
-        cells = [cell(study, test, results, reference) for _, cell in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append([f"**{group}**"])
+        rows.append([name, *(cell(study, test, results, reference) for _, cell in columns)])
+    return table(["", *(title for title, _ in columns)], rows)
 
 
 def number(figure: Figure, digits: int = 3) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
@@ -156,21 +154,17 @@ def with_interval(
     return "{} ({} to {})".format(*numbers)
 
 
-def changes_table(study: Study, found: dict[str, MethodResults]) -> str:
-    """A row for each method that changes one thing of another, where both have results; empty without one."""
-    names = [test.name for test in study.preset.tests]
-    lines = [
-        "| | against | Dice, " + " | Dice, ".join(names) + f" | ECE, {names[0]} |",
-        "|---" * (len(names) + 3) + "|",
-    ]
+def changes_rows(study: Study, found: dict[str, MethodResults]) -> list[list[str]]:
+    """A row for each method that changes one thing of another, where both have results."""
     pairs = [
         (results, found[results.method.changes]) for results in found.values() if results.method.changes in found
     ]
+    rows = []
     for results, base in pairs:
         dice = [with_interval(study, test, "mean_dice", results, base) for test in study.preset.tests]
         ece = with_interval(study, study.preset.tests[0], "ece", results, base, 4)
-        lines.append(f"| {results.method.name} | {base.method.name} | {' | '.join(dice)} | {ece} |")
-    return "\n".join(lines) if pairs else ""
+        rows.append([results.method.name, base.method.name, *dice, ece])
+    return rows
 
 
 def share(part: str, whole: str) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from .restructured_text import link
 from .results_read import REFERENCE, MethodResults
 from .settings import ImageSet, Study, read_toml
 
@@ -47,27 +48,25 @@ def read_published() -> list[Published]:
     return [Published(**each) for each in read_toml("published.toml")["published"]]
 
 
-def published_table(study: Study, found: Mapping[str, MethodResults]) -> str:
-    """A row for each published figure of which the study has both methods; empty without one."""
+def published_rows(study: Study, found: Mapping[str, MethodResults]) -> list[list[str]]:
+    """A row for each published figure of which the study has both methods."""
     tests = {test.name: test for test in study.preset.tests}
-    rows = [
+    return [
         row_of(each, tests[each.test], found)
         for each in read_published()
         if each.test in tests and each.method in found and each.reference in found
     ]
-    head = ["| | | as published | here |", "|---|---|---|---|"]
-    return "\n".join(head + rows) if rows else ""
 
 
-def row_of(published: Published, test: ImageSet, found: Mapping[str, MethodResults]) -> str:
+def row_of(published: Published, test: ImageSet, found: Mapping[str, MethodResults]) -> list[str]:
     """Method, figure, and its change in the paper and here."""
     value, digits = FIGURES[published.figure]
     method, reference = found[published.method], found[published.reference]
     before = value(reference.with_seeds_of(method), test)
     ours = change(published, before, value(method.with_seeds_of(reference), test), digits)
     paper = change(published, published.before, published.after, 2)
-    link = f"[{published.data}](https://arxiv.org/abs/{published.arxiv})"
-    return f"| {published.method} | {published.figure}, {published.test} | {paper}, {link} | {ours} |"
+    source = link(published.data, f"https://arxiv.org/abs/{published.arxiv}")
+    return [published.method, f"{published.figure}, {published.test}", f"{paper}, {source}", ours]
 
 
 def change(published: Published, before: float, after: float, digits: int) -> str:
