@@ -3,6 +3,7 @@
     python benchmarks/run_study.py cpu DATA WORK                 # DATA has the raw datasets
     python benchmarks/run_study.py cpu DATA WORK --hours 8
     python benchmarks/run_study.py cpu DATA WORK --only "stock" "flips"
+    python benchmarks/run_study.py cpu DATA WORK --examples      # with pictures of the worst cases
     python benchmarks/run_study.py cpu --pages                   # only the pages, from the results that are there
 
 Start it once per core or several times on a GPU: a cell that another process works on is left to it. Each cell is a
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=float("inf"), help="begin no cell after this time")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="names of methods")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these of the preset")
+    parser.add_argument("--examples", action="store_true", help="also report pages of the worst cases, in WORK/cells")
     parser.add_argument("--pages", action="store_true", help="run nothing")
     options = parser.parse_args()
     study = read_study(options.preset)
@@ -59,7 +61,7 @@ def run_missing(study: Study, options: argparse.Namespace) -> None:
         try:
             with FileLock(work / f"{study.name}_{cell.name}.lock", timeout=0):
                 if not take_over(study, cell):
-                    run_cell(study, cell, options.data.resolve(), work)
+                    run_cell(study, cell, options.data.resolve(), work, options.examples)
                     write_pages(study)
         except Timeout:
             continue

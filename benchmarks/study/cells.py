@@ -69,8 +69,16 @@ def cells_of(study: Study) -> list[Cell]:
     return [Cell(method, seed) for seed in study.preset.seeds for method in study.methods]
 
 
-def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
-    """Trains what is not trained, fits, predicts and evaluates every test set, writes the result."""
+def run_cell(study: Study, cell: Cell, source: Path, work: Path, examples: bool = False) -> None:
+    """Trains what is not trained, fits, predicts and evaluates every test set, writes the result.
+
+    Args:
+        study: with the cell's method.
+        cell: to run.
+        source: folder of raw datasets.
+        work: folder for all that is trained and predicted.
+        examples: also write a report page of each test set's worst cases, beside the cell's logs.
+    """
     preset, method = study.preset, cell.method
     if method.teacher:
         teach(study, method, work)
@@ -84,7 +92,9 @@ def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
     machine = ["-device", preset.device, "--disable_progress_bar"]
     fitted = fit(study, cell, folder, [*folds, *method.ensemble, *machine])
     words = [*models, *folds, *method.ensemble, *fitted, *machine]
-    sets = {test.name: predicted_and_judged(preset, test, words, folder, source, work) for test in preset.tests}
+    sets = {
+        test.name: predicted_and_judged(preset, test, words, folder, source, work, examples) for test in preset.tests
+    }
     versions = {"nnunet_ext": nnunet_ext.__version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__}
     result = {"method": method.name, "seed": cell.seed, "settings": study.settings_hash(method), "versions": versions,
               "training_cpu_s": round(training_seconds), "tests": sets}  # fmt: skip
@@ -94,7 +104,13 @@ def run_cell(study: Study, cell: Cell, source: Path, work: Path) -> None:
 
 
 def predicted_and_judged(
-    preset: Preset, test: ImageSet, words: Sequence[object], folder: Path, source: Path, work: Path
+    preset: Preset,
+    test: ImageSet,
+    words: Sequence[object],
+    folder: Path,
+    source: Path,
+    work: Path,
+    examples: bool = False,
 ) -> dict[str, Any]:
     """Predicts and evaluates a test set; the predictions are removed.
 
@@ -105,6 +121,7 @@ def predicted_and_judged(
         folder: for logs and predictions.
         source: folder of raw datasets.
         work: of the study, for the test images.
+        examples: also write a report page with the truth's outlines, beside the predictions.
 
     Returns:
         See `judged`.
@@ -120,6 +137,10 @@ def predicted_and_judged(
     evaluate = ["nnunet_ext", "evaluate", labels, predictions, "--patients", patients, "-np", 1]
     described = ["-djfile", source / preset.dataset / "dataset.json"] if preset.regions else []
     cpu_seconds_of([*evaluate, *described, "--disable_progress_bar"], folder / "evaluate.log")
+    if examples:
+        page = predictions.with_suffix(".html")
+        cpu_seconds_of(["nnunet_ext", "report", predictions, "--gt", labels, "-o", page, *described,
+                        "--disable_progress_bar"], folder / "report.log")  # fmt: skip
     found = judged(predictions, seconds)
     shutil.rmtree(predictions)
     return found
