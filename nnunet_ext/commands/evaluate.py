@@ -103,6 +103,34 @@ def evaluate_predictions(options: EvaluationOptions) -> EvaluationResult:
     return EvaluationResult(folder, lines, problems)
 
 
+SUMMARY = {  # keys of `summary.json` below `nnunet_ext`, for the reference
+    "cases": "their number",
+    "structures": "of each structure, per column of `metrics.csv`, `mean`, `std` (with n - 1), `median`, `min`, "
+    "`max`, and the number of `cases` that define it",
+    "case_figures": "the same per column of `case_metrics.csv`",
+    "pooled_dice": "per structure, the Dice of the voxels of all cases together",
+    "absent": "per structure, the number of cases in which neither truth nor prediction has it",
+    "end_coefficient": "`paper` and `strict`",
+    "reliability": "`voxels`, mean `confidence` and `accuracy` in 20 bins of the chosen class's probability",
+    "problems": "what is wrong with a case",
+    "folds": "of several folds, each one's `cases` and means",
+    "over_folds": "their `mean`, `std` and number of `folds`",
+    "settings": "what the figures depend on besides the data",
+    "failure_detection": "for each column of `cases.csv` that every case has, `aurc`, `e_aurc`, `augrc`, "
+    "`failure_auroc`, `fpr_at_95_tpr`, `spearman`, `pearson`",
+    "verdicts": "`failure_dice`; how many `failures` and `good` cases got each verdict; `missed`, the accepted "
+    "failures; `intervals`, how many true Dice are `inside`, and cases `without_interval`",
+    "superadditivity": "after `--save_members`: `dice`, `mean_of_members`, `best_member`, `best_member_dice`, "
+    "numbers of `members`, `cases` and `superadditive_cases`, which reach the members' mean",
+    "wrong_slices": "per map, `recall` of slices with a true Dice below `failure_dice`, at the `threshold` that "
+    "flags at most a tenth of the others; `false_alarms`; numbers of `wrong` and `right`",
+    "error_analysis": "`groups` (structure, third by size, value of a column) with `n`, `mean_dice`, shares of the "
+    "kinds of error and more; `worst_cases`",
+    "comparison": "with `--compare`: `other`, and `first_minus_other`, per figure `mean_difference`, `low`, `high`, "
+    "`level`, `p_value`, `cases`, `groups`, `left_out`",
+}
+
+
 def left_out_lines(evaluation: FolderEvaluation) -> list[str]:
     """How many ground-truth cases were left out because that is allowed; nothing if none was."""
     left_out = len(evaluation.not_predicted)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.cli import main
-from nnunet_ext.commands.evaluate import comparisons, dataset_of
+from nnunet_ext.commands.evaluate import SUMMARY, comparisons, dataset_of
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.options import DatasetFiles
 
@@ -94,6 +94,7 @@ def test_tables_are_written_beside_the_predictions(evaluate, predictions, capsys
     summary = json.loads((predictions / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] == pytest.approx(0.625)
     own = summary["nnunet_ext"]
+    assert set(own) == set(SUMMARY) - {"folds", "over_folds", "comparison"}  # which others have
     assert own["settings"] == {
         "nsd_tolerance_mm": 1.0, "absent": "leave-out", "end_stack": "volume", "end_variant": "paper",
         "end_threshold": 0.8, "failure_dice": 0.75, "map_labels": None,

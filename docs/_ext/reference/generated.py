@@ -20,6 +20,7 @@ GENERATED: dict[str, Callable[..., str]] = {
     "maps": outputs.maps,
     "folder-files": outputs.folder_files,
     "compare-columns": outputs.compare_columns,
+    "summary-keys": outputs.summary_keys,
     "case-table": outputs.case_table,
     "case-flags": outputs.case_flags,
     "ensemble-record": outputs.ensemble_record,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.commands.compare import COLUMNS as COMPARE_COLUMNS
+from nnunet_ext.commands.evaluate import SUMMARY
 from nnunet_ext.inference.accumulation.maps import MAP_FACTS
 from nnunet_ext.options import EnsembleOptions
 from nnunet_ext.prediction_folder.contents import COLUMNS, FILES, FLAGS
@@ -57,6 +58,11 @@ def ensemble_record() -> str:
     """The options that `predict_args.json` records under `ensemble` and that must agree."""
     texts = attributes_of(EnsembleOptions)
     return table(["key", "what it is"], [[code(name), as_markdown(texts[name])] for name in SETTINGS])
+
+
+def summary_keys() -> str:
+    """What `evaluate` adds to nnU-Net's `summary.json`."""
+    return table(["key", "content"], [[code(key), as_markdown(content)] for key, content in SUMMARY.items()])
 
 
 def calibration_keys() -> str:
