@@ -24,17 +24,31 @@ def needs_more_members(row: Mapping[str, Any], column: str) -> bool:
     return column in BETWEEN_MEMBERS and row.get("members") in (1, "1")
 
 
-def confidence_of(row: Mapping[str, Any], column: str) -> float:
-    """A row's value of a column, with the sign that makes larger mean more confident.
-
-    NaN if the cell is empty or missing, and for columns that need several members if the row has one.
+def number_in(row: Mapping[str, Any], column: str) -> float:
+    """A cell as a number; NaN if it is empty or missing, or needs several members where the case had one.
 
     Args:
         row: row of `cases.csv`, its cells as text or as numbers.
-        column: one of `DIRECTIONS`.
+        column: its name.
+
+    Raises:
+        ValueError: if it is not a number.
     """
-    value = None if needs_more_members(row, column) else row.get(column)
-    return DIRECTIONS[column] * float(value) if value not in (None, "") else float("nan")
+    value = row.get(column)
+    if value is None or value == "" or needs_more_members(row, column):
+        return float("nan")
+    try:
+        return float(value)
+    except ValueError as error:
+        raise ValueError(
+            f"Numbers of a table of cases have a point as decimal mark; the column {column} of {row.get('case')} "
+            f"holds {value!r}. Was the table saved by a spreadsheet program?"
+        ) from error
+
+
+def confidence_of(row: Mapping[str, Any], column: str) -> float:
+    """The number in a column of `DIRECTIONS`, with the sign that makes larger mean more confident; NaN likewise."""
+    return DIRECTIONS[column] * number_in(row, column)
 
 
 def usable_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:

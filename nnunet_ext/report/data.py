@@ -11,7 +11,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.descriptions import read_description
-from nnunet_ext.evaluation.confidences import DIRECTIONS, needs_more_members, usable_columns
+from nnunet_ext.evaluation.attention import Row, flags_of, order_column, worst_first
+from nnunet_ext.evaluation.confidences import DIRECTIONS, number_in
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
 from nnunet_ext.input_checks.dicom_series import series_folders
@@ -23,17 +24,13 @@ from nnunet_ext.prediction_folder.provenance import read_record
 from nnunet_ext.report.label_names import channel_names, label_names
 from nnunet_ext.report.models import ModelFolder, model_folders
 
-VERDICTS = ("reject", "review", "accept")  # worst first
-ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
 MOST_NAMED = 10  # cases without a prediction
-EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
 ONE_MEMBER = (
     "One member: disagreement between members (pairwise Dice, mutual information) is not defined. Predict with more "
     "folds, with --tta-members, or with --members mc-dropout if the network has dropout."
 )
 
 ImageFiles = dict[str, tuple[Path, ...]]  # by case
-Row = Mapping[str, Any]  # texts of `cases.csv`, or the numbers of a calibration
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class ReportCase:
     @property
     def flags(self) -> list[str]:
         """Words of the column `flags`."""
-        return [flag for flag in (self.row.get("flags") or "").split(";") if flag]
+        return flags_of(self.row)
 
     @property
     def dice(self) -> float:
@@ -226,6 +223,7 @@ def gather(
     if not_predicted:
         notes.insert(0, not_predicted_text(not_predicted))
     evaluated = {case.case: case for case in evaluation.cases} if evaluation else {}
+    order = order_column(rows)
     cases = [
         ReportCase(
             row=row,
@@ -235,13 +233,12 @@ def gather(
             truth=_if_there(truth / f"{row['case']}{ending}") if truth else None,
             evaluation=evaluated.get(row["case"]),
         )
-        for row in rows
+        for row in worst_first(rows, order)
     ]
-    order = order_column(rows)
     names = label_names(dataset_json)
     return ReportData(
         name=prediction_folder.resolve().name,
-        cases=worst_first(cases, order),
+        cases=cases,
         order=order,
         calibrated=any(case.verdict for case in cases),
         reader=reader,
@@ -264,53 +261,6 @@ def not_predicted_text(cases: Sequence[str]) -> str:
     """Which images have no prediction, and how to learn why."""
     named = ", ".join(cases[:MOST_NAMED]) + (f" and {len(cases) - MOST_NAMED} more" if cases[MOST_NAMED:] else "")
     return f"Not predicted: {named}. predict --continue_prediction tries again and says why."
-
-
-def number_in(row: Row, column: str) -> float:
-    """A cell as a number; NaN if it is empty or missing, or needs several members where the case had one.
-
-    Raises:
-        ValueError: if it is not a number.
-    """
-    value = row.get(column)
-    if value is None or value == "" or needs_more_members(row, column):
-        return float("nan")
-    try:
-        return float(value)
-    except ValueError as error:
-        raise ValueError(
-            f"Numbers of a table of cases have a point as decimal mark; the column {column} of {row.get('case')} "
-            f"holds {value!r}. Was the table saved by a spreadsheet program?"
-        ) from error
-
-
-def order_column(rows: Sequence[Row]) -> str:
-    """The column that tells best which case is worse; empty if no column is filled in every row."""
-    if any(row.get("predicted_dice") for row in rows):
-        return "predicted_dice"
-    return next((column for column in ORDER_COLUMNS if column in usable_columns(rows)), "")
-
-
-def worst_first(cases: Sequence[ReportCase], order: str) -> list[ReportCase]:
-    """Rejected cases first, then those to review; among equals the least confident first.
-
-    Equal predicted Dice, which calibration gives to a range of confidences, are ordered by pairwise Dice and entropy.
-    A case without a value, such as one without an estimate, comes before those with one. Without verdicts an empty
-    segmentation comes first, since members that all find nothing agree, and read as confident.
-    """
-
-    def rank(case: ReportCase) -> tuple[int, bool, float, float, float, str]:
-        by_verdict = VERDICTS.index(case.verdict) if case.verdict in VERDICTS else -1
-        is_full = bool(case.verdict) or not EMPTY_FLAGS.intersection(case.flags)
-        confidence = DIRECTIONS[order] * case.number(order) if order and case.row.get(order) else float("-inf")
-        agreement, entropy = (_or_zero(case.number(name)) for name in ("pairwise_dice", "foreground_entropy"))
-        return by_verdict, is_full, confidence, agreement, -entropy, case.name
-
-    return sorted(cases, key=rank)
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if value != value else value
 
 
 def _image_files(images: Path | None, run: Mapping[str, Any], ending: str) -> tuple[ImageFiles, list[str]]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of
+from nnunet_ext.evaluation.attention import Row
+from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, number_in
 from nnunet_ext.evaluation.failure_table import dice_as_judged
-from nnunet_ext.report.data import ReportCase, ReportData, Row, number_in
+from nnunet_ext.report.data import ReportCase, ReportData
 from nnunet_ext.report.numbers import column_words, fixed, percent, with_capital
 from nnunet_ext.report.plots.histogram import comparison_histogram
 from nnunet_ext.report.plots.reliability import reliability_diagram

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_ext.evaluation.attention import URGENCY
 from nnunet_ext.evaluation.confidences import DIRECTIONS
 from nnunet_ext.evaluation.failure_table import failure_table
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
-from nnunet_ext.report.data import VERDICTS, ReportCase, ReportData
+from nnunet_ext.report.data import ReportCase, ReportData
 from nnunet_ext.report.numbers import NOT_DEFINED, column_words, fixed, interval, significant, with_spread
 
 HIGHER, LOWER, SMALLER_SIZE = "higher", "lower", "closer to 0"
@@ -131,7 +132,7 @@ def case_table(data: ReportData) -> Table:
     def row(case: ReportCase) -> tuple[Cell, ...]:
         cells = [Cell(case.name, case.name)]
         if data.calibrated:
-            rank = str(VERDICTS.index(case.verdict)) if case.verdict in VERDICTS else ""
+            rank = str(URGENCY.index(case.verdict)) if case.verdict in URGENCY else ""
             cells.append(Cell(case.verdict or NOT_DEFINED, rank, verdict=case.verdict))
         if has_prediction:
             predicted, low, high = (case.number(f"predicted_dice{end}") for end in ("", "_low", "_high"))

@@ -1,4 +1,4 @@
-"""Columns of `cases.csv` turned so that larger means surer."""
+"""Columns of `cases.csv` turned so that larger means more confident."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
+from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, number_in, usable_columns
 
 
 @pytest.mark.parametrize("cell", [0.25, "0.25"])
@@ -50,3 +50,14 @@ def test_without_rows_no_column_is_usable():
 def test_an_expected_dice_comes_before_what_it_was_made_of():
     assert next(iter(DIRECTIONS)) == "predicted_dice"
     assert set(DIRECTIONS.values()) == {1, -1}
+
+
+def test_numbers_of_a_calibration_count_as_those_of_a_table():
+    assert number_in({"dice": 0.0}, "dice") == 0.0
+    assert math.isnan(number_in({"dice": None}, "dice"))
+    assert number_in({"dice": "0.25"}, "dice") == 0.25
+
+
+def test_a_decimal_comma_is_refused():
+    with pytest.raises(ValueError, match="decimal mark; the column dice of a holds '0,8'"):
+        number_in({"case": "a", "dice": "0,8"}, "dice")

@@ -4,7 +4,6 @@ import json
 from math import isnan
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
@@ -14,9 +13,6 @@ from nnunet_ext.report.data import (
     ReportCase,
     gather,
     not_predicted_text,
-    number_in,
-    order_column,
-    worst_first,
 )
 
 
@@ -51,45 +47,6 @@ def test_with_verdicts_the_verdict_comes_before_the_predicted_dice(prediction):
     data = gather(prediction)
     assert [case.name for case in data.cases] == ["heart_a", "heart_c", "heart_b"]
     assert data.calibrated
-
-
-def test_of_equal_verdicts_the_smaller_predicted_dice_comes_first():
-    cases = [case(name, verdict="review", predicted_dice=dice) for name, dice in (("a", "0.8"), ("b", "0.7"))]
-    assert [found.name for found in worst_first(cases, "predicted_dice")] == ["b", "a"]
-
-
-def test_of_equal_predicted_dice_the_largest_entropy_comes_first():
-    entropies = {"a": "0.1", "b": "0.3", "c": "0.2"}
-    cases = [
-        case(name, verdict="accept", predicted_dice="0.9", foreground_entropy=value)
-        for name, value in entropies.items()
-    ]
-    assert [found.name for found in worst_first(cases, "predicted_dice")] == ["b", "c", "a"]
-
-
-def test_the_largest_entropy_comes_first():
-    cases = [case("a", foreground_entropy="0.1"), case("b", foreground_entropy="0.3")]
-    assert [found.name for found in worst_first(cases, "foreground_entropy")] == ["b", "a"]
-
-
-def test_empty_segmentations_come_first_because_they_read_as_confident():
-    cases = [case("a", pairwise_dice="0.5"), case("b", pairwise_dice="1", flags="empty_segmentation")]
-    assert [found.name for found in worst_first(cases, "pairwise_dice")] == ["b", "a"]
-
-
-def test_a_case_without_a_value_comes_before_those_with_one():
-    cases = [case("a", predicted_dice="0.1"), case("b", predicted_dice="")]
-    assert [found.name for found in worst_first(cases, "predicted_dice")] == ["b", "a"]
-
-
-def test_with_one_member_the_entropy_orders_the_cases():
-    rows = [{"case": "a", "pairwise_dice": "", "foreground_entropy": "0.1"}]
-    assert order_column(rows) == "foreground_entropy"
-
-
-def test_cases_without_any_confidence_are_in_alphabetical_order():
-    assert order_column([{"case": "a"}]) == ""
-    assert [found.name for found in worst_first([case("b"), case("a")], "")] == ["a", "b"]
 
 
 @pytest.mark.parametrize("missing", ["cases.csv", "dataset.json", "plans.json"])
@@ -166,14 +123,3 @@ def test_cases_above_the_operating_point_are_accepted(column, confidence, thresh
     point = OperatingPoint(column, confidence)
     assert point.threshold == threshold
     assert [point.accepts({column: cell}) for cell in cells] == accepted
-
-
-def test_numbers_of_a_calibration_count_as_those_of_a_table():
-    assert number_in({"dice": 0.0}, "dice") == 0.0
-    assert np.isnan(number_in({"dice": None}, "dice"))
-    assert number_in({"dice": "0.25"}, "dice") == 0.25
-
-
-def test_a_decimal_comma_is_refused():
-    with pytest.raises(ValueError, match="decimal mark; the column dice of a holds '0,8'"):
-        number_in({"case": "a", "dice": "0,8"}, "dice")
