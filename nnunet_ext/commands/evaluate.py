@@ -205,7 +205,7 @@ def description_of(predictions: Path, described_by: DatasetFiles) -> tuple[dict[
     if dataset_file is None or not dataset_file.is_file():
         raise FileNotFoundError(
             f"Evaluation needs the {DATASET} of the predictions; {dataset_file or predictions / DATASET} does not "
-            f"exist. Give it with -djfile."
+            f"exist. Give it with -djfile; if the folders are swapped, put the truth first."
         )
     plans_file = described_by.plans or first_file(predictions, "plans.json")
     if plans_file is not None and not plans_file.is_file():
