@@ -1,4 +1,4 @@
-"""Which case to open first: the order of the report, of `predict`'s last lines and of nothing else."""
+"""Which case to open first, for the report and for the last lines of `predict`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from math import inf, isnan
 from typing import Any
 
-from nnunet_ext.evaluation.confidences import DIRECTIONS, number_in, usable_columns
+from nnunet_ext.evaluation.confidences import confidence_of, number_in, usable_columns
+from nnunet_ext.evaluation.verdict_check import VERDICTS
 
 Row = Mapping[str, Any]  # of `cases.csv`, its cells as text or as numbers
 
-URGENCY = ("reject", "review", "accept")  # verdicts, worst first
+URGENCY = VERDICTS[::-1]  # worst first
 ORDER_COLUMNS = ("pairwise_dice", "foreground_entropy", "mean_entropy")  # of a folder that is not calibrated
 EMPTY_FLAGS = {"empty_segmentation", "all_members_empty"}
 
@@ -32,7 +33,7 @@ def worst_first(rows: Sequence[Row], order: str) -> list[Row]:
 
     Args:
         rows: with the column `case`, and `verdict` and `flags` if they have any.
-        order: a column of `DIRECTIONS`; empty for none.
+        order: one of `confidences.DIRECTIONS`; empty for none.
 
     Returns:
         The same rows; in alphabetical order where nothing else tells them apart.
@@ -42,7 +43,7 @@ def worst_first(rows: Sequence[Row], order: str) -> list[Row]:
         verdict = row.get("verdict") or ""
         by_verdict = URGENCY.index(verdict) if verdict in URGENCY else -1
         is_full = bool(verdict) or not EMPTY_FLAGS.intersection(flags_of(row))
-        value = DIRECTIONS[order] * number_in(row, order) if order else inf
+        value = confidence_of(row, order) if order else inf
         agreement, entropy = (_or_zero(number_in(row, name)) for name in ("pairwise_dice", "foreground_entropy"))
         return by_verdict, is_full, -inf if isnan(value) else value, agreement, -entropy, str(row["case"])
 

@@ -12,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.descriptions import read_description
 from nnunet_ext.evaluation.attention import Row, flags_of, order_column, worst_first
-from nnunet_ext.evaluation.confidences import DIRECTIONS, number_in
+from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, number_in
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
 from nnunet_ext.input_checks.dicom_series import series_folders
@@ -53,7 +53,7 @@ class OperatingPoint:
 
     def accepts(self, row: Row) -> bool:
         """Whether a case is more confident than that; one without a value is not."""
-        return number_in(row, self.column) * DIRECTIONS[self.column] > self.confidence
+        return confidence_of(row, self.column) > self.confidence
 
 
 @dataclass(frozen=True)

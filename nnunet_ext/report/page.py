@@ -6,8 +6,7 @@ import os
 from collections import Counter
 
 import nnunet_ext
-from nnunet_ext.evaluation.attention import URGENCY
-from nnunet_ext.evaluation.verdict_check import verdict_check_lines
+from nnunet_ext.evaluation.verdict_check import VERDICTS, verdict_check_lines
 from nnunet_ext.files.atomic import atomic_path
 from nnunet_ext.report.cards import Card, card
 from nnunet_ext.report.data import ReportData
@@ -81,7 +80,7 @@ def render(data: ReportData, cards: list[Card]) -> str:
 def tiles(data: ReportData) -> list[tuple[str, str, str]]:
     """The big numbers: number, what it counts, and the verdict that colours it."""
     counts = Counter(case.verdict for case in data.cases)
-    found = [(str(counts[verdict]), verdict, verdict) for verdict in reversed(URGENCY)] if data.calibrated else []
+    found = [(str(counts[verdict]), verdict, verdict) for verdict in VERDICTS] if data.calibrated else []
     if data.calibrated and counts[""]:
         found.append((str(counts[""]), "without verdict", ""))
     if not data.calibrated:
