@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study.cells import predicted_and_judged
 from study.data import PLANS, number_of, prepare, training_patients, write_raw_dataset
 from study.results_read import MethodResults, compared
+from study.running import Places, predicted_and_judged
 from study.settings import Method, Preset, Study, read_study
 from study.trainings import Training, train
 from workspace import nnunet_folder, run, use_workspace
@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, default=8, help="patients with labels")
     options = parser.parse_args()
     study = read_study("cpu")
-    preset, source, work = study.preset, options.data.resolve(), options.work.resolve()
+    preset, places = study.preset, Places(options.data.resolve(), options.work.resolve())
+    source, work = places.source, places.work
     use_workspace(work)
     work.mkdir(parents=True, exist_ok=True)
     raw = nnunet_folder("raw") / preset.dataset
@@ -58,7 +59,7 @@ def main() -> None:
             train(training, trained_on)
             words = ["-m", training.model(trained_on), "-f", FOLD, "--members", members, "--tta", "none"]
             words.append("--disable_progress_bar")
-            found.setdefault(row, []).append(judge(preset, row, seed, words, source, work))
+            found.setdefault(row, []).append(judge(preset, row, seed, words, places))
     print_tables(study, found)
 
 
@@ -89,13 +90,13 @@ def pseudo_preset(preset: Preset, raw: Path, source: Path, work: Path) -> Preset
     return of_pseudo
 
 
-def judge(preset: Preset, row: str, seed: int, words: Sequence[object], source: Path, work: Path) -> dict[str, Any]:
+def judge(preset: Preset, row: str, seed: int, words: Sequence[object], places: Places) -> dict[str, Any]:
     """Predicts and evaluates every test set, unless it is done."""
-    folder = work / "judged" / f"{row.replace(' ', '_')}_{seed}"
+    folder = places.work / "judged" / f"{row.replace(' ', '_')}_{seed}"
     file = folder / "result.json"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        tests = {test.name: predicted_and_judged(preset, test, words, folder, source, work) for test in preset.tests}
+        tests = {test.name: predicted_and_judged(preset, test, words, folder, places) for test in preset.tests}
         file.write_text(json.dumps({"tests": tests}), encoding="utf-8")
     return {"seed": seed, **json.loads(file.read_text(encoding="utf-8"))}
 

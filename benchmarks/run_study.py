@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from study.cells import cells_of, run_cell, take_over
+from study.cells import cells_of, take_over
 from study.data import prepare
 from study.pages import write_pages
+from study.running import Places, run_cell
 from study.settings import Study, read_study
 from workspace import use_workspace
 
@@ -47,11 +48,12 @@ def main() -> None:
 
 def run_missing(study: Study, options: argparse.Namespace) -> None:
     """Runs the cells without a result that no other process works on."""
-    work = options.work.resolve()
+    places = Places(options.data.resolve(), options.work.resolve(), options.examples)
+    work = places.work
     use_workspace(work)
     work.mkdir(parents=True, exist_ok=True)
     with FileLock(work / "prepare.lock"):
-        prepare(study.preset, options.data.resolve())
+        prepare(study.preset, places.source)
     last_start = time.monotonic() + options.hours * 3600
     for cell in cells_of(study):
         wanted = options.only is None or cell.method.name in options.only
@@ -61,7 +63,7 @@ def run_missing(study: Study, options: argparse.Namespace) -> None:
         try:
             with FileLock(work / f"{study.name}_{cell.name}.lock", timeout=0):
                 if not take_over(study, cell):
-                    run_cell(study, cell, options.data.resolve(), work, options.examples)
+                    run_cell(study, cell, places)
                     write_pages(study)
         except Timeout:
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from study import cells, curves, data, figures, pages, picture, settings
+from study import cells, curves, data, figures, pages, picture, running, settings
 from study.published import FIGURES, Published, change, read_published, row_of
 from study.results_read import MethodResults, compared, read_results
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
@@ -271,8 +271,8 @@ def test_other_methods_have_no_part_in_the_hash_of_a_result():
 def test_a_cell_starts_from_the_training_of_its_seed():
     later = Method("later", "Two", trainers=("DSD",), starts_from="stock")
     study = Study("small", PRESET, (STOCK, later))
-    assert cells.training_to_start_from(study, cells.Cell(later, 1)) == Training("", 1, 0)
-    assert cells.training_to_start_from(study, cells.Cell(STOCK, 1)) is None
+    assert running.training_to_start_from(study, cells.Cell(later, 1)) == Training("", 1, 0)
+    assert running.training_to_start_from(study, cells.Cell(STOCK, 1)) is None
     assert study.settings_hash(later) != study.settings_hash(dataclasses.replace(later, starts_from=""))
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from nnunet_ext.evaluation.failure_detection import risk_coverage_curve
 
-from .cells import UNCERTAINTY
+from .measures import UNCERTAINTY
 from .picture import points_of, save, unbeaten
 from .results_read import REFERENCE, MethodResults
 from .settings import ImageSet, Study

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .cells import CASE_FIGURES, STRUCTURE_FIGURES, UNCERTAINTY
+from .measures import CASE_FIGURES, STRUCTURE_FIGURES, UNCERTAINTY
 from .results_read import MethodResults, compared
 from .settings import ImageSet, Study
 
