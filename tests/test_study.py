@@ -72,6 +72,21 @@ def test_a_preset_has_what_its_methods_train_from(preset):
         assert study.method(name).name == name
 
 
+@pytest.mark.parametrize("preset", [path.stem for path in sorted((settings.HERE / "presets").glob("*.toml"))])
+def test_a_preset_has_one_teacher_at_most_and_the_data_of_its_rows(preset):
+    """A folder has the probabilities of one teacher; regions and another planner change the data of all rows."""
+    study = read_study(preset)
+    assert len({method.teacher for method in study.methods if method.teacher}) <= 1
+    names = {method.name for method in study.methods}
+    assert ("regions" in names) == bool(study.preset.regions)
+    assert ("residual encoder" in names) == bool(study.preset.planner)
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in sorted((settings.HERE / "presets").glob("*.toml"))])
+def test_curves_are_of_methods_that_are_there(preset):
+    assert set(read_study(preset).preset.curves) <= {method.name for method in read_methods()}
+
+
 def test_methods_and_files_of_results_have_different_names():
     names = [cells.Cell(method, 0).name for method in read_methods()]
     assert len(set(names)) == len(names)
@@ -221,10 +236,10 @@ def test_reliability_is_of_the_bins_that_have_a_thousandth_of_the_voxels():
 
 
 def test_curves_are_drawn_of_results_that_have_them(tmp_path):
-    found = {"stock": with_curves(STOCK, voxels=[4.0, 6.0], accuracy=[0.5, 0.8])}
+    found = {each.name: with_curves(each, voxels=[4.0, 6.0], accuracy=[0.5, 0.8]) for each in (STOCK, OTHER)}
     assert curves.write_curves(STUDY, found, tmp_path / "curves.svg")
     assert "accuracy − confidence" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
-    old = {"stock": results_of(STOCK, (0.6, 0.6, 0.6, 0.6))}
+    old = {"stock": found["stock"], "other": results_of(OTHER, (0.6, 0.6, 0.6, 0.6))}
     assert not curves.write_curves(STUDY, old, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
@@ -276,6 +291,28 @@ def test_a_cell_starts_from_the_training_of_its_seed():
     assert study.settings_hash(later) != study.settings_hash(dataclasses.replace(later, starts_from=""))
 
 
+def test_a_default_has_no_part_in_the_hash_of_a_result():
+    """So that a setting that comes later keeps the hash of what was done without it."""
+    assert settings.said(TEST) == {"name": "held out", "patients": "(p[0-9])_"}
+    assert "starts_from" not in settings.said(STOCK)
+    assert settings.said(PRESET)["tests"] == [settings.said(TEST)]
+
+
+def test_data_of_other_settings_is_refused(tmp_path):
+    data.require_same(tmp_path / "study.json", {"crop": (2, 8)})
+    data.require_same(tmp_path / "study.json", {"crop": (2, 8)})
+    with pytest.raises(ValueError, match="Use another WORK"):
+        data.require_same(tmp_path / "study.json", {"crop": ()})
+
+
+def test_the_validation_cases_of_a_fold_can_be_a_test_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    (tmp_path / "Dataset001_A").mkdir()
+    splits = [{"train": ["p2_ed"], "val": ["p1_es", "p1_ed"]}, {"train": ["p1_ed", "p1_es"], "val": ["p2_ed"]}]
+    (tmp_path / "Dataset001_A" / "splits_final.json").write_text(json.dumps(splits))
+    assert data.cases_of(PRESET, ImageSet("validation", fold=0), tmp_path) == ["p1_ed", "p1_es"]
+
+
 def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):
     values = np.arange(6 * 4 * 2).reshape(6, 4, 2).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 5.0, 1.0])), tmp_path / "a.nii.gz")
@@ -324,4 +361,4 @@ def test_what_a_preset_is_compared_with_has_no_part_in_the_hash_of_a_result():
 def test_a_preset_has_the_settings_of_its_base_where_it_says_nothing():
     networks, base = read_study("cpu_networks").preset, read_study("cpu").preset
     assert networks.seeds == (0,)
-    assert dataclasses.replace(networks, seeds=base.seeds, methods=base.methods) == base
+    assert dataclasses.replace(networks, seeds=base.seeds, methods=base.methods, curves=base.curves) == base

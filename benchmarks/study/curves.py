@@ -22,7 +22,7 @@ MOST_METHODS = 6  # that can be told apart, with the reference
 
 
 def write_curves(study: Study, found: Mapping[str, MethodResults], file: Path) -> bool:
-    """Writes the curves as SVG, of the reference and of methods that no other beats.
+    """Writes the curves as SVG, of the reference and of the methods that the preset names.
 
     Args:
         study: the study.
@@ -33,8 +33,10 @@ def write_curves(study: Study, found: Mapping[str, MethodResults], file: Path) -
         Whether there was something to draw: older results do not have what the curves need.
     """
     tests = study.preset.tests
-    shown = chosen(tests[0], {name: results for name, results in found.items() if has_curves(results, tests)})
-    if REFERENCE not in shown:
+    having = {name: results for name, results in found.items() if has_curves(results, tests)}
+    named = {name: having[name] for name in (REFERENCE, *study.preset.curves) if name in having}
+    shown = named if study.preset.curves else chosen(tests[0], having)
+    if len(shown) < 2 or REFERENCE not in shown:
         return False
     figure = Figure(figsize=(PANEL_INCHES[0] * len(tests), 2 * PANEL_INCHES[1]), layout="constrained")
     panels: Sequence[Sequence[Axes]] = figure.subplots(2, len(tests), squeeze=False)

@@ -45,10 +45,16 @@ def prepare(preset: Preset, source: Path) -> None:
     Args:
         preset: of the study.
         source: folder of raw datasets. nnU-Net's three folders are those of the environment variables.
+
+    Raises:
+        ValueError: if there is data of other settings.
     """
     raw = nnunet_folder("raw") / preset.dataset
     preprocessed = nnunet_folder("preprocessed") / preset.dataset
     number = number_of(preset.dataset)
+    preprocessed.mkdir(parents=True, exist_ok=True)
+    decides = ("configuration", "patients", "held_out_every", "folds", "network", "crop", "planner", "regions")
+    require_same(preprocessed / "study.json", {name: getattr(preset, name) for name in decides})
     if not (raw / "dataset.json").is_file():
         patients = training_patients(preset, source / preset.dataset)
         cases = [case for its_cases in patients.values() for case in its_cases]
@@ -62,6 +68,23 @@ def prepare(preset: Preset, source: Path) -> None:
             "--no_pbar", nnUNet_n_proc_DA="1")  # fmt: skip
     if not (preprocessed / "splits_final.json").is_file():
         run("nnunet_ext", "splits", "-d", number, "--patients", preset.patients, "--folds", preset.folds)
+
+
+def require_same(file: Path, settings: Mapping[str, Any]) -> None:
+    """Notes what a folder's files are made with.
+
+    Args:
+        file: of the note.
+        settings: that decide the files.
+
+    Raises:
+        ValueError: if the note names others.
+    """
+    now = json.dumps(settings, sort_keys=True)
+    if not file.is_file():
+        file.write_text(now, encoding="utf-8")
+    elif (before := file.read_text(encoding="utf-8")) != now:
+        raise ValueError(f"WORK must have the data of these settings: {now}. {file} says {before}. Use another WORK.")
 
 
 def training_patients(preset: Preset, dataset: Path) -> dict[str, list[str]]:
@@ -154,16 +177,19 @@ def write_plans(preprocessed: Path, preset: Preset) -> None:
 
 
 def image_folders(preset: Preset, test: ImageSet, source: Path, work: Path) -> tuple[Path, Path]:
-    """Folders of the images and of the true labels of a test set; written unless they are there."""
+    """Folders of the images and of the true labels of a test set; written unless they are there.
+
+    Raises:
+        ValueError: if there is a test set of that name with other images.
+    """
     folder = work / "tests" / test.name.replace(" ", "_")
     images, labels = folder / "images", folder / "labels"
+    dataset = source / (test.dataset or preset.dataset)
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = cases_of(preset, test, dataset)
+    require_same(folder / "study.json", {"cases": cases, "crop": preset.crop, "corrupted": test.corrupted})
     if not (folder / "complete").is_file():
-        dataset = source / (test.dataset or preset.dataset)
         ending = description_of(dataset)["file_ending"]
-        patients = patients_of(dataset, patients_pattern(preset, test))
-        names = list(patients) if test.dataset else held_out_patients(list(patients), preset)
-        cases = [case for name in names[:: test.every] for case in patients[name]]
-        folder.mkdir(parents=True, exist_ok=True)
         cropped((dataset / "labelsTr" / f"{case}{ending}" for case in cases), labels, preset.crop)
         files = [(number, file) for number, case in enumerate(cases) for file in images_of(dataset, case, ending)]
         if test.corrupted:
@@ -178,6 +204,16 @@ def image_folders(preset: Preset, test: ImageSet, source: Path, work: Path) -> t
             cropped((file for _, file in files), images, preset.crop)
         (folder / "complete").touch()
     return images, labels
+
+
+def cases_of(preset: Preset, test: ImageSet, dataset: Path) -> list[str]:
+    """Names of the cases of a test set, of a raw dataset."""
+    if test.fold is not None:
+        splits = nnunet_folder("preprocessed") / preset.dataset / "splits_final.json"
+        return sorted(json.loads(splits.read_text(encoding="utf-8"))[test.fold]["val"])
+    patients = patients_of(dataset, patients_pattern(preset, test))
+    names = list(patients) if test.dataset else held_out_patients(list(patients), preset)
+    return [case for name in names[:: test.every] for case in patients[name]]
 
 
 def patients_pattern(preset: Preset, test: ImageSet) -> str:

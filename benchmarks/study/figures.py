@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .measures import CASE_FIGURES, STRUCTURE_FIGURES, UNCERTAINTY
+from .measures import CASE_FIGURES, DETECTION, STRUCTURE_FIGURES, UNCERTAINTY
 from .results_read import MethodResults, compared
 from .settings import ImageSet, Study
 
@@ -48,7 +48,7 @@ FIGURES: dict[str, Figure] = {
     **{name: mean(name) for name in (*CASE_FIGURES, *STRUCTURE_FIGURES, UNCERTAINTY)},
     "pooled_dice": pooled_dice,
     **{f"end_coefficient_{kind}": of_set("end_coefficient", kind) for kind in ("paper", "strict")},
-    **{f"aurc_{name}": figure for name, figure in AURC.items()},
+    **{f"{figure}_{name}": of_set("failure_detection", name, figure) for figure in DETECTION for name in CONFIDENCES},
     "failures": verdicts("failures"),
     "failures_not_accepted": verdicts("failures", ("review", "reject")),
     "good_cases": verdicts("good"),

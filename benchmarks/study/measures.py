@@ -12,6 +12,7 @@ from nnunet_ext.evaluation.runs import read_run
 
 CASE_FIGURES = ("mean_dice", "ece", "ace", "brier", "nll", "end_slice_dice_paper", "end_slice_dice_strict")
 STRUCTURE_FIGURES = ("hd95_mm", "nsd")
+DETECTION = ("aurc", "failure_auroc", "spearman")  # of each confidence
 UNCERTAINTY = "foreground_entropy"  # of each case, for the curves of risk over coverage
 
 
@@ -31,7 +32,7 @@ def judged(predictions: Path, seconds: float) -> dict[str, Any]:
         for case in run.figures[CASE_FIGURES[0]]
     }
     detection = {
-        name: {figure: rounded(values.get(figure)) for figure in ("aurc", "failure_auroc", "spearman")}
+        name: {figure: rounded(values.get(figure)) for figure in DETECTION}
         for name, values in found["failure_detection"].items()
     }
     bins = found["reliability"] or {}  # none of regions

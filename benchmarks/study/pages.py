@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nnunet_ext.patients import patient_of
+
 from .curves import write_curves
-from .data import PLANS
+from .data import PLANS, patients_pattern
 from .figures import AURC, CONFIDENCES, FIGURES, Figure, write_figures
 from .picture import write_picture
 from .published import published_rows
@@ -15,13 +17,14 @@ from .results_read import REFERENCE, MethodResults, compared, read_results
 from .settings import ImageSet, Study
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
-CURVES = (
-    "``stock`` and the methods that no other beats. Below 0: too confident. Cases are accepted in the order of their "
-    "foreground entropy."
-)
+CURVES = "Below 0: too confident. Cases are accepted in the order of their foreground entropy."
 FINDING = (
     "AURC by each confidence, of methods that have several or give verdicts; a case's risk is 1 - Dice. Verdicts are "
-    "those of ``predict --calibrated``; the Dice of a failure is below 0.75."
+    "those of ``predict --calibrated``; the Dice of a failure is below 0.75. Counts are sums over seeds."
+)
+COSTS = (
+    "CPU seconds of single runs beside others, relative to ``stock``: differences within a sixth mean nothing. "
+    "Training is without that of a teacher and without fitting; prediction is with the start of the program."
 )
 Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
 
@@ -64,7 +67,7 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
         parts.append(heading("Beside what papers report", 1))
         parts.append("Other data, other networks, longer trainings: compare the changes.")
         parts.append(table(["", "", "as published", "here"], published))
-    parts += [heading("Cost", 1), methods_table(study, study.preset.tests[0], found, COST)]
+    parts += [heading("Cost", 1), COSTS, methods_table(study, study.preset.tests[0], found, COST)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,23 +80,36 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
     seeds = f"{counts} seed{'s' * (max(done) > 1)}"
     cut = f", the middle {' x '.join(map(str, preset.crop))} voxels of each image" if preset.crop else ""
     network = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preset.network.items())
+    trainers = "_".join(["...", *filter(None, [preset.length]), "member<seed>"])
     plans = f"plans ``{PLANS}``" + (f" by ``{preset.planner}``" if preset.planner else "")
     regions = f", regions {', '.join(preset.regions)}" if preset.regions else ""
     compared_with = f" of the {preset.reference} study" if preset.reference else ""
+    sets = "; ".join(set_text(study, test, found) for test in preset.tests)
     lines = [
         f"Written by ``benchmarks/run_study.py`` from ``benchmarks/study/results/{study.name}``; not edited by hand.",
         command(f"python benchmarks/run_study.py {study.name} DATA WORK"),
-        f"{preset.dataset}{cut}, {preset.configuration}, trainers ``..._{preset.length}_member<seed>``, {plans} "
+        f"{preset.dataset}{cut}, {preset.configuration}, trainers ``{trainers}``, {plans} "
         f"({network or 'the same as nnU-Net planned'}){regions}, on {preset.device.upper()}. One patient in "
         f"{preset.held_out_every} is held out; the others are in {preset.folds} folds, of which fold 0 is trained "
         f"unless a row says otherwise. {own} of {len(study.methods)} methods, {seeds} each. Prediction is without "
         f"test-time transforms unless a row says otherwise.",
-        f"Figures are means over cases and seeds. Differences are to ``{REFERENCE}``{compared_with} at the same "
+        f"Test sets: {sets}. {preset.about}",
+        f"Figures are means over cases and seeds. HD95 and the tolerance of NSD, 1, are in the unit of the images' "
+        f"spacing. AURC is by foreground entropy. Differences are to ``{REFERENCE}``{compared_with} at the same "
         f"seeds, paired by case, with 95 % intervals over patients, seeds averaged first.",
         f"All figures, also pooled Dice, end coefficients, ACE, Brier score, likelihood and entropy: "
-        f"``docs/results/{study.name}.csv``.",
+        f"``docs/results/{study.name}.csv``; ``docs/reference/metrics.md`` explains each. Report pages of the worst "
+        f"cases, with their images, are written by ``--examples``; the licences keep them out of this repository.",
     ]
     return "\n\n".join(lines)
+
+
+def set_text(study: Study, test: ImageSet, found: dict[str, MethodResults]) -> str:
+    """What a test set has: `other scanner, 30 cases of 30 patients of Dataset028_MnMsA`."""
+    cases = found[REFERENCE].results[0]["tests"][test.name]["cases"]
+    patients = {patient_of(case, patients_pattern(study.preset, test)) for case in cases}
+    dataset = f" of {test.dataset}" if test.dataset else ""
+    return f"{test.name}, {len(cases)} cases of {len(patients)} patients{dataset}"
 
 
 def detects_failures(study: Study, results: MethodResults) -> bool:
@@ -195,6 +211,7 @@ MAIN: list[Column] = [
     ("ECE", number(FIGURES["ece"], 4)),
     ("difference", difference("ece", 4)),
     ("AURC", number(AURC["foreground_entropy"])),
+    ("seeds", lambda study, test, results, reference: str(len(results.results))),
 ]
 FAILURES: list[Column] = [
     *((title, number(AURC[name])) for name, title in CONFIDENCES.items()),

@@ -31,6 +31,7 @@ class Published:
         after: with it.
         arxiv: number of the paper.
         reference: method of methods.toml that `before` is nearest to.
+        dataset: that a study must be of, to stand beside it.
     """
 
     method: str
@@ -41,6 +42,7 @@ class Published:
     after: float
     arxiv: str
     reference: str = REFERENCE
+    dataset: str = "Dataset027_ACDC"
 
 
 def read_published() -> list[Published]:
@@ -54,7 +56,10 @@ def published_rows(study: Study, found: Mapping[str, MethodResults]) -> list[lis
     return [
         row_of(each, tests[each.test], found)
         for each in read_published()
-        if each.test in tests and each.method in found and each.reference in found
+        if each.dataset == study.preset.dataset
+        and each.test in tests
+        and each.method in found
+        and each.reference in found
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,10 @@ class MethodResults:
 
     def with_seeds_of(self, other: MethodResults) -> MethodResults:
         """The results of the seeds that another method has too, so that both are compared at the same ones."""
-        seeds = {result["seed"] for result in other.results}
+        return self.of_seeds([result["seed"] for result in other.results])
+
+    def of_seeds(self, seeds: Collection[int]) -> MethodResults:
+        """The results of some seeds."""
         return MethodResults(self.method, tuple(result for result in self.results if result["seed"] in seeds))
 
     def training_seconds(self) -> float:
@@ -72,7 +76,8 @@ def read_results(study: Study) -> dict[str, MethodResults]:
     """Methods with a result, by name, in the order of methods.toml; before them the reference of another preset."""
     found = {}
     if study.preset.reference:
-        found[REFERENCE] = read_results(read_study(study.preset.reference))[REFERENCE]
+        reference = read_results(read_study(study.preset.reference))[REFERENCE]
+        found[REFERENCE] = reference.of_seeds(study.preset.seeds)
     for method in study.methods:
         files = [result_file(study, Cell(method, seed)) for seed in study.preset.seeds]
         results = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file())

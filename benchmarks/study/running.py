@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,11 +16,12 @@ from filelock import FileLock
 from workspace import nnunet_folder
 
 import nnunet_ext
+from nnunet_ext.files.atomic import atomic_path
 
 from .cells import Cell, result_file
 from .data import PLANS, image_folders, number_of, patients_pattern
 from .measures import judged
-from .settings import ImageSet, Method, Preset, Study
+from .settings import HERE, ImageSet, Method, Preset, Study
 from .trainings import Training, cpu_seconds_of, models_of, train, trainings_of
 
 FIT_FILES = {"calibrate": "calibration.json", "weights": "weights.json", "postprocess": "postprocess.json"}
@@ -55,7 +57,8 @@ def run_cell(study: Study, cell: Cell, places: Places) -> None:
     start = training_to_start_from(study, cell)
     training_seconds = train(start, preset) if start else 0.0
     training_seconds += sum(train(training, preset, start) for training in trainings_of(method, cell.seed))
-    folder = places.work / "cells" / study.name / cell.name
+    settings = study.settings_hash(method)
+    folder = places.work / "cells" / study.name / f"{cell.name}_{settings}"
     folder.mkdir(parents=True, exist_ok=True)
     models = [word for model in models_of(method, cell.seed, preset) for word in ("-m", model)]
     folds: list[object] = ["-f", *method.folds]
@@ -63,12 +66,20 @@ def run_cell(study: Study, cell: Cell, places: Places) -> None:
     fitted = fit(study, cell, folder, [*folds, *method.ensemble, *machine])
     words = [*models, *folds, *method.ensemble, *fitted, *machine]
     sets = {test.name: predicted_and_judged(preset, test, words, folder, places) for test in preset.tests}
-    versions = {"nnunet_ext": nnunet_ext.__version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__}
-    result = {"method": method.name, "seed": cell.seed, "settings": study.settings_hash(method), "versions": versions,
+    versions = {"nnunet_ext": nnunet_ext.__version__, "commit": commit(), "nnunetv2": version("nnunetv2"),
+                "torch": torch.__version__}  # fmt: skip
+    result = {"method": method.name, "seed": cell.seed, "settings": settings, "versions": versions,
               "training_cpu_s": round(training_seconds), "tests": sets}  # fmt: skip
     file = result_file(study, cell)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+    with atomic_path(file) as temporary:  # half a result would count as one that is done
+        temporary.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def commit() -> str:
+    """What this repository is at, with a plus if it has changes; empty outside of git."""
+    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def predicted_and_judged(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class ImageSet:
         patients: pattern whose group is the patient in a case's name.
         every: 2 takes every second patient.
         corrupted: each image is corrupted in one of several ways, see `corruptions.py`.
+        fold: the validation cases of this fold of the training patients, instead of held-out patients.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ImageSet:
     patients: str = ""
     every: int = 1
     corrupted: bool = False
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Preset:
         reference: preset whose `stock` the methods are compared with; this one's own if empty.
         tests: sets of images to predict.
         methods: those of methods.toml to run, all if empty.
+        about: what a reader of the results has to know of the data.
+        curves: methods whose curves are drawn; those that no other beats if empty.
         crop: voxels along the first axes of the images, of training and tests, that are kept around their middle.
         device: of training and prediction.
     """
@@ -74,6 +79,8 @@ class Preset:
     planner: str = ""
     regions: dict[str, list[int]] = field(default_factory=dict)
     reference: str = ""
+    about: str = ""
+    curves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,14 +132,29 @@ class Study:
         return method
 
     def settings_hash(self, method: Method) -> str:
-        """Of all that decides a result of this method: what the preset says, not of what it compares."""
-        compares = ("methods", "seeds", "reference")
-        settings = {key: value for key, value in asdict(self.preset).items() if value and key not in compares}
-        decides = {key: value for key, value in asdict(method).items() if key != "changes"}
-        if not method.starts_from:  # a field that came after the first results
-            del decides["starts_from"]
-        text = json.dumps([settings, decides], sort_keys=True)
+        """Of all that decides a result of this method: what the preset says, not of what it compares or shows."""
+        compares = ("methods", "seeds", "reference", "about", "curves", "changes", "group")
+        text = json.dumps([said(self.preset, compares), said(method, compares)], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
+
+
+def said(settings: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass, and of those in it, that differ from their defaults.
+
+    A field that comes later, with a default that keeps what was before, so changes no hash of a result.
+    """
+    found = {each.name: getattr(settings, each.name) for each in fields(settings) if each.name not in leave_out}
+    defaults = {each.name: default_of(each) for each in fields(settings)}
+    return {
+        name: [said(each) for each in value] if name == "tests" else value
+        for name, value in found.items()
+        if value != defaults[name]
+    }
+
+
+def default_of(each: Field[Any]) -> Any:
+    """The default of a dataclass's field; MISSING without one."""
+    return each.default_factory() if each.default_factory is not MISSING else each.default
 
 
 def read_study(name: str) -> Study:
@@ -143,7 +165,7 @@ def read_study(name: str) -> Study:
     """
     settings = settings_of(name)
     tests = tuple(ImageSet(**test) for test in settings.pop("test"))
-    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods", "crop")}
+    lists = {key: tuple(settings.pop(key, ())) for key in ("seeds", "methods", "crop", "curves")}
     preset = Preset(**settings, tests=tests, **lists)
     methods = {method.name: method for method in read_methods()}
     missing = ", ".join(sorted(set(preset.methods) - set(methods)))
