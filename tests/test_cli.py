@@ -289,8 +289,9 @@ def test_the_options_are_recorded_on_one_level_under_the_names_of_their_flags():
     content = json.loads(
         json.dumps(recorded(options_of("-m", "a", "-step_size", "0.75", "--calibrated")), default=str)
     )
-    assert (content["i"], content["o"], content["calibrated"]) == ("images", "out", True)
-    assert (content["tile_step_size"], content["maps"], content["folders"]) == (0.75, ["entropy"], ["a"])
+    here = str(Path.cwd())  # paths can be followed from any folder
+    assert (content["i"], content["o"], content["calibrated"]) == (f"{here}/images", f"{here}/out", True)
+    assert (content["tile_step_size"], content["maps"], content["folders"]) == (0.75, ["entropy"], [f"{here}/a"])
     assert not any(isinstance(value, dict) for value in content.values())
 
 
@@ -354,7 +355,7 @@ def test_a_dataset_leads_to_the_folder_of_stock_nnunet(monkeypatch, tmp_path):
 
 def test_several_model_folders_are_given_one_by_one():
     parsed = build_parser().parse_args(flags("-m", "a", "-m", "b", "--weights", "1", "2"))
-    assert chosen_model_folders(model_choice(parsed)) == [Path("a"), Path("b")]
+    assert chosen_model_folders(model_choice(parsed)) == [Path.cwd() / "a", Path.cwd() / "b"]
     assert model_weights(parsed.weights, ["a", "b"]) == [1, 2]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase
+from nnunet_ext.calibration.fit_checks import require_patients
 from nnunet_ext.calibration.folds import fold_spread
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import fit_quality
@@ -20,28 +21,13 @@ from nnunet_ext.calibration.risk_control import MaskThreshold, MissCounts, fit_m
 from nnunet_ext.calibration.temperature import Temperature, fit_temperature
 from nnunet_ext.calibration.verdict import fit_threshold, verdict
 from nnunet_ext.evaluation import calibration_error, proper_scores
-from nnunet_ext.evaluation.confidences import ADDED_LATER, DIRECTIONS, confidence_of, usable_columns
+from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, usable_columns
 from nnunet_ext.evaluation.failure_table import detection_figures
 from nnunet_ext.evaluation.held_out_parts import held_out_parts
 from nnunet_ext.options import AUTOMATIC, FitOptions
 
-# columns that an ensemble writes: predicted Dice comes from a calibration and cannot be the basis of one
-CONFIDENCES = tuple(column for column in DIRECTIONS if column not in ADDED_LATER)
 DEFAULT_MISS_RATE = 0.1
 FIXED = "fixed"  # the kind of a temperature that was given
-
-
-def require_confidence(column: str) -> None:
-    """Refuses a confidence that no ensemble writes, before any case is predicted.
-
-    Args:
-        column: what `FitOptions.confidence` asks for.
-
-    Raises:
-        ValueError: if it is neither a column of `cases.csv` that a calibration can use, nor "auto".
-    """
-    if column not in (AUTOMATIC, *CONFIDENCES):
-        raise ValueError(f"The confidence must be one of {', '.join(CONFIDENCES)}, or {AUTOMATIC}; found {column!r}.")
 
 
 def fit_calibration(
@@ -68,11 +54,7 @@ def fit_calibration(
         ValueError: if there are too few cases, or an option does not apply to them.
     """
     patients = sorted({case.patient for case in cases})
-    if len(patients) < 2:
-        raise ValueError(
-            f"Calibration needs cases of at least two patients; found {len(cases)} cases of {len(patients)}. Use "
-            f"more folds with -f, or say with --patients which part of a case's name is the patient."
-        )
+    require_patients(len(cases), len(patients), miss_rate=None)
     judged = [case for case in cases if not case.row["flags"]] or list(cases)
     column = chosen_column(judged, options)
     confidence = [confidence_of(case.row, column) for case in judged]

@@ -159,6 +159,22 @@ class MaskThreshold:
         )
 
 
+def require_alpha(alpha: float, patients: int) -> None:
+    """Refuses a risk that the number of patients does not allow.
+
+    Raises:
+        ValueError: if alpha is not between 0 and 1, or below 1/(n + 1) with n patients.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1; found {alpha}. Use 0.1.")
+    if alpha < 1 / (patients + 1) - 1e-12:
+        raise ValueError(
+            f"alpha must be at least 1/(n + 1) with n calibration patients; found {alpha} with {patients}. Use "
+            f"{math.ceil(1e4 / (patients + 1)) / 1e4:g} or more, or calibrate with {math.ceil(1 / alpha - 1e-9) - 1} "
+            f"patients or more."
+        )
+
+
 def fit_mask_threshold(misses_by_patient: Mapping[str, MissCounts], alpha: float) -> MaskThreshold:
     """The largest threshold whose mask keeps the expected false negative rate of a new patient at or below alpha.
 
@@ -170,20 +186,13 @@ def fit_mask_threshold(misses_by_patient: Mapping[str, MissCounts], alpha: float
     Raises:
         ValueError: if alpha is not between 0 and 1, no patient has foreground, or there are too few for alpha.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1; found {alpha}. Use 0.1.")
     rates = [misses.false_negative_rates() for misses in misses_by_patient.values() if misses.foreground]
     patients = len(rates)
     if not patients:
         raise ValueError(
             f"Risk control needs patients with foreground in their truth; found none of {len(misses_by_patient)}."
         )
-    if alpha < 1 / (patients + 1) - 1e-12:
-        raise ValueError(
-            f"alpha must be at least 1/(n + 1) with n calibration patients; found {alpha} with {patients}. Use "
-            f"{math.ceil(1e4 / (patients + 1)) / 1e4:g} or more, or calibrate with {math.ceil(1 / alpha - 1e-9) - 1} "
-            f"patients or more."
-        )
+    require_alpha(alpha, patients)
     risks = np.mean(rates, axis=0)  # (T), never rising, 0 at the end
     bounds = (patients * risks + 1) / (patients + 1)
     chosen = int(np.flatnonzero(bounds <= alpha + 1e-12)[0])  # 1e-12: sums of fractions are off by rounding

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration_case
-from nnunet_ext.calibration.fit import fit_calibration, require_confidence
+from nnunet_ext.calibration.fit import fit_calibration
+from nnunet_ext.calibration.fit_checks import require_confidence, require_members_for, require_patients
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.commands.held_out_folds import (
     held_out_by_fold,
+    members_of_fold,
     predict_fold,
     trained_folds,
 )
 from nnunet_ext.commands.predict import calibration_file
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.label_maps import read_label_map
+from nnunet_ext.files.writable import require_writable
 from nnunet_ext.inference.engine import device_of
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.named_folders import chosen_model_folders
@@ -45,10 +48,13 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     prepare_process_for(device_of(options.ensemble))
     folders = chosen_model_folders(options.model)
     file = calibration_file(options.file, folders)
+    require_writable(file)
     folds: Sequence[int | str]
     folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     dataset = TrainingData.open(folders[0], options.splits)
     names_of_fold = held_out_by_fold(folds, folders, dataset.splits, options.patients)
+    names = [name for names in names_of_fold.values() for name in names]
+    require_patients(len(names), len({patient_of(name, options.patients) for name in names}), options.fit.miss_rate)
     cases_of_fold = {
         fold: [dataset.case(name, options.previous_stage) for name in names] for fold, names in names_of_fold.items()
     }
@@ -57,7 +63,9 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     settings: Mapping[str, Any] = {}
     for fold, cases in cases_of_fold.items():
         sink = CaseCollector(dataset, str(fold), options.patients)
-        engine = predict_fold(fold, folders, options.ensemble, cases, sink)
+        engine = members_of_fold(fold, folders, options.ensemble, options.previous_stage)
+        require_members_for(options.fit.confidence, engine.passes_per_case)
+        predict_fold(engine, fold, cases, sink)
         settings = engine.settings
         members += [member.record() for model in engine.models for member in model.members]
         collected += sink.cases

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.commands.error_map_dataset import one_model
-from nnunet_ext.commands.held_out_folds import predict_fold, trained_folds
+from nnunet_ext.commands.held_out_folds import members_of_fold, predict_fold, trained_folds
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.error_maps.error_dataset import ERROR, IGNORED, made_from, source_splits
 from nnunet_ext.error_maps.error_model import FILE_NAME, ErrorModel, ValidatedCase, fitted, validated_case
@@ -50,7 +50,8 @@ def fit_error_model(options: ErrorFitOptions) -> tuple[ErrorModel, Path]:
     for fold, held_out in names.items():
         sink = ErrorCollector(data, str(fold), source["labels"])
         wanted = [data.case(name, None) for name in held_out]
-        engine = predict_fold(fold, [model], options.ensemble, wanted, sink)
+        engine = members_of_fold(fold, [model], options.ensemble)
+        predict_fold(engine, fold, wanted, sink)
         members += [[member.name, member.sha256] for member in engine.models[0].members]
         cases += sink.cases
     found = replace(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.run import CaseSink, RunOutcome, progress_logger
 from nnunet_ext.models.members import MemberRule, folders_with_members
-from nnunet_ext.models.model import Model
+from nnunet_ext.models.model import Model, require_previous_stage
 from nnunet_ext.options import EnsembleOptions, OutputOptions
 from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name
 from nnunet_ext.prediction_folder.cases import Case
@@ -25,21 +25,33 @@ class CaseNotPredictedError(RuntimeError):
     """A case could not be predicted; a result without it would hide that."""
 
 
-def predict_fold(
-    fold: int | str, folders: Sequence[Path], ensemble: EnsembleOptions, cases: Sequence[Case], sink: CaseSink
+def members_of_fold(
+    fold: int | str, folders: Sequence[Path], ensemble: EnsembleOptions, previous_stage: Path | None = None
 ) -> EnsembleEngine:
-    """Predicts the held-out cases of a fold with its members, and passes their probabilities to the sink.
+    """The ensemble of the members that a fold has.
 
-    Returns:
-        The ensemble of the members.
+    Args:
+        fold: its number, or "all".
+        folders: of the models.
+        ensemble: how the members are combined.
+        previous_stage: folder of the segmentations of a cascade's first stage.
+
+    Raises:
+        ValueError: if a model is the second stage of a cascade and there is no first one; see also `EnsembleEngine`.
+    """
+    engine = EnsembleEngine.from_model_folders(folders, ensemble, folds=[fold])
+    require_previous_stage(previous_stage, engine.models)
+    return engine
+
+
+def predict_fold(engine: EnsembleEngine, fold: int | str, cases: Sequence[Case], sink: CaseSink) -> None:
+    """Predicts the held-out cases of a fold with its members, and passes their probabilities to the sink.
 
     Raises:
         CaseNotPredictedError: if a case could not be predicted.
     """
-    engine = EnsembleEngine.from_model_folders(folders, ensemble, folds=[fold])
     progress_logger.info("fold %s: %d held-out cases", fold, len(cases))
     require_all_predicted(engine.predict_cases(cases, sink, PROBABILITIES), fold)
-    return engine
 
 
 def require_all_predicted(outcome: RunOutcome, fold: int | str) -> None:
@@ -67,15 +79,33 @@ def held_out_by_fold(
         patients: pattern whose group is the patient in a case's name; None counts each case as a patient.
 
     Raises:
-        TrainedOnError, ValueError: see `held_out_cases`.
+        TrainedOnError, ValueError: see `held_out_cases`; also if two folds hold out the same case.
     """
     found = {
         fold: held_out_cases(fold, splits, [folder / f"fold_{fold}" for folder in folders], patients)
         for fold in folds
     }
+    require_disjoint(found)
     if patients is None:
         warn_of_unknown_patients(splits)
     return found
+
+
+def require_disjoint(held_out: Mapping[int | str, Sequence[str]]) -> None:
+    """Refuses folds of which two hold out the same case: it would count twice, and on both sides of a left-out fold.
+
+    Raises:
+        ValueError: if so.
+    """
+    first: dict[str, int | str] = {}
+    for fold, names in held_out.items():
+        for name in names:
+            if name in first:
+                raise ValueError(
+                    f"One fold must hold out each case; {name} is held out by fold {first[name]} and fold {fold}. "
+                    f"Choose folds of different cases with -f."
+                )
+            first[name] = fold
 
 
 def warn_of_unknown_patients(splits: Sequence[Split]) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 
 from nnunet_ext.commands.held_out_folds import (
     held_out_by_fold,
+    members_of_fold,
     predict_fold,
     trained_folds,
 )
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.folder import read_probabilities
 from nnunet_ext.evaluation.label_maps import read_label_map, read_pair
+from nnunet_ext.files.writable import require_writable
 from nnunet_ext.inference.engine import device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.inference.stages.postprocess import postprocessing_file
@@ -55,12 +57,19 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
         require_agreement(options.previous_stage)
     folders = chosen_model_folders(options.model)
     file = options.file or postprocessing_file(True, folders)
+    require_writable(file)
     data = TrainingData.open(folders[0], options.splits)
     _, dataset_json = model_description(folders[0])
     anatomy = anatomy_of(dataset_json, options.relabel)
     folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     held_out = held_out_by_fold(folds, folders, data.splits, options.patients)
     cases_of_fold = {str(fold): names for fold, names in held_out.items()}
+    patients = {patient_of(name, options.patients) for names in held_out.values() for name in names}
+    if len(patients) < 2:
+        raise ValueError(
+            f"Post-processing is chosen on at least two patients; found {sum(map(len, held_out.values()))} cases of "
+            f"{len(patients)}. Use more folds with -f."
+        )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         collector = Collector(data, options.patients, Path(folder))
         if options.from_validation:
@@ -68,12 +77,6 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
         else:
             source = predicted(folders, cases_of_fold, collector, options)
         choice = Choice(collector.cases, data.scheme())
-        patients = {case.patient for case in collector.cases}
-        if len(patients) < 2:
-            raise ValueError(
-                f"Post-processing is chosen on at least two patients; found {len(collector.cases)} cases of "
-                f"{len(patients)}. Use more folds with -f."
-            )
         families = families_of(anatomy, options.operations, probabilities=source.probabilities)
         numbers = list(range(len(collector.cases)))
         progress_logger.info("%d candidates on %d cases", sum(map(len, families)), len(numbers))
@@ -168,7 +171,8 @@ def predicted(
     for fold, names in cases_of_fold.items():
         collector.fold = fold
         cases = [collector.data.case(name, options.previous_stage) for name in names]
-        engine = predict_fold(fold, folders, options.ensemble, cases, collector)
+        engine = members_of_fold(fold, folders, options.ensemble, options.previous_stage)
+        predict_fold(engine, fold, cases, collector)
         settings = engine.settings
         members += [member.record() for model in engine.models for member in model.members]
     return Source(

@@ -97,7 +97,7 @@ def predict_with(
     Raises:
         ValueError, OSError, RuntimeError: see `EnsembleEngine.predict_from_files`.
     """
-    arguments = recorded(options) | {"device": device, "i": str(options.images.absolute())}
+    arguments = recorded(options) | {"device": device}
     if series := series_folders(options.images):
         return predict_series(engine, series, options, arguments)
     if options.dicom_seg:

@@ -12,6 +12,7 @@ from nnunet_ext.calibration.doubts import doubts
 from nnunet_ext.calibration.model_calibration import FILE_NAME, Calibration
 from nnunet_ext.commands.evaluate import compared_with_truth, dataset_of
 from nnunet_ext.evaluation.verdict_check import verdict_check_lines
+from nnunet_ext.files.writable import require_writable
 from nnunet_ext.options import ReportOptions
 from nnunet_ext.prediction_folder.agreement import require_agreement
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, recorded_provenance
@@ -49,6 +50,8 @@ def report_folder(options: ReportOptions) -> ReportResult:
     """
     predictions, truths = options.predictions, options.truths
     require_agreement(predictions)
+    file = options.page or predictions / "report.html"
+    require_writable(file)
     evaluation = None
     if truths is not None:
         dataset = dataset_of([predictions], truths, options.described_by)
@@ -66,7 +69,6 @@ def report_folder(options: ReportOptions) -> ReportResult:
     )
     if calibration is not None:
         data = replace(data, notes=(*data.notes, *(f"Calibration: {doubt}" for doubt in doubts(calibration))))
-    file = options.page or predictions / "report.html"
     write_report(data, file, shown_cases=options.cases)
     lines = [not_predicted_text(data.not_predicted)] if data.not_predicted else []
     lines += verdict_check_lines(data.verdict_check) if data.verdict_check else []
@@ -82,9 +84,17 @@ def applied_calibration(predictions: Path) -> Calibration | None:
         return None
     # a member's file is MODEL/fold_0/checkpoint_final.pth
     file = Path(chosen) if isinstance(chosen, str) else Path(run["members"][0]["file"]).parents[1] / FILE_NAME
-    calibration = Calibration.load(file) if file.is_file() else None
+    if not file.is_file():
+        logger.warning(
+            "%s, the calibration that %s was predicted with, does not exist: the page leaves out calibration cases "
+            "and operating point.",
+            file,
+            predictions,
+        )
+        return None
+    calibration = Calibration.load(file)
     applied = recorded_provenance(run).settings.get("calibration")
-    if calibration is not None and applied is not None and applied != calibration.sha256:
+    if applied is not None and applied != calibration.sha256:
         logger.warning(
             "%s is not the calibration that %s was predicted with: the page leaves out calibration cases and "
             "operating point. Predict into another folder to use it.",

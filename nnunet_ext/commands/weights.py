@@ -20,15 +20,18 @@ from nnunet_ext.commands.held_out_folds import (
     folds_text,
     member_hashes,
     require_all_predicted,
+    require_disjoint,
     warn_of_unknown_patients,
 )
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.evaluation.label_maps import read_label_map
+from nnunet_ext.files.writable import require_writable
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import Pace, RunOutcome, progress_logger, run_cases
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.model import require_previous_stage, require_same_labels
+from nnunet_ext.models.named_folders import absolute_folders
 from nnunet_ext.options import WeightsOptions
 from nnunet_ext.patients import patient_of
 from nnunet_ext.prediction_folder.agreement import require_agreement
@@ -46,10 +49,13 @@ def fit_weights(options: WeightsOptions) -> EnsembleWeights:
     """
     if options.previous_stage is not None:
         require_agreement(options.previous_stage)
+    require_writable(options.file)
     prepare_process_for(device_of(options.ensemble))
+    options = replace(options, folders=tuple(absolute_folders(options.folders)))
     folds = options.ensemble.fold_list or common_folds(options.folders, options.ensemble.members)
     datasets = [TrainingData.open(folder, options.splits) for folder in options.folders]
     cases_of_fold = {fold: cases_held_out_by_all(fold, datasets, options) for fold in folds}
+    require_disjoint(cases_of_fold)
     if options.patients is None:
         warn_of_unknown_patients(datasets[0].splits)
     predicted = [

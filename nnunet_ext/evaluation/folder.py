@@ -193,9 +193,10 @@ def unpaired(truths: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[
 def files_of(case: str, truth: Path, prediction_folder: Path, dataset: Dataset) -> Files:
     """The files of a case that exist."""
     probabilities = prediction_folder / f"{case}.npz"
-    ending = map_file_ending(dataset.file_ending, dataset.reader)
     folders = sorted(path for path in (prediction_folder / "maps").glob("*") if path.is_dir())
     folders = [path for path in folders if not path.name.startswith(MEMORY_MAPS)]  # they are not uncertainties
+    # asked only where there are maps: a reader of somebody else's has no ending for them
+    ending = map_file_ending(dataset.file_ending, dataset.reader) if folders else ""
     maps = {folder.name: folder / f"{case}{ending}" for folder in folders}
     return Files(
         case=case,

@@ -247,8 +247,15 @@ RECORDED_AS = {"images": "i", "results": "o", "calibration": "calibrated"}
 
 
 def recorded(options: PredictOptions) -> dict[str, Any]:
-    """The options as `predict_args.json` holds them: one level, with the names that users know."""
+    """The options as `predict_args.json` holds them: one level, with the names that users know and absolute paths."""
     content = asdict(options)
     for group in ("model", "ensemble", "output"):
         content |= content.pop(group)
-    return {RECORDED_AS.get(name, name): value for name, value in content.items()}
+    return {RECORDED_AS.get(name, name): absolute(value) for name, value in content.items()}
+
+
+def absolute(value: Any) -> Any:
+    """A path, or those of a list, such that they can be followed from any folder; other values as they are."""
+    if isinstance(value, (list, tuple)):
+        return [absolute(each) for each in value]
+    return str(value.absolute()) if isinstance(value, Path) else value

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from nnunet_ext.evaluation.volume import voxel_volume_ml
 from nnunet_ext.labels import Region
 
 
@@ -31,8 +32,8 @@ class SegmentedCase:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """The volume of one voxel."""
-        return float(np.prod(np.asarray(self.spacing_mm, dtype=np.float64)))
+        """The volume of one voxel; a 2D image is 1 mm thick, as in `evaluate`."""
+        return 1000 * voxel_volume_ml(self.spacing_mm)
 
     def required_probabilities(self) -> np.ndarray:
         """The probabilities.

@@ -16,6 +16,7 @@ SETTINGS = (
     *("average", "model_weights", "tta_members", "tta", "use_gaussian", "tile_step_size"),
     *("early_exit", "fast_resampling", "adapt"),
 )
+CONTINUED = {"i": "-i", "previous_stage": "-prev_stage_predictions", "map_type": "--map-dtype"}
 SHOWN_MEMBERS = 3  # in a message
 SHA256_DIGITS = 64
 SHOWN_DIGITS = 12  # of a SHA-256, in a message
@@ -23,6 +24,10 @@ SHOWN_DIGITS = 12  # of a SHA-256, in a message
 
 class OtherEnsembleError(ValueError):
     """An output folder holds the results of another ensemble; the message names what differs."""
+
+
+class OtherInputsError(ValueError):
+    """A prediction that would continue with other images."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,30 @@ def require_same_ensemble(folder: Path, found: Provenance | None, wanted: Proven
             f"An output folder holds the results of one ensemble; {folder} holds those of another one: "
             f"{'; '.join(differing)}. Choose another folder with -o, or delete this one if its results are no longer "
             f"needed."
+        )
+
+
+def require_same_inputs(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to continue with other images: cases of the same names would count as done.
+
+    Args:
+        folder: of the results.
+        before: arguments in its record.
+        now: arguments of the run that is about to continue.
+
+    Raises:
+        OtherInputsError: if images, previous stage or the type of the maps differ, where both name them.
+    """
+    now = json.loads(json.dumps(now, default=str))
+    differing = [
+        f"{flag}: found {before[name]}, asked for {now[name]}"
+        for name, flag in CONTINUED.items()
+        if name in before and name in now and before[name] != now[name]
+    ]
+    if differing:
+        raise OtherInputsError(
+            f"A prediction continues with what it began with; {folder} differs in {'; '.join(differing)}. Use the "
+            f"same, or predict into another folder with -o."
         )
 
 

@@ -26,7 +26,9 @@ from nnunet_ext.prediction_folder.output_lock import OutputLock
 from nnunet_ext.prediction_folder.provenance import (
     Provenance,
     read_provenance,
+    read_record,
     require_same_ensemble,
+    require_same_inputs,
 )
 
 
@@ -63,6 +65,7 @@ class CaseWriter:
     Raises:
         ValueError: if the dataset's format cannot hold maps of this type, or the record of the folder is damaged.
         OtherEnsembleError: if the folder holds the results of another ensemble.
+        OtherInputsError: if a prediction would continue with other images.
         OutputInUseError: if another run is writing to the folder.
         NotADirectoryError, PermissionError: if it is not a folder or not writable.
     """
@@ -81,6 +84,8 @@ class CaseWriter:
         self._lock = OutputLock(output, part_id=options.part_id, num_parts=options.num_parts)
         try:
             keep_existing = self._is_of_the_same_ensemble(record.provenance)
+            if keep_existing and options.continue_prediction:
+                require_same_inputs(output, read_record(output).get("arguments", {}), record.arguments)
             self.table = CaseTable(
                 output,
                 part_id=options.part_id,

@@ -224,11 +224,12 @@ def gather(
         notes.insert(0, not_predicted_text(not_predicted))
     evaluated = {case.case: case for case in evaluation.cases} if evaluation else {}
     order = order_column(rows)
+    map_ending = map_file_ending(ending, reader) if (prediction_folder / "maps").is_dir() else ending
     cases = [
         ReportCase(
             row=row,
             segmentation=prediction_folder / f"{row['case']}{ending}",
-            maps=_map_files(prediction_folder, row["case"], map_file_ending(ending, reader)),
+            maps=_map_files(prediction_folder, row["case"], map_ending),
             image=image_files.get(row["case"], ()),
             truth=_if_there(truth / f"{row['case']}{ending}") if truth else None,
             evaluation=evaluated.get(row["case"]),

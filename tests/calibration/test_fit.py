@@ -19,15 +19,31 @@ from nnunet_ext.calibration.fit import (
     held_out_parts,
     held_out_quality,
     mask_of,
-    require_confidence,
     share_where,
 )
+from nnunet_ext.calibration.fit_checks import require_confidence, require_members_for, require_patients
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.risk_control import MissCounts
 from nnunet_ext.options import FitOptions
 
 VOXELS = 500
 TEMPERATURE = 2.0  # the simulated network's probabilities are p^2, normalised: over-confident
+
+
+def test_too_few_patients_are_refused_by_number():
+    """Nine patients allow a miss rate of 1/10, and no lower one."""
+    require_patients(18, 9, 0.1)
+    with pytest.raises(ValueError, match=r"found 0\.09 with 9"):
+        require_patients(18, 9, 0.09)
+    with pytest.raises(ValueError, match="found 2 cases of 1"):
+        require_patients(2, 1, None)
+
+
+def test_only_what_compares_members_needs_two():
+    require_members_for("mean_entropy", 1)
+    require_members_for("mutual_information", 2)
+    with pytest.raises(ValueError, match="mutual_information compares members; found 1"):
+        require_members_for("mutual_information", 1)
 
 
 def simulated(

@@ -81,11 +81,17 @@ class StandIn:
 
     opened: list[dict[str, Any]]
     broken: Sequence[str] = ()
+    is_cascaded = False
+    members_per_fold = 2
 
     def __init__(self, fold: Any) -> None:
         record = {"name": f"fold_{fold}/checkpoint_final", "sha256": f"hash of {fold}"}
         member = SimpleNamespace(record=lambda: record)
-        self.models = [SimpleNamespace(members=[member])]
+        stage = SimpleNamespace(previous_stage_name="3d_lowres")
+        self.models = [
+            SimpleNamespace(members=[member], is_cascaded=self.is_cascaded, folder=MODEL, configuration=stage)
+        ]
+        self.passes_per_case = self.members_per_fold
         self.settings = SETTINGS
 
     @classmethod
@@ -276,13 +282,55 @@ def test_a_first_stage_of_ours_that_contradicts_itself_is_refused(calibrate, sta
     assert stand_in.opened == []
 
 
+def test_a_case_that_two_folds_hold_out_is_refused(calibrate, stand_in, tmp_path, capsys):
+    """As `splits --cases` writes them: it would count twice, and on both sides of a left-out fold."""
+    splits = [{"train": [], "val": CASES[:6]}, {"train": [], "val": CASES[5:8]}]
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    assert calibrate("--splits", str(tmp_path / "splits.json")) == 1
+    assert f"{CASES[5]} is held out by fold 0 and fold 1. Choose folds" in capsys.readouterr().err
+    assert stand_in.opened == []
+
+
+def test_a_second_stage_without_the_first_is_refused_before_it_predicts(calibrate, stand_in, capsys):
+    stand_in.is_cascaded = True
+    stand_in.broken = CASES
+    assert calibrate() == 1
+    assert "needs the segmentations of 3d_lowres" in capsys.readouterr().err
+
+
+def test_a_confidence_between_members_needs_two_before_it_predicts(calibrate, stand_in, capsys):
+    stand_in.members_per_fold = 1
+    stand_in.broken = CASES
+    assert calibrate("--confidence", "pairwise_dice") == 1
+    assert "compares members; found 1 per fold." in capsys.readouterr().err
+
+
+def test_a_model_in_the_current_folder_has_its_name(model, stand_in, monkeypatch):
+    monkeypatch.chdir(model)
+    assert main(["calibrate", "-m", ".", "-device", "cpu", "--disable_progress_bar"]) == 0
+    assert stand_in.opened[0]["folders"] == [model]
+
+
+def test_the_folder_of_the_result_is_made(calibrate, tmp_path):
+    assert calibrate("-o", str(tmp_path / "new" / "own.json")) == 0
+    assert (tmp_path / "new" / "own.json").is_file()
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is_predicted(
+    calibrate, stand_in, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    assert calibrate("-o", str(tmp_path / "file" / "own.json")) == 1
+    assert f"The result must be written into {tmp_path / 'file'}" in capsys.readouterr().err
+    assert stand_in.opened == []
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["-f", "5"], "folds 0 to 1; found fold 5"),
         (["-f", "one"], "-f takes fold numbers"),
         (["--splits", "missing.json"], "missing.json does not exist"),
-        (["--miss-rate", "0.01"], "alpha must be at least 1/(n + 1)"),
         (["-m", "another"], "needs a file name"),
     ],
 )
@@ -319,6 +367,7 @@ def test_a_model_folder_must_hold_its_description(calibrate, model, capsys):
         (["--failure-dice", "75"], "failure_dice must be above 0 and at most 1; found 75.0"),
         (["--level", "1"], "level must be above 0 and below 1; found 1.0"),
         (["--miss-rate", "10"], "miss_rate must be above 0 and below 1; found 10.0"),
+        (["--miss-rate", "0.01"], "alpha must be at least 1/(n + 1)"),
         (["--patients", "(q[0-9]+)_"], 'finds no patient in "p05_ed"'),
     ],
 )

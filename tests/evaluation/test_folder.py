@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 
 from nnunet_ext.evaluation.folder import Dataset, evaluate_folder, open_dataset, worker_pool
 from nnunet_ext.evaluation.results import FolderEvaluation
@@ -196,6 +199,14 @@ def test_if_every_case_is_bad_there_is_none(evaluate, predictions):
     assert evaluation.cases == []
     assert list(evaluation.problems) == ["a", "b", "c"]
     assert evaluation.reliability is None
+
+
+def test_a_reader_of_somebody_elses_needs_no_ending_for_maps_that_are_not_there(evaluate, truths, predictions):
+    """nnU-Net takes reader classes of one's own, for which no format of maps is known."""
+    shutil.rmtree(predictions / "maps")
+    own = type("OwnIO", (NibabelIO,), {})()
+    evaluation = evaluate_folder(truths, predictions, dataclasses.replace(dataset_of(truths), reader=own))
+    assert names(evaluation) == list(CASES)
 
 
 @pytest.mark.parametrize("folder", ["no such folder", "empty"])

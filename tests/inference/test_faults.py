@@ -436,3 +436,16 @@ def test_other_errors_of_the_network_are_not_taken_for_memory_that_runs_out(
     assert report.failed == {case: f"{type(error).__name__}: {error}" for case in CASES}
     assert len(calls) == len(CASES)  # one try a case
     assert "does not fit into memory" not in caplog.text
+
+
+# --- networks ---
+
+
+def test_probabilities_that_are_no_numbers_fail_their_case(make_model_folder, images, tmp_path):
+    """Logits of 1e38 and more overflow to infinity, whose softmax is NaN; the weights themselves are finite."""
+    folder = make_model_folder(folds=(0, 1), logit_scale=1e38)
+    predictor = EnsemblePredictor.from_model_folders(folder, device="cpu", allow_tqdm=False)
+    outcome = predictor.predict_from_files(images, tmp_path / "out")
+    assert sorted(outcome.failed) == CASES
+    assert "Probabilities must be numbers" in outcome.failed["c0"]
+    assert not list((tmp_path / "out").glob("*.nii.gz"))

@@ -35,6 +35,12 @@ def test_components_below_the_volume_are_removed():
     assert drawing(MinimumSize("a", (1,), 0, 3.0)(before)) == ["111......", ".......2."]
 
 
+def test_a_flat_image_is_a_millimetre_thick():
+    """nnU-Net gives it 999 times its spacing; pixels of 1 mm²: two go, three stay."""
+    before = case("111..11..", spacing_mm=(999.0, 1.0, 1.0))
+    assert drawing(MinimumSize("a", (1,), 0, 3.0)(before)) == ["111......"]
+
+
 def test_volumes_are_in_cubic_millimetres_also_with_anisotropic_voxels():
     """Two voxels of 5 x 1 x 1 mm are 10 mm³, more than the three of another case with 1 mm."""
     step = MinimumSize("a", (1,), 0, 10.0, keep_largest=False)

@@ -11,12 +11,14 @@ import pytest
 from nnunet_ext.options import AdaptOptions, EnsembleOptions
 from nnunet_ext.prediction_folder.provenance import (
     OtherEnsembleError,
+    OtherInputsError,
     Provenance,
     differences,
     provenance_of,
     read_provenance,
     recorded_provenance,
     require_same_ensemble,
+    require_same_inputs,
 )
 
 MEMBERS = [{"name": f"fold_{fold}", "file": f"/models/fold_{fold}.pth", "sha256": 64 * str(fold)} for fold in (1, 2)]
@@ -124,6 +126,17 @@ def test_an_earlier_version_does_not_tell_which_calibration_it_applied() -> None
     found = recorded_provenance({"arguments": {"calibrated": True}, "members": MEMBERS})
     assert differences(found, ensemble(calibration=64 * "c")) == []
     assert found.members_averaged is None  # no word about mirrored copies as members
+
+
+def test_a_prediction_continues_with_the_same_images_only(tmp_path: Path) -> None:
+    """Cases of two datasets can have the same names."""
+    before = {"i": "/data/a", "previous_stage": None, "map_type": "float32", "device": "cuda"}
+    require_same_inputs(tmp_path, before, {**before, "i": Path("/data/a"), "device": "cpu"})
+    require_same_inputs(tmp_path, before, {"members": "final"})  # from Python, without a folder of images
+    with pytest.raises(OtherInputsError, match="-i: found /data/a, asked for /data/b"):
+        require_same_inputs(tmp_path, before, {**before, "i": Path("/data/b")})
+    with pytest.raises(OtherInputsError, match="--map-dtype: found float32, asked for uint8"):
+        require_same_inputs(tmp_path, before, {**before, "map_type": "uint8"})
 
 
 def test_a_folder_of_another_ensemble_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def test_a_calibration_that_was_fitted_again_is_not_that_of_the_folder(predictio
     assert applied_calibration(prediction) == calibration()
 
 
+def test_a_calibration_that_is_gone_is_named(prediction, tmp_path, caplog):
+    record(prediction, arguments={"calibrated": str(tmp_path / "gone.json")})
+    assert applied_calibration(prediction) is None
+    assert f"{tmp_path / 'gone.json'}, the calibration that" in caplog.text
+
+
 def test_the_page_says_what_speaks_against_the_calibration(prediction, tmp_path):
     file = tmp_path / "calibration.json"
     off = {"mean_absolute_error": 0.25, "mean_absolute_error_of_mean": 0.125}

@@ -75,6 +75,16 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             "fails its case before they are read",
             ("test_voxels_that_no_memory_holds_are_refused_before_they_are_read",),
         ),
+        Fault(
+            "`--continue_prediction` gets other images whose cases have the same names",
+            "is refused",
+            ("test_a_prediction_continues_with_the_same_images_only",),
+        ),
+        Fault(
+            "a network's outputs overflow, or are no numbers",
+            "fails its case",
+            ("test_probabilities_that_are_no_numbers_fail_their_case",),
+        ),
     ),
     "Disks": (
         Fault(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,21 @@ class Describe:
     maps: Sequence[str]
 
     def __call__(self, result: CaseResult) -> CaseResult:
-        """The result with its row and its maps, including the maps that only the row needs."""
+        """The result with its row and its maps, including the maps that only the row needs.
+
+        Raises:
+            RuntimeError: if probabilities are NaN, as an overflow in a network makes them.
+        """
         wanted = dict.fromkeys([*self.maps, *MAPS_OF_THE_ROW])
         names = [name for name in wanted if name in MAPS and name not in result.maps]
         maps = {**result.maps, **uncertainty_maps(result.moments, names)}
         image = ImageSize(math.prod(result.frame.shape), voxel_volume_ml(result.frame.properties["spacing"]))
         row = case_row(result.segmentation, maps, result.members, result.structures, image)
+        if not math.isfinite(row["mean_entropy"]):  # a segmentation from them would look like any other
+            raise RuntimeError(
+                "Probabilities must be numbers; those of a member are NaN. Predict with --precision fp32; if that "
+                "does not help, look for NaN and very large values in checkpoint and image."
+            )
         return replace(result, maps=maps, row=row)
 
 
@@ -54,7 +64,7 @@ def case_row(
     members: Sequence[CroppedLabels],
     regions: Mapping[str, Region],
     image: ImageSize,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The case's row of `cases.csv`, without its name.
 
     Args:
@@ -76,7 +86,7 @@ def case_row(
     mean_entropy = float(entropy.sum(dtype=np.float64) / image.voxels)
     mean_information = float(mutual_information.sum(dtype=np.float64) / image.voxels)
     overlap = overlaps(members, list(regions.values()))  # (R, M, M)
-    row: dict[str, object] = {
+    row: dict[str, Any] = {
         "members": len(members),
         "mean_entropy": mean_entropy,
         "foreground_entropy": float(entropy[foreground].mean(dtype=np.float64)) if foreground.any() else mean_entropy,
