@@ -289,9 +289,9 @@ def test_the_options_are_recorded_on_one_level_under_the_names_of_their_flags():
     content = json.loads(
         json.dumps(recorded(options_of("-m", "a", "-step_size", "0.75", "--calibrated")), default=str)
     )
-    here = str(Path.cwd())  # paths can be followed from any folder
-    assert (content["i"], content["o"], content["calibrated"]) == (f"{here}/images", f"{here}/out", True)
-    assert (content["tile_step_size"], content["maps"], content["folders"]) == (0.75, ["entropy"], [f"{here}/a"])
+    here = Path.cwd()  # paths can be followed from any folder
+    assert (content["i"], content["o"], content["calibrated"]) == (str(here / "images"), str(here / "out"), True)
+    assert (content["tile_step_size"], content["maps"], content["folders"]) == (0.75, ["entropy"], [str(here / "a")])
     assert not any(isinstance(value, dict) for value in content.values())
 
 
