@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from nnunet_ext.patients import patient_of
 
+Fold = TypeVar("Fold")  # a number or a name
 Split = Mapping[str, Sequence[str]]  # "train" and "val" to names of cases
 
 FILE_NAME = "splits_final.json"
@@ -40,6 +42,16 @@ def read_splits(file: Path) -> list[Split]:
             f"right file with --splits."
         )
     return content
+
+
+def case_of_two_folds(cases_of_fold: Mapping[Fold, Sequence[str]]) -> tuple[str, Fold, Fold] | None:
+    """The first case that two folds hold out, with both; None if there is none, as in a cross-validation."""
+    fold_of: dict[str, Fold] = {}
+    for fold, cases in cases_of_fold.items():
+        for case in cases:
+            if fold_of.setdefault(case, fold) != fold:
+                return case, fold_of[case], fold
+    return None
 
 
 @dataclass(frozen=True)

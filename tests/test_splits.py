@@ -11,6 +11,7 @@ import pytest
 
 from nnunet_ext.splits import (
     SharedPatient,
+    case_of_two_folds,
     complete_folds,
     read_splits,
     shared_patients,
@@ -172,3 +173,8 @@ def test_numbers_that_no_subset_has_are_refused(cases, message):
 def test_complete_folds_name_every_case():
     subset = {"train": ["c"], "val": ["a", "b"]}
     assert complete_folds([*SPLITS, subset]) == [0, 1]
+
+
+def test_a_case_that_two_folds_hold_out_is_found():
+    assert case_of_two_folds({0: ["a", "b"], 1: ["c"], 2: ["d", "b"]}) == ("b", 0, 2)
+    assert case_of_two_folds({0: ["a", "b"], 1: ["c"]}) is None

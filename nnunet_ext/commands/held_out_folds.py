@@ -14,7 +14,7 @@ from nnunet_ext.models.model import Model, require_previous_stage
 from nnunet_ext.options import EnsembleOptions, OutputOptions
 from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name
 from nnunet_ext.prediction_folder.cases import Case
-from nnunet_ext.splits import Split
+from nnunet_ext.splits import Split, case_of_two_folds
 
 PROBABILITIES = OutputOptions(maps=(), save_probabilities=True)  # what is asked of the members
 
@@ -97,15 +97,12 @@ def require_disjoint(held_out: Mapping[int | str, Sequence[str]]) -> None:
     Raises:
         ValueError: if so.
     """
-    first: dict[str, int | str] = {}
-    for fold, names in held_out.items():
-        for name in names:
-            if name in first:
-                raise ValueError(
-                    f"One fold must hold out each case; {name} is held out by fold {first[name]} and fold {fold}. "
-                    f"Choose folds of different cases with -f."
-                )
-            first[name] = fold
+    if shared := case_of_two_folds(held_out):
+        case, first, second = shared
+        raise ValueError(
+            f"One fold must hold out each case; {case} is held out by fold {first} and fold {second}. Choose "
+            f"folds of different cases with -f."
+        )
 
 
 def warn_of_unknown_patients(splits: Sequence[Split]) -> None:

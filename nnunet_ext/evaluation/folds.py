@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_ext.evaluation.results import FolderEvaluation
 from nnunet_ext.evaluation.summary import means_of, standard_deviation
+from nnunet_ext.splits import case_of_two_folds
 
 
 def fold_names(folders: Sequence[Path]) -> list[str]:
@@ -38,16 +39,13 @@ def fold_of_cases(cases_of_fold: Mapping[str, Sequence[str]]) -> dict[str, str]:
     Raises:
         ValueError: if a case is in two folds.
     """
-    fold_of: dict[str, str] = {}
-    for fold, cases in cases_of_fold.items():
-        for case in cases:
-            if case in fold_of:
-                raise ValueError(
-                    f"Each case of a cross-validation must be in one fold; {case} is in {fold_of[case]} and in "
-                    f"{fold}. Give the folds of one model; compare runs on the same cases with nnunet_ext compare."
-                )
-            fold_of[case] = fold
-    return fold_of
+    if shared := case_of_two_folds(cases_of_fold):
+        case, first, second = shared
+        raise ValueError(
+            f"Each case of a cross-validation must be in one fold; {case} is in {first} and in {second}. Give the "
+            f"folds of one model; compare runs on the same cases with nnunet_ext compare."
+        )
+    return {case: fold for fold, cases in cases_of_fold.items() for case in cases}
 
 
 def by_fold(evaluation: FolderEvaluation) -> dict[str, FolderEvaluation]:
