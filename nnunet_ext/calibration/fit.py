@@ -53,8 +53,7 @@ def fit_calibration(
     Raises:
         ValueError: if there are too few cases, or an option does not apply to them.
     """
-    patients = sorted({case.patient for case in cases})
-    require_patients(len(cases), len(patients), miss_rate=None)
+    patients = require_patients("Calibration", [case.patient for case in cases])
     judged = [case for case in cases if not case.row["flags"]] or list(cases)
     column = chosen_column(judged, options)
     confidence = [confidence_of(case.row, column) for case in judged]
@@ -70,7 +69,7 @@ def fit_calibration(
         fitted_on={
             **fitted_on,
             "cases": len(cases),
-            "patients": len(patients),
+            "patients": patients,
             "flagged_cases": len(cases) - len(judged),
             "temperatures": {kind: temperature.as_json() for kind, temperature in kinds.items()},
         },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nnunet_ext.calibration.risk_control import require_alpha
+from collections.abc import Collection
+
 from nnunet_ext.evaluation.confidences import ADDED_LATER, BETWEEN_MEMBERS, DIRECTIONS
 from nnunet_ext.options import AUTOMATIC
 
@@ -39,21 +40,23 @@ def require_members_for(column: str, members: int) -> None:
         )
 
 
-def require_patients(cases: int, patients: int, miss_rate: float | None) -> None:
-    """Refuses too few patients.
+def require_patients(work: str, patients: Collection[str]) -> int:
+    """Refuses the cases of a single patient: nothing can be left out.
 
     Args:
-        cases: that are held out.
-        patients: whose they are.
-        miss_rate: of the covering mask; None leaves it out where the patients do not suffice.
+        work: that needs them, such as "Calibration".
+        patients: of each case.
+
+    Returns:
+        How many patients there are.
 
     Raises:
-        ValueError: if there is one patient only, or too few for the miss rate.
+        ValueError: if there are fewer than two.
     """
-    if patients < 2:
+    found = len({*patients})
+    if found < 2:
         raise ValueError(
-            f"Calibration needs cases of at least two patients; found {cases} cases of {patients}. Use "
+            f"{work} needs cases of at least two patients; found {len(patients)} cases of {found}. Use "
             f"more folds with -f, or say with --patients which part of a case's name is the patient."
         )
-    if miss_rate is not None:
-        require_alpha(miss_rate, patients)
+    return found

@@ -11,6 +11,7 @@ import torch
 
 from nnunet_ext.calibration.ensemble_case import EnsembleCase
 from nnunet_ext.calibration.ensemble_weights import LEAST_WEIGHT, EnsembleWeights, Method
+from nnunet_ext.calibration.fit_checks import require_patients
 from nnunet_ext.calibration.weighted_dice import dice_with, sharpened_dice
 from nnunet_ext.evaluation.comparison import paired_comparison
 from nnunet_ext.evaluation.held_out_parts import held_out_parts
@@ -57,12 +58,7 @@ def fit_ensemble_weights(
     Raises:
         ValueError: if there are cases of fewer than two patients.
     """
-    patients = {case.patient for case in cases}
-    if len(patients) < 2:
-        raise ValueError(
-            f"Ensemble weights need cases of at least two patients; found {len(cases)} cases of {len(patients)}. Use "
-            f"more folds with -f, or say with --patients which part of a case's name is the patient."
-        )
+    patients = require_patients("The fit of weights", [case.patient for case in cases])
     regions = ensemble.regions
 
     def fit(some: Sequence[EnsembleCase]) -> Weights:
@@ -82,7 +78,7 @@ def fit_ensemble_weights(
         fitted_on={
             **ensemble.fitted_on,
             "cases": len(cases),
-            "patients": len(patients),
+            "patients": patients,
             "pull": pull if best is None else None,
             "best": best,
         },

@@ -11,9 +11,11 @@ from nnunet_ext.calibration.calibration_case import CalibrationCase, calibration
 from nnunet_ext.calibration.fit import fit_calibration
 from nnunet_ext.calibration.fit_checks import require_confidence, require_members_for, require_patients
 from nnunet_ext.calibration.model_calibration import Calibration
+from nnunet_ext.calibration.risk_control import require_alpha
 from nnunet_ext.commands.held_out_folds import (
     held_out_by_fold,
     members_of_fold,
+    patients_of,
     predict_fold,
     trained_folds,
 )
@@ -53,8 +55,9 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     dataset = TrainingData.open(folders[0], options.splits)
     names_of_fold = held_out_by_fold(folds, folders, dataset.splits, options.patients)
-    names = [name for names in names_of_fold.values() for name in names]
-    require_patients(len(names), len({patient_of(name, options.patients) for name in names}), options.fit.miss_rate)
+    patients = require_patients("Calibration", patients_of(names_of_fold, options.patients))
+    if options.fit.miss_rate is not None:
+        require_alpha(options.fit.miss_rate, patients)
     cases_of_fold = {
         fold: [dataset.case(name, options.previous_stage) for name in names] for fold, names in names_of_fold.items()
     }

@@ -87,10 +87,17 @@ def run_demo(folder: Path, *, say: Say) -> None:
         say: prints a line.
 
     Raises:
+        FileExistsError: if the folder has predictions that are not of a demo.
         RuntimeError: if a step fails; names the step and its log, and shows the end of the log.
     """
     start = time.monotonic()
     folder = folder.resolve()
+    predictions = folder / "predictions"
+    if predictions.exists() and not list((folder / "nnUNet_raw").glob(f"Dataset{DATASET_ID}_*")):
+        raise FileExistsError(
+            f"The demo replaces what an earlier demo wrote; {predictions} is not of one. Choose another folder "
+            f"with -o."
+        )
     environment = demo_environment(folder)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         Path(environment[variable]).mkdir(parents=True, exist_ok=True)
@@ -102,7 +109,7 @@ def run_demo(folder: Path, *, say: Say) -> None:
         training_cases=TRAINING_CASES,
         test_cases=TEST_CASES_PER_VENDOR,
     )
-    shutil.rmtree(folder / "predictions", ignore_errors=True)  # of an earlier demo, which had other members
+    shutil.rmtree(predictions, ignore_errors=True)  # of an earlier demo, which had other members
     steps = demo_steps(dataset, folder)
     for number, step in enumerate(steps, 1):
         run_step(step, folder / "logs", environment, label=f"[{number}/{len(steps)}]", say=say)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_ext.commands.held_out_folds import held_out_by_fold, require_all_predicted, trained_folds
-from nnunet_ext.commands.new_dataset import new_folder, seen_from
-from nnunet_ext.commands.training_cases import splits_file
+from nnunet_ext.commands.new_dataset import new_dataset, seen_from
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.error_maps.corruptions import Grid, corruptions
 from nnunet_ext.error_maps.error_dataset import (
@@ -27,7 +25,7 @@ from nnunet_ext.error_maps.error_dataset import (
 )
 from nnunet_ext.evaluation.end_slices import stack_axis_of
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map
-from nnunet_ext.files.atomic import PARTIAL_PREFIX, write_json
+from nnunet_ext.files.atomic import write_json
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
@@ -80,11 +78,9 @@ def write_error_dataset(options: ErrorDatasetOptions) -> ErrorDataset:
     cases = [case for names in held_out for case in names]
     require_plain_names(cases)
     error_splits(held_out, cases)  # refuses cases that several folds held out, before anything is predicted
-    folder = new_folder(options.new_id, options.name or f"{plans['dataset_name'].partition('_')[2]}Errors")
-    staging = folder.with_name(f"{PARTIAL_PREFIX}{folder.name}")
-    shutil.rmtree(staging, ignore_errors=True)
-    writer = ErrorCaseWriter(staging, folder, data, foreground_labels(dataset_json), options)
-    try:
+    name = options.name or f"{plans['dataset_name'].partition('_')[2]}Errors"
+    with new_dataset(options.new_id, name) as made:
+        writer = ErrorCaseWriter(made.staging, made.folder, data, foreground_labels(dataset_json), options)
         with tqdm(total=len(cases), unit="case", disable=not options.allow_tqdm) as progress:
             for fold, names in zip(folds, held_out, strict=True):
                 segment_held_out(model, fold, names, data, options, writer.write, progress)
@@ -96,14 +92,9 @@ def write_error_dataset(options: ErrorDatasetOptions) -> ErrorDataset:
             "corruptions": options.corruptions,
             "seed": options.seed,
         }
-        write_json(error_dataset_json(dataset_json, writer.cases, recorded), staging / "dataset.json")
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    file = splits_file(folder.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(error_splits(held_out, writer.cases), file)
-    return ErrorDataset(folder, file, len(cases), len(writer.cases) - len(cases), len(folds))
+        write_json(error_dataset_json(dataset_json, writer.cases, recorded), made.staging / "dataset.json")
+        write_json(error_splits(held_out, writer.cases), made.splits)
+    return ErrorDataset(made.folder, made.splits, len(cases), len(writer.cases) - len(cases), len(folds))
 
 
 def one_model(choice: ModelChoice) -> Path:

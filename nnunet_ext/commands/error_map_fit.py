@@ -10,12 +10,13 @@ import numpy as np
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.commands.error_map_dataset import one_model
-from nnunet_ext.commands.held_out_folds import members_of_fold, predict_fold, trained_folds
+from nnunet_ext.commands.held_out_folds import members_of_fold, predict_fold, require_disjoint, trained_folds
 from nnunet_ext.commands.training_data import TrainingData
 from nnunet_ext.error_maps.error_dataset import ERROR, IGNORED, made_from, source_splits
 from nnunet_ext.error_maps.error_model import FILE_NAME, ErrorModel, ValidatedCase, fitted, validated_case
 from nnunet_ext.evaluation.end_slices import stack_axis_of
 from nnunet_ext.evaluation.label_maps import read_label_map
+from nnunet_ext.files.writable import require_writable
 from nnunet_ext.inference.engine import device_of
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.description import model_description
@@ -41,10 +42,12 @@ def fit_error_model(options: ErrorFitOptions) -> tuple[ErrorModel, Path]:
     model = one_model(options.model)
     _, dataset_json = model_description(model)
     source = made_from(dataset_json, model)
+    require_writable(model / FILE_NAME, "Make the model's folder writable.")
     data = TrainingData.open(model, None)
     folds = options.ensemble.fold_list or trained_folds(model, options.ensemble.members)
     splits = source_splits(data.splits)
     names = {fold: held_out_cases(fold, splits, [model / f"fold_{fold}"], source["patients"]) for fold in folds}
+    require_disjoint(names)
     cases: list[ValidatedCase] = []
     members: list[list[str]] = []
     for fold, held_out in names.items():

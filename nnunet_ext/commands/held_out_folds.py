@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_ext.calibration.held_out_cases import held_out_cases
 from nnunet_ext.inference.engine import EnsembleEngine
@@ -12,7 +13,7 @@ from nnunet_ext.inference.run import CaseSink, RunOutcome, progress_logger
 from nnunet_ext.models.members import MemberRule, folders_with_members
 from nnunet_ext.models.model import Model, require_previous_stage
 from nnunet_ext.options import EnsembleOptions, OutputOptions
-from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name
+from nnunet_ext.patients import PATTERN_OF_SUCH_NAMES, cases_of_one_name, patient_of
 from nnunet_ext.prediction_folder.cases import Case
 from nnunet_ext.splits import Split, case_of_two_folds
 
@@ -103,6 +104,11 @@ def require_disjoint(held_out: Mapping[int | str, Sequence[str]]) -> None:
             f"One fold must hold out each case; {case} is held out by fold {first} and fold {second}. Choose "
             f"folds of different cases with -f."
         )
+
+
+def patients_of(held_out: Mapping[Any, Sequence[str]], pattern: str | None) -> list[str]:
+    """The patient of each held-out case of all folds; each case is one without a pattern."""
+    return [patient_of(case, pattern) for names in held_out.values() for case in names]
 
 
 def warn_of_unknown_patients(splits: Sequence[Split]) -> None:

@@ -61,6 +61,11 @@ class Lesson:
         return teacher_folder(self.student.folder)
 
     @property
+    def lock_folder(self) -> Path:
+        """Holds the lock: not in the folder of the probabilities, which may be removed, nor among nnU-Net's cases."""
+        return self.folder.with_name(f".{self.folder.name}_lock")
+
+    @property
     def outputs(self) -> int:
         """The number of outputs of the networks, with the background."""
         return len(self.data.scheme().outputs())
@@ -73,7 +78,12 @@ class Lesson:
     @property
     def complete(self) -> int:
         """How many of the cases have a file that is kept."""
-        return sum(case_file(self.folder, name).is_file() for name in self.names) if self.continues else 0
+        return sum(map(self.is_taught, self.names)) if self.continues else 0
+
+    def is_taught(self, case: str) -> bool:
+        """Whether a case has its file, and was not preprocessed again since."""
+        taught, preprocessed = case_file(self.folder, case), self.student.folder / f"{case}.pkl"
+        return taught.is_file() and preprocessed.stat().st_mtime <= taught.stat().st_mtime
 
     @property
     def continues(self) -> bool:

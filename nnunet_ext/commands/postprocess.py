@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_ext.calibration.fit_checks import require_patients
 from nnunet_ext.commands.held_out_folds import (
     held_out_by_fold,
     members_of_fold,
+    patients_of,
     predict_fold,
     trained_folds,
 )
@@ -64,12 +66,7 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
     folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     held_out = held_out_by_fold(folds, folders, data.splits, options.patients)
     cases_of_fold = {str(fold): names for fold, names in held_out.items()}
-    patients = {patient_of(name, options.patients) for names in held_out.values() for name in names}
-    if len(patients) < 2:
-        raise ValueError(
-            f"Post-processing is chosen on at least two patients; found {sum(map(len, held_out.values()))} cases of "
-            f"{len(patients)}. Use more folds with -f."
-        )
+    patients = require_patients("The choice of post-processing", patients_of(held_out, options.patients))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         collector = Collector(data, options.patients, Path(folder))
         if options.from_validation:
@@ -93,7 +90,7 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
             "source": "validation folders" if options.from_validation else "predicted",
             "probabilities": source.probabilities,
             "cases": len(numbers),
-            "patients": len(patients),
+            "patients": patients,
         },
         report={
             "dice": dice,

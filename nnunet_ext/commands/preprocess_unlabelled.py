@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from nnunet_ext.commands.planned_dataset import PlannedDataset
 from nnunet_ext.commands.pretrain import prepare_all
 from nnunet_ext.commands.training_cases import raw_folder
 from nnunet_ext.descriptions import OF_DATASET, read_description
+from nnunet_ext.files.atomic import write_json
 from nnunet_ext.options import UnlabelledOptions
 from nnunet_ext.options.pretraining import ScanFilter
 from nnunet_ext.trainers.fewer_labels.unlabelled_cases import IMAGES, unlabelled_folder
@@ -36,12 +38,36 @@ class UnlabelledCases:
         return [scan for scan in self.scans if scan.dropped is not None]
 
 
+def require_same_plans(folder: Path, planned: PlannedDataset, configuration: str) -> None:
+    """Notes beside the images what they are preprocessed with.
+
+    Raises:
+        ValueError: if there are images that were preprocessed with something else.
+    """
+    plans = planned.plans
+    now = {
+        "transpose_forward": plans["transpose_forward"],
+        "intensities": plans.get("foreground_intensity_properties_per_channel"),
+        "configuration": planned.configuration(configuration).configuration,
+    }
+    now = json.loads(json.dumps(now))  # as it is read again
+    note = folder.with_name(f"{folder.name}.json")
+    before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    if before != now and any(folder.iterdir()):
+        raise ValueError(
+            f"All images must be preprocessed with the same plans; those in {folder} were not preprocessed with "
+            f"{planned.plans_file.name} as it is now. Run it again with --overwrite."
+        )
+    write_json(now, note)
+
+
 def preprocess_unlabelled(options: UnlabelledOptions) -> UnlabelledCases:
     """Preprocesses the images as nnU-Net does; those that were preprocessed before are kept.
 
     Raises:
         FileNotFoundError: if there are no images, or the dataset has no such plans.
-        ValueError: if the plans have no such configuration, or it is the second stage of a cascade.
+        ValueError: if the plans have no such configuration, it is the second stage of a cascade, or images were
+            preprocessed with other plans.
     """
     planned = PlannedDataset.open(options.dataset, options.plans)
     raw = raw_folder(planned.name)
@@ -59,6 +85,7 @@ def preprocess_unlabelled(options: UnlabelledOptions) -> UnlabelledCases:
     if options.overwrite and folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
+    require_same_plans(folder, planned, options.configuration)
     channels = len(configuration.normalization_schemes)
     preparation = Preparation(folder, planned.plans, options.configuration, channels, ending, ScanFilter())
     return UnlabelledCases(folder, prepare_all(scans, preparation, options.processes, allow_tqdm=options.allow_tqdm))

@@ -82,6 +82,8 @@ def prepare(options: PretrainOptions) -> PretrainingData:
     prepared = prepare_all(scans, preparation, options.processes, allow_tqdm=options.allow_tqdm)
     write_table(prepared, folder / TABLE)
     splits = splits_of([scan.scan.name for scan in prepared if scan.dropped is None], options.patients)
+    if options.trainer is not None and not 0 <= options.fold < len(splits):
+        raise ValueError(f"-f must be a fold from 0 to {len(splits) - 1}; found {options.fold}. Choose one of them.")
     write_splits(folder, splits, continuing=options.continue_training)
     return PretrainingData(dataset, plans["plans_name"], prepared, summary_lines(prepared, folder / TABLE))
 

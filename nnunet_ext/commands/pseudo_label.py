@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_ext.commands.new_dataset import new_folder, seen_from
+from nnunet_ext.commands.new_dataset import new_dataset, seen_from
 from nnunet_ext.commands.pseudo_label_source import PseudoLabelSource
-from nnunet_ext.commands.training_cases import raw_folder, splits_file
-from nnunet_ext.files.atomic import PARTIAL_PREFIX, atomic_path, write_json
+from nnunet_ext.commands.training_cases import raw_folder
+from nnunet_ext.files.atomic import atomic_path, write_json
 from nnunet_ext.files.checkpoints import file_sha256
 from nnunet_ext.options import PseudoLabelOptions
 from nnunet_ext.prediction_folder.provenance import RECORD_NAME, read_provenance
@@ -72,12 +71,10 @@ def write_pseudo_labels(options: PseudoLabelOptions) -> PseudoLabels:
     source = PseudoLabelSource.open(options)
     number = source.earlier.round + 1
     base = re.sub(r"Pseudo\d+$", "", source.name.partition("_")[2])
-    folder = new_folder(options.new_id, options.name or f"{base}Pseudo{number}")
-    limits = limits_of(source)
-    staging = folder.with_name(f"{PARTIAL_PREFIX}{folder.name}")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        cases = write_labels(source, limits, staging / "labelsTr")
+    splits_with(source.splits, source.labelled, source.images, options.patients)  # refuses names before they are read
+    with new_dataset(options.new_id, options.name or f"{base}Pseudo{number}") as made:
+        limits = limits_of(source)
+        cases = write_labels(source, limits, made.staging / "labelsTr")
         empty = {case: "no voxel is kept" for case in source.images if case not in cases}
         source = replace(source, left_out={**source.left_out, **empty})
         if not cases:
@@ -87,13 +84,10 @@ def write_pseudo_labels(options: PseudoLabelOptions) -> PseudoLabels:
             )
         splits = splits_with(source.splits, source.labelled, cases, options.patients)
         ignored = ignored_shares(cases.values(), limits)
-        found = PseudoLabels(folder, source, number, limits, cases, ignored)
-        write_json(pseudo_dataset_json(source.dataset_json, files_of(found)), staging / "dataset.json")
-        write_json(record_of(found), staging / FILE_NAME)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    write_beside_plans(found, splits)
+        found = PseudoLabels(made.folder, source, number, limits, cases, ignored)
+        write_json(pseudo_dataset_json(source.dataset_json, files_of(found)), made.staging / "dataset.json")
+        write_json(record_of(found), made.staging / FILE_NAME)
+        write_beside_plans(found, splits, made.splits)
     return found
 
 
@@ -170,10 +164,8 @@ def record_of(found: PseudoLabels) -> dict[str, Any]:
     }
 
 
-def write_beside_plans(found: PseudoLabels, splits: Sequence[Split]) -> None:
-    """Writes splits and case weights to where nnU-Net and `CaseWeights` look for them."""
-    file = splits_file(found.folder.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
+def write_beside_plans(found: PseudoLabels, splits: Sequence[Split], file: Path) -> None:
+    """Writes splits, into that file, and case weights to where nnU-Net and `CaseWeights` look for them."""
     write_json(splits, file)
     sampling = sampling_weight(len(found.source.labelled), len(found.cases))
     with (

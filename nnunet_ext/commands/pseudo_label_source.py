@@ -110,6 +110,10 @@ class PseudoLabelSource:
                 f"At least one predicted case must be without a label; {described(left_out, predictions)}."
             )
         images = {case.name: case for case in find_cases(options.images, ending)}
+        for case in wanted:
+            existing(predictions / f"{case}.npz")
+            if options.most_disagreement < NO_LIMIT:
+                existing(predictions / "maps" / MAP / f"{case}{map_file_ending(ending, description.reader)}")
         return cls(
             *(options, name, dataset_json, description, labelled, earlier),
             read_splits(options.splits or splits_file(name)),

@@ -14,8 +14,9 @@ from nnunet_ext.commands.selection_features import FeatureSource
 from nnunet_ext.commands.selection_pool import Pool
 from nnunet_ext.evaluation.summary import write_table
 from nnunet_ext.files.atomic import write_json
+from nnunet_ext.files.writable import require_writable
 from nnunet_ext.options import SelectOptions
-from nnunet_ext.prediction_folder.cases import Case
+from nnunet_ext.prediction_folder.cases import Case, find_cases
 from nnunet_ext.report.label_names import label_names
 from nnunet_ext.report.selection_page import ShownUnits, write_selection_page
 from nnunet_ext.selection.foreground_random import foreground_random
@@ -62,12 +63,14 @@ def select_units(options: SelectOptions, images: Mapping[str, Case] | None = Non
         DisagreementError, NotComparableError: if a file cannot be read, or the folder contradicts itself.
         ValueError: if nothing is left to select, or the model has no features to compare.
     """
+    require_writable(options.output / TABLE_NAME, "Choose another folder with -o.")
     pool = Pool.open(options)
+    if options.labelled is not None:
+        find_cases(options.labelled, pool.dataset.file_ending)
     units = pool.units()
     images = pool.images() if images is None else images
     choices = chosen(units, pool, images)
     names = label_names(pool.dataset_json)
-    options.output.mkdir(parents=True, exist_ok=True)
     rows = [
         row_of(rank, choice, names, files_of(choice.unit.case, pool, images))
         for rank, choice in enumerate(choices, start=1)
@@ -109,9 +112,10 @@ def chosen(units: Sequence[Unit], pool: Pool, images: Mapping[str, Case]) -> lis
     if strategy.name == "k-centre":
         candidates = top(units, strategy.candidates * strategy.number, strategy.most_per_case)
         source = FeatureSource.open(pool)
+        centres = source.of_labelled()
         features = source.of_units([candidate.unit for candidate in candidates], images)
         source.save(candidates, features)
-        return k_centre(candidates, features, strategy.number, source.of_labelled())
+        return k_centre(candidates, features, strategy.number, centres)
     return top(units, strategy.number, strategy.most_per_case)
 
 

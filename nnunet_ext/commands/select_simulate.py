@@ -47,6 +47,7 @@ from nnunet_ext.splits import Split, complete_folds, read_splits, shared_patient
 RESULTS_NAME = "simulation.csv"
 CURVE_NAME = "simulation.png"
 RECORD_NAME = "simulation.json"
+SPLIT_NAME = "simulated_split.json"  # beside a training: the cases that it has
 FREE = ("output", "seeds", "strategies", "device", "allow_tqdm")  # may differ from run to run
 UNUSED: dict[str, Any] = {"name": "power", "seed": 0, "beta": 1.0}  # of the strategy: the replay gives its own
 LOG_LINES_SHOWN = 15
@@ -236,6 +237,24 @@ class Replay:
             )
         return folder
 
+    def require_own_training(self, fold: int, labelled: Sequence[str]) -> None:
+        """Notes beside a training which cases it has.
+
+        Raises:
+            ValueError: if a training was begun there with other cases, or by somebody else.
+        """
+        folder = self.training(fold).folder
+        file = folder / SPLIT_NAME
+        wanted = {"train": sorted(labelled), "val": sorted(self.split["val"])}
+        begun = latest_checkpoint(folder) is not None or self.summary_of(fold).is_file()
+        if begun and not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == wanted):
+            raise ValueError(
+                f"A training must have the cases that the simulation gives it; {folder} was trained with others. "
+                f"Remove it, or restore splits_final.json."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(wanted, file)
+
 
 def simulate(options: SimulateOptions, train: Train | None = None) -> list[Step]:
     """Replays every seed with every strategy, and writes table and curve after each training.
@@ -272,6 +291,7 @@ def replayed(replay: Replay, seed: int, strategy: StrategyName, train: Train) ->
     added: list[str] = []
     for number in range(replay.options.rounds + 1):
         fold = replay.fold_of(labelled)
+        replay.require_own_training(fold, labelled)
         if not replay.summary_of(fold).is_file():
             train(replay, fold)
         step = Step(seed, strategy, number, len(labelled), fold, replay.mean_dice(fold), tuple(added))

@@ -55,6 +55,11 @@ def write_splits(options: SplitOptions) -> SplitReport:
     file = splits_file(dataset)
     lines: list[str] = []
     if options.cases is not None and file.exists() and not options.overwrite:
+        if options.balance or options.folds != SplitOptions.folds:
+            raise ValueError(
+                f"--folds and --balance make new splits, and --cases keeps those that are there; {file} exists. "
+                f"Leave them out, or replace the splits with --overwrite."
+            )
         found = read_splits(file)
     else:
         found = new_splits(options, dataset, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.options import TeachOptions
 from nnunet_ext.options.recorded_settings import differences
 from nnunet_ext.prediction_folder.case_files import CasePrediction
+from nnunet_ext.prediction_folder.output_lock import OutputLock
 from nnunet_ext.teaching.case_file import case_file, write_packed
 from nnunet_ext.teaching.packing import packed
 from nnunet_ext.teaching.record import FILE_NAME, TOGETHER, TaughtFold, TeacherError, TeacherRecord
@@ -87,7 +89,19 @@ def teach(lesson: Lesson) -> TeacherRecord:
     Raises:
         TeacherError: if the folder holds the probabilities of another teacher.
         CaseNotPredictedError: if a case could not be predicted.
+        OutputInUseError: if another run teaches the same student.
     """
+    lock = OutputLock(lesson.lock_folder)
+    try:
+        return taught(lesson)
+    finally:
+        lock.release()
+        with suppress(OSError):  # another run has it already
+            lesson.lock_folder.rmdir()
+
+
+def taught(lesson: Lesson) -> TeacherRecord:
+    """See `teach`."""
     options, folder = lesson.options, lesson.folder
     prepare_process_for(device_of(options.ensemble))
     if lesson.continues:
@@ -101,10 +115,10 @@ def teach(lesson: Lesson) -> TeacherRecord:
         record = with_settings(record, lesson, engine)
         own = [case for case in group.cases if record.fold_of(case.name) in (None, group.key)]
         names = [case.name for case in own]
-        taught = TaughtFold(member_hashes(engine.models), names, sorted(group.trained_on))
-        record = record.with_fold(group.key, taught)
+        fold = TaughtFold(member_hashes(engine.models), names, sorted(group.trained_on))
+        record = record.with_fold(group.key, fold)
         record.save(folder)  # before the files of its cases, so that none is without a record
-        remaining = [case for case in own if not case_file(folder, case.name).is_file()]
+        remaining = [case for case in own if not lesson.is_taught(case.name)]
         progress_logger.info("%s: %d, %d of them to do", described(group), len(own), len(remaining))
         failed |= engine.predict_cases(remaining, ProbabilityWriter(lesson), PROBABILITIES).failed
     if failed:

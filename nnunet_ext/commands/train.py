@@ -34,10 +34,15 @@ class Training:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The command line after `nnunet_ext`."""
-        weights = self.options.pretrained_weights
-        own = () if weights is None else ("-pretrained_weights", weights)
-        return (*self._words, *own, *(["--c"] if self.options.resume else []))
+        """The command line after `nnunet_ext`.
+
+        With `--c` a fold without a checkpoint begins, as in nnU-Net, and with the weights that all folds begin with.
+        """
+        options = self.options
+        if options.resume and (options.validate_only or latest_checkpoint(self.folder) is not None):
+            return (*self._words, "--c")
+        weights = options.pretrained_weights
+        return self._words if weights is None else (*self._words, "-pretrained_weights", weights)
 
     @property
     def continuing(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nnunet_ext.calibration.ensemble_case import EnsembleCase, ensemble_case
 from nnunet_ext.calibration.ensemble_weights import SETTINGS, EnsembleWeights
+from nnunet_ext.calibration.fit_checks import require_patients
 from nnunet_ext.calibration.fit_weights import WeightedEnsemble, fit_ensemble_weights
 from nnunet_ext.calibration.held_out_cases import TrainedOnError, held_out_cases
 from nnunet_ext.commands.held_out_folds import (
@@ -19,6 +20,7 @@ from nnunet_ext.commands.held_out_folds import (
     folds_of_all,
     folds_text,
     member_hashes,
+    patients_of,
     require_all_predicted,
     require_disjoint,
     warn_of_unknown_patients,
@@ -56,6 +58,7 @@ def fit_weights(options: WeightsOptions) -> EnsembleWeights:
     datasets = [TrainingData.open(folder, options.splits) for folder in options.folders]
     cases_of_fold = {fold: cases_held_out_by_all(fold, datasets, options) for fold in folds}
     require_disjoint(cases_of_fold)
+    require_patients("The fit of weights", patients_of(cases_of_fold, options.patients))
     if options.patients is None:
         warn_of_unknown_patients(datasets[0].splits)
     predicted = [

@@ -16,7 +16,7 @@ from torch import nn
 from nnunet_ext.deployment.checks import NetworkCheck, check_network, image_patches, noise_patches, patches_of
 from nnunet_ext.deployment.facts import example_file, model_facts
 from nnunet_ext.deployment.formats import FORMATS, require_packages, write_network
-from nnunet_ext.deployment.int8 import Int8Cases, Int8Loss, int8_loss, write_int8
+from nnunet_ext.deployment.int8 import Int8Cases, Int8Loss, int8_loss, nncf_package, write_int8
 from nnunet_ext.deployment.refusal import DeploymentError
 from nnunet_ext.deployment.stand_alone import open_network
 from nnunet_ext.files.atomic import PARTIAL_PREFIX, write_json
@@ -72,6 +72,8 @@ def deploy_model(
         raise DeploymentError(
             f"A model is exported to a new folder; {target} exists. Choose another -o, or delete it."
         )
+    if cases_of is not None:
+        require_int8(model, cases_of)
     patches = noise_patches(model)
     if options.images is not None:
         patches = torch.cat([patches, image_patches(model, options.images)])
@@ -91,6 +93,18 @@ def deploy_model(
         shutil.rmtree(partial)
         raise
     return DeployedModel(target, checks, losses)
+
+
+def require_int8(model: Model, cases_of: Callable[[str], Int8Cases]) -> None:
+    """Refuses, before the first network is written, what `quantise` would refuse after the last.
+
+    Raises:
+        ExtraMissingError: if NNCF is not installed.
+        TrainedOnError, FileNotFoundError, ValueError: see `int8_cases`.
+    """
+    nncf_package()
+    for fold in {member.fold for member in model.members}:
+        cases_of(fold)
 
 
 def write_all(

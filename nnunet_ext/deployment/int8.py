@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,16 @@ class Int8Loss:
     dice_int8: float
 
 
+def nncf_package() -> ModuleType:
+    """NNCF.
+
+    Raises:
+        ExtraMissingError: if it is not installed.
+    """
+    openvino_package()  # before NNCF, so that neither reports to its vendor
+    return imported("nncf", extra="int8", needed_by="--int8", otherwise="leave it out")
+
+
 def write_int8(network: nn.Module, patches: torch.Tensor, file: Path) -> None:
     """Writes a quantised OpenVINO graph.
 
@@ -66,8 +77,7 @@ def write_int8(network: nn.Module, patches: torch.Tensor, file: Path) -> None:
     Raises:
         ExtraMissingError: if NNCF is not installed.
     """
-    openvino = openvino_package()  # before NNCF, so that neither reports to its vendor
-    nncf = imported("nncf", extra="int8", needed_by="--int8", otherwise="leave it out")
+    openvino, nncf = openvino_package(), nncf_package()
     nncf.set_log_level(logging.ERROR)  # else it lists every layer that stays as it is
     quantised = nncf.quantize(
         openvino_graph(network, patches[:1]),

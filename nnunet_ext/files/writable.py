@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 
-def require_writable(file: Path) -> None:
+def require_writable(file: Path, remedy: str = "Give another file with -o.") -> None:
     """Refuses a file that cannot be written later; makes its folder if that is missing.
 
     Args:
         file: to be written at the end of the work.
+        remedy: what to do, as a sentence.
 
     Raises:
         OSError: of the kind that the system gives, if the folder cannot be made or takes no file.
@@ -22,6 +23,5 @@ def require_writable(file: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise type(error)(
-            f"The result must be written into {file.parent}; that is not possible: {reason}. Give another file "
-            f"with -o."
+            f"The result must be written into {file.parent}; that is not possible: {reason}. {remedy}"
         ) from error

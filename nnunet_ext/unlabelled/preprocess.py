@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,21 @@ def prepare_scan(scan: Case, preparation: Preparation) -> PreparedScan:
     dropped = filtered(scan, found, preparation.limits)
     if dropped is None and scan.name in preparation.masks:
         dropped = mismatched(preparation.masks[scan.name], found)
-    if dropped is None and not is_complete(preparation.folder, scan.name):
+    mask = preparation.masks.get(scan.name)
+    if dropped is None and not is_complete(preparation.folder, scan.name, [*scan.files, *([mask] if mask else [])]):
         dropped = damaged(scan, preparation) or preprocess(scan, preparation)
     if dropped is not None:
         remove_case(preparation.folder, scan.name)
     return PreparedScan(scan, found, dropped)
 
 
-def is_complete(folder: Path, name: str) -> bool:
-    """Whether a case was preprocessed."""
-    return all((folder / f"{name}{ending}").is_file() for ending in PARTS)
+def is_complete(folder: Path, name: str, sources: Sequence[Path] = ()) -> bool:
+    """Whether a case was preprocessed, and none of the files that it is made of has changed since."""
+    files = [folder / f"{name}{ending}" for ending in PARTS]
+    if not all(file.is_file() for file in files):
+        return False
+    made = files[-1].stat().st_mtime
+    return all(source.stat().st_mtime <= made for source in sources)
 
 
 def remove_case(folder: Path, name: str) -> None:
@@ -103,7 +108,8 @@ def preprocess(scan: Case, preparation: Preparation) -> Dropped | None:
     """Writes a case as nnU-Net's preprocessor does; returns why that failed, or None."""
     plans = PlansManager(preparation.plans)
     configuration = plans.get_configuration(preparation.configuration)
-    partial = preparation.folder.parent / f"{PARTIAL_PREFIX}{scan.name}"
+    # of this configuration: two may be prepared at a time
+    partial = preparation.folder.parent / f"{PARTIAL_PREFIX}{preparation.folder.name}_{scan.name}"
     shutil.rmtree(partial, ignore_errors=True)  # of a killed run
     partial.mkdir(parents=True)
     try:

@@ -51,3 +51,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_what_cannot_be_preprocessed_is_refused(flags, message, run, capsys):
     assert run(*flags) == 1
     assert message in capsys.readouterr().err
+
+
+def test_images_of_other_plans_are_not_mixed(run, tmp_path, capsys):
+    """A training would see labelled and unlabelled images at different spacings."""
+    (tmp_path / "nnUNet_raw" / "Dataset007_Tiny" / "imagesUn").mkdir()
+    (tmp_path / "nnUNet_raw" / "Dataset007_Tiny" / "imagesUn" / "a_0000.nii.gz").write_bytes(b"no image")
+    folder = tmp_path / "nnUNet_preprocessed" / "Dataset007_Tiny"
+    for _ in range(2):
+        run("-c", "2d", "-npp", "1")
+        (folder / "plans_2d_unlabelled" / "b.pkl").touch()
+    assert "--overwrite" not in capsys.readouterr().err
+    plans = {**PLANS, "transpose_forward": [1, 0, 2]}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert run("-c", "2d", "-npp", "1") == 1
+    assert "Run it again with --overwrite" in capsys.readouterr().err
+    run("-c", "2d", "-npp", "1", "--overwrite")
+    assert "--overwrite" not in capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_a_second_run_completes_the_first(pretrain, scans):
     cases = dataset_folder(scans) / "nnUNetPlans_3d_fullres"
     before = {path.name: path.stat().st_mtime_ns for path in cases.iterdir()}
     (cases / "p1_s3.pkl").unlink()  # as if the run had been killed
-    (dataset_folder(scans) / ".partial-p1_s3").mkdir()
+    (dataset_folder(scans) / ".partial-nnUNetPlans_3d_fullres_p1_s3").mkdir()
     write(scans / "new.nii.gz", 9)
     assert pretrain("--only-data") == 0
     after = {path.name: path.stat().st_mtime_ns for path in cases.iterdir()}
@@ -112,6 +112,23 @@ def test_a_second_run_completes_the_first(pretrain, scans):
     unchanged = {name for name in before if after[name] == before[name]}
     assert before.keys() - unchanged == {"p1_s3.b2nd", "p1_s3_seg.b2nd", "p1_s3.pkl"}
     assert not list(dataset_folder(scans).glob(".partial*"))
+
+
+def test_a_scan_that_changed_is_prepared_again(pretrain, scans):
+    pretrain("--only-data")
+    cases = dataset_folder(scans) / "nnUNetPlans_3d_fullres"
+    before = {path.name: path.stat().st_mtime_ns for path in cases.iterdir()}
+    write(scans / "p0_s0.nii.gz", 5)
+    assert pretrain("--only-data") == 0
+    after = {path.name: path.stat().st_mtime_ns for path in cases.iterdir()}
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"p0_s0.b2nd", "p0_s0_seg.b2nd", "p0_s0.pkl"}
+
+
+def test_a_fold_that_is_not_there_is_refused(pretrain, capsys):
+    """nnU-Net would hold out a random fifth instead, not by patient."""
+    assert pretrain("-f", 40) == 1
+    assert "-f must be a fold from 0 to" in capsys.readouterr().err
 
 
 def test_a_stricter_filter_removes_what_an_earlier_run_kept(pretrain, scans):

@@ -191,6 +191,14 @@ def test_what_cannot_be_selected_is_refused(predict, select, tmp_path, capsys, f
     assert not (tmp_path / "round" / "selected.csv").exists()
 
 
+def test_a_table_that_cannot_be_written_is_refused_before_a_map_is_read(predict, select, tmp_path, capsys):
+    folder = predict("a", (0, 0, 0))
+    (folder / "maps" / "entropy" / "a.nii.gz").write_bytes(b"no map")
+    (tmp_path / "file").touch()
+    assert select(output="file/out") == 1
+    assert "The result must be written into" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_prediction_is_refused(select, capsys):
     assert select() == 1
     assert "Units are selected from a folder that nnunet_ext predict wrote" in capsys.readouterr().err

@@ -152,6 +152,13 @@ def test_folds_that_are_there_are_not_added_again(splits, file):
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("flags", [("--folds", "4"), ("--balance", "no_such.csv:x")])
+def test_flags_of_new_splits_do_not_apply_to_those_that_are_there(flags, splits, capsys):
+    assert splits() == 0
+    assert splits("--cases", "6", *flags) == 1
+    assert "--folds and --balance make new splits" in capsys.readouterr().err
+
+
 def test_splits_by_case_get_no_subsets_by_patient(splits, by_case, capsys):
     before = by_case.read_bytes()
     assert splits("--cases", "4") == 1

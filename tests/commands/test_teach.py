@@ -21,6 +21,7 @@ from nnunet_ext.files.atomic import PARTIAL_PREFIX
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.options import EnsembleOptions, TeachOptions
 from nnunet_ext.options.pretraining import ScanFilter
+from nnunet_ext.prediction_folder.output_lock import OutputLock
 from nnunet_ext.teaching.case_file import CaseProbabilities
 from nnunet_ext.teaching.record import TOGETHER, TeacherRecord
 from nnunet_ext.unlabelled.preprocess import Preparation, prepare_scan
@@ -278,6 +279,26 @@ def test_a_case_without_labels_is_taught_by_all_folds_together(teach, teachers, 
     assert printed.endswith("-tr nnUNetTrainerDistill_Unlabelled -p student\n")
 
 
+def test_a_case_that_was_preprocessed_again_is_taught_again(teach, preprocessed, unlabelled, capsys):
+    unlabelled("q0_a", "q1_a")
+    assert teach("--unlabelled") == 0
+    before = read_unlabelled(preprocessed, "q1_a")
+    unlabelled("q1_a")  # another image of that name
+    capsys.readouterr()
+    assert teach("--unlabelled") == 0
+    assert "; 1 are complete" in capsys.readouterr().out
+    assert not np.array_equal(read_unlabelled(preprocessed, "q1_a"), before)
+
+
+def test_two_runs_do_not_teach_a_student_at_a_time(teach, preprocessed, capsys):
+    lock = OutputLock(preprocessed / ".student_2d_teacher_lock")
+    assert teach() == 1
+    assert "Only one run at a time" in capsys.readouterr().err
+    lock.release()
+    assert teach() == 0
+    assert not (preprocessed / ".student_2d_teacher_lock").exists()
+
+
 def test_a_killed_run_on_cases_without_labels_is_resumed_and_takes_new_ones(teach, preprocessed, unlabelled, capsys):
     unlabelled("q0_a", "q1_a")
     assert teach("--unlabelled") == 0
@@ -286,7 +307,7 @@ def test_a_killed_run_on_cases_without_labels_is_resumed_and_takes_new_ones(teac
     (folder / "q1_a.b2nd").rename(folder / f"{PARTIAL_PREFIX}q1_a.b2nd")
     os.truncate(folder / f"{PARTIAL_PREFIX}q1_a.b2nd", 100)
     before = (folder / "q0_a.b2nd").stat().st_mtime_ns
-    unlabelled("q0_a", "q1_a", "q2_a")
+    unlabelled("q2_a")
     assert teach("--unlabelled") == 0
     assert "3 cases without labels, all taught by these folds: 0 1; 1 are complete" in capsys.readouterr().out
     assert (folder / "q0_a.b2nd").stat().st_mtime_ns == before

@@ -57,6 +57,18 @@ def test_a_training_continues_from_its_checkpoint_without_the_weights_that_it_be
     assert training.continuing == (*begin, "--c")
 
 
+def test_folds_without_a_checkpoint_begin_with_the_weights_that_the_others_began_with(results):
+    """nnU-Net's `--c` would begin them with random ones, and refuses both flags together."""
+    fold = results / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").touch()
+    begun, new = planned(f"{HEART} 2d 0 1 -pretrained_weights start.pth --c")
+    assert begun.words[-1] == "--c"
+    assert "-pretrained_weights" not in begun.words
+    assert new.words[-2:] == ("-pretrained_weights", "start.pth")
+    assert "--c" not in new.words
+
+
 def test_a_validation_is_repeated_as_it_is():
     (training,) = planned("123 2d 0 --val")
     assert training.continuing == training.words

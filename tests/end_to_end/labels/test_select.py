@@ -13,7 +13,7 @@ import pytest
 from conftest import nnunet_in_this_process
 from tiny_datasets import PLANS, Dataset
 
-from nnunet_ext.commands.select_simulate import Replay, Step, run_logged, simulate
+from nnunet_ext.commands.select_simulate import SPLIT_NAME, Replay, Step, run_logged, simulate
 from nnunet_ext.options import ScoreOptions, SimulateOptions, StrategyOptions
 
 TRAINER = "nnUNetTrainer_1epochs_2iters"  # so long in no other test
@@ -111,6 +111,16 @@ def test_a_second_run_trains_and_predicts_nothing(replayed, options, run_here, c
     assert (options.output / "simulation.csv").read_bytes() == before
     assert not (options.output / "logs").exists()
     assert "k-centre - random, mean over the rounds: " in capsys.readouterr().out
+
+
+def test_a_training_that_had_other_cases_is_refused(replayed, options, run_here, variables, capsys):
+    """As after other splits: the folds' numbers are the same, the cases are not."""
+    (note,) = Path(variables["nnUNet_results"]).glob(f"*/*/fold_{replayed[0][0].fold}/{SPLIT_NAME}")
+    before = note.read_text()
+    note.write_text(json.dumps({**json.loads(before), "train": ["other"]}))
+    assert run_here(*flags_of(options)) == 1
+    assert f"{note.parent} was trained with others" in capsys.readouterr().err
+    note.write_text(before)
 
 
 @pytest.mark.parametrize(
