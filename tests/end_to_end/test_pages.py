@@ -26,6 +26,8 @@ from shell_blocks import Call, blocks_to_run, code_blocks, run_in_bash
 from tiny_datasets import Dataset
 
 from nnunet_ext import cli, discovery
+from nnunet_ext.cli.train import train_options
+from nnunet_ext.commands.train import trainings
 
 ROOT = Path(__file__).parent.parent.parent
 PATHS = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -167,7 +169,8 @@ def standing_in(folder: Path) -> Iterator[None]:
 
 def run_own(arguments: list[str], _script: str) -> int:
     if arguments[0] == "train":
-        return run_train(arguments[1:], "")
+        each = trainings(train_options(arguments[1:], members=None))
+        return max(run_train([*training.words[1:]], "") for training in each)
     if arguments[0] == "splits" and "--check" not in arguments:
         return before_training(lambda: cli.main(arguments))
     in_line = {"evaluate": ["-np", "1"], "report": ["-np", "1"], "pretrain": ["-npp", "1"]}
