@@ -43,7 +43,7 @@ def write_curves(study: Study, found: Mapping[str, MethodResults], file: Path) -
     for column, test in enumerate(tests):
         draw_reliability(panels[0][column], test, shown)
         draw_risk(panels[1][column], test, shown)
-    panels[0][0].legend(fontsize=8)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     save(figure, study, file)
     return True
 

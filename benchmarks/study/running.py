@@ -77,9 +77,12 @@ def run_cell(study: Study, cell: Cell, places: Places) -> None:
 
 
 def commit() -> str:
-    """What this repository is at, with a plus if it has changes; empty outside of git."""
-    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    """What this repository is at, with a plus if package or study have changes; empty outside of git."""
+    git = ["git", "-C", str(HERE)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    code = [".", str(Path(nnunet_ext.__file__).parent)]
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code], capture_output=True, check=False)
+    return head.stdout.strip() + "+" * (changed.returncode == 1)
 
 
 def predicted_and_judged(
