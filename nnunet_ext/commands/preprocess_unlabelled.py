@@ -19,6 +19,8 @@ from nnunet_ext.trainers.fewer_labels.unlabelled_cases import IMAGES, unlabelled
 from nnunet_ext.unlabelled.preprocess import Preparation, PreparedScan
 from nnunet_ext.unlabelled.scans import find_scans
 
+OF_TRAINING = ("architecture", "batch_dice", "batch_size", "patch_size")  # do not change what is preprocessed
+
 
 @dataclass(frozen=True)
 class UnlabelledCases:
@@ -48,7 +50,11 @@ def require_same_plans(folder: Path, planned: PlannedDataset, configuration: str
     now = {
         "transpose_forward": plans["transpose_forward"],
         "intensities": plans.get("foreground_intensity_properties_per_channel"),
-        "configuration": planned.configuration(configuration).configuration,
+        "configuration": {
+            name: value
+            for name, value in planned.configuration(configuration).configuration.items()
+            if name not in OF_TRAINING
+        },
     }
     now = json.loads(json.dumps(now))  # as it is read again
     note = folder.with_name(f"{folder.name}.json")

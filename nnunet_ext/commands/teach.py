@@ -93,15 +93,15 @@ def teach(lesson: Lesson) -> TeacherRecord:
     """
     lock = OutputLock(lesson.lock_folder)
     try:
-        return taught(lesson)
+        return write_lesson(lesson)
     finally:
         lock.release()
         with suppress(OSError):  # another run has it already
             lesson.lock_folder.rmdir()
 
 
-def taught(lesson: Lesson) -> TeacherRecord:
-    """See `teach`."""
+def write_lesson(lesson: Lesson) -> TeacherRecord:
+    """Writes into the folder of the lesson, which no other run writes to; see `teach`."""
     options, folder = lesson.options, lesson.folder
     prepare_process_for(device_of(options.ensemble))
     if lesson.continues:
