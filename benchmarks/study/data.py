@@ -12,6 +12,7 @@ import nibabel
 from small_plans import write_small
 from workspace import linked, nnunet_folder, plan, run
 
+from nnunet_ext.files.atomic import says, write_json
 from nnunet_ext.patients import patient_of
 
 from .settings import ImageSet, Preset
@@ -80,11 +81,11 @@ def require_same(file: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: if the note names others.
     """
-    now = json.dumps(settings, sort_keys=True)
     if not file.is_file():
-        file.write_text(now, encoding="utf-8")
-    elif (before := file.read_text(encoding="utf-8")) != now:
-        raise ValueError(f"WORK must have the data of these settings: {now}. {file} says {before}. Use another WORK.")
+        write_json(settings, file)
+    elif not says(file, settings):
+        before = file.read_text(encoding="utf-8")
+        raise ValueError(f"WORK must have the data of {settings}; {file} says {before}. Use another WORK.")
 
 
 def training_patients(preset: Preset, dataset: Path) -> dict[str, list[str]]:

@@ -43,7 +43,6 @@ def verdicts(kind: str, given: Sequence[str] = ("accept", "review", "reject")) -
     return count
 
 
-AURC: dict[str, Figure] = {name: of_set("failure_detection", name, "aurc") for name in CONFIDENCES}
 FIGURES: dict[str, Figure] = {
     **{name: mean(name) for name in (*CASE_FIGURES, *STRUCTURE_FIGURES, UNCERTAINTY)},
     "pooled_dice": pooled_dice,

@@ -9,7 +9,7 @@ from nnunet_ext.patients import patient_of
 
 from .curves import write_curves
 from .data import PLANS, patients_pattern
-from .figures import AURC, CONFIDENCES, FIGURES, Figure, write_figures
+from .figures import CONFIDENCES, FIGURES, Figure, write_figures
 from .picture import write_picture
 from .published import published_rows
 from .restructured_text import command, heading, picture, table
@@ -114,7 +114,7 @@ def set_text(study: Study, test: ImageSet, found: dict[str, MethodResults]) -> s
 
 def detects_failures(study: Study, results: MethodResults) -> bool:
     """Whether a method has several confidences, those of an ensemble, or gives verdicts."""
-    figures = (AURC["pairwise_dice"], FIGURES["failures"])
+    figures = (FIGURES["aurc_pairwise_dice"], FIGURES["failures"])
     return any(figure(study.preset.tests[0], results) >= 0 for figure in figures)
 
 
@@ -210,11 +210,11 @@ MAIN: list[Column] = [
     ("NSD", number(FIGURES["nsd"])),
     ("ECE", number(FIGURES["ece"], 4)),
     ("difference", difference("ece", 4)),
-    ("AURC", number(AURC["foreground_entropy"])),
+    ("AURC", number(FIGURES["aurc_foreground_entropy"])),
     ("seeds", lambda study, test, results, reference: str(len(results.results))),
 ]
 FAILURES: list[Column] = [
-    *((title, number(AURC[name])) for name, title in CONFIDENCES.items()),
+    *((title, number(FIGURES[f"aurc_{name}"])) for name, title in CONFIDENCES.items()),
     ("failures not accepted", share("failures_not_accepted", "failures")),
     ("good cases accepted", share("good_cases_accepted", "good_cases")),
 ]

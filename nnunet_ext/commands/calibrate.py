@@ -17,6 +17,7 @@ from nnunet_ext.commands.held_out_folds import (
     members_of_fold,
     patients_of,
     predict_fold,
+    require_disjoint,
     trained_folds,
 )
 from nnunet_ext.commands.predict import calibration_file
@@ -55,6 +56,7 @@ def calibrate_model(options: CalibrateOptions) -> tuple[Calibration, Path]:
     folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     dataset = TrainingData.open(folders[0], options.splits)
     names_of_fold = held_out_by_fold(folds, folders, dataset.splits, options.patients)
+    require_disjoint(names_of_fold)
     patients = require_patients("Calibration", patients_of(names_of_fold, options.patients))
     if options.fit.miss_rate is not None:
         require_alpha(options.fit.miss_rate, patients)

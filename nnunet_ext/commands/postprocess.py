@@ -18,6 +18,7 @@ from nnunet_ext.commands.held_out_folds import (
     members_of_fold,
     patients_of,
     predict_fold,
+    require_disjoint,
     trained_folds,
 )
 from nnunet_ext.commands.training_data import TrainingData
@@ -66,6 +67,7 @@ def choose_postprocessing(options: PostprocessOptions) -> tuple[PostProcessing, 
     folds = options.ensemble.fold_list or trained_folds(folders[0], options.ensemble.members)
     held_out = held_out_by_fold(folds, folders, data.splits, options.patients)
     cases_of_fold = {str(fold): names for fold, names in held_out.items()}
+    require_disjoint(held_out)
     patients = require_patients("The choice of post-processing", patients_of(held_out, options.patients))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         collector = Collector(data, options.patients, Path(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from nnunet_ext.commands.planned_dataset import PlannedDataset
 from nnunet_ext.commands.pretrain import prepare_all
 from nnunet_ext.commands.training_cases import raw_folder
 from nnunet_ext.descriptions import OF_DATASET, read_description
-from nnunet_ext.files.atomic import write_json
+from nnunet_ext.files.atomic import says, write_json
 from nnunet_ext.options import UnlabelledOptions
 from nnunet_ext.options.pretraining import ScanFilter
 from nnunet_ext.trainers.fewer_labels.unlabelled_cases import IMAGES, unlabelled_folder
@@ -56,10 +55,8 @@ def require_same_plans(folder: Path, planned: PlannedDataset, configuration: str
             if name not in OF_TRAINING
         },
     }
-    now = json.loads(json.dumps(now))  # as it is read again
     note = folder.with_name(f"{folder.name}.json")
-    before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-    if before != now and any(folder.iterdir()):
+    if any(folder.iterdir()) and not says(note, now):
         raise ValueError(
             f"All images must be preprocessed with the same plans; those in {folder} were not preprocessed with "
             f"{planned.plans_file.name} as it is now. Run it again with --overwrite."

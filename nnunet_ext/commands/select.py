@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from nnunet_ext.commands.selection_features import FeatureSource
 from nnunet_ext.commands.selection_pool import Pool
 from nnunet_ext.evaluation.summary import write_table
-from nnunet_ext.files.atomic import write_json
+from nnunet_ext.files.atomic import as_read_back, write_json
 from nnunet_ext.files.writable import require_writable
 from nnunet_ext.options import SelectOptions
 from nnunet_ext.prediction_folder.cases import Case, find_cases
@@ -127,7 +126,7 @@ def files_of(case: str, pool: Pool, images: Mapping[str, Case]) -> dict[str, str
 
 def record_of(pool: Pool, units: int) -> dict[str, Any]:
     """Content of `selection.json`: the options, and the members that predicted."""
-    options = json.loads(json.dumps(asdict(pool.options), default=str))
+    options = as_read_back(pool.options)
     members = [
         {"name": member.get("name"), "sha256": member.get("sha256")} for member in pool.record.get("members", [])
     ]

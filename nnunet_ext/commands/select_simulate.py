@@ -24,7 +24,7 @@ from nnunet_ext.commands.train import Training
 from nnunet_ext.commands.training_cases import raw_folder, splits_file, training_files
 from nnunet_ext.descriptions import OF_DATASET, read_description
 from nnunet_ext.evaluation.summary import write_table
-from nnunet_ext.files.atomic import write_json
+from nnunet_ext.files.atomic import as_read_back, says, write_json
 from nnunet_ext.files.fold_folder import latest_checkpoint
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.machine.devices import prepare_process_for
@@ -132,8 +132,7 @@ class Replay:
         self.options.output.mkdir(parents=True, exist_ok=True)
         file = self.options.output / RECORD_NAME
         content = asdict(replace(self.options, strategy=replace(self.options.strategy, **UNUSED)))
-        as_read_back = json.loads(json.dumps(content, default=str))
-        settings = {name: value for name, value in as_read_back.items() if name not in FREE}
+        settings = {name: value for name, value in as_read_back(content).items() if name not in FREE}
         if not file.is_file():
             write_json(settings, file)
             return
@@ -247,7 +246,7 @@ class Replay:
         file = folder / SPLIT_NAME
         wanted = {"train": sorted(labelled), "val": sorted(self.split["val"])}
         begun = latest_checkpoint(folder) is not None or self.summary_of(fold).is_file()
-        if begun and not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == wanted):
+        if begun and not says(file, wanted):
             raise ValueError(
                 f"A training must have the cases that the simulation gives it; {folder} was trained with others. "
                 f"Remove it, or restore splits_final.json."

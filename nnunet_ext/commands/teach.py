@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from nnunet_ext.commands.held_out_folds import (
 from nnunet_ext.commands.lesson import Lesson, TaughtGroup, open_student
 from nnunet_ext.commands.lesson_unlabelled import prepare_unlabelled_lesson
 from nnunet_ext.commands.training_data import TrainingData
+from nnunet_ext.files.atomic import as_read_back
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
 from nnunet_ext.inference.run import progress_logger
 from nnunet_ext.machine.devices import prepare_process_for
@@ -149,8 +149,7 @@ def with_settings(record: TeacherRecord, lesson: Lesson, engine: EnsembleEngine)
         TeacherError: if it has others.
     """
     new = lesson.new_record()
-    settings = json.loads(json.dumps(engine.settings))  # as they are read again
-    wanted = replace(new, settings=settings, folds=record.folds)
+    wanted = replace(new, settings=as_read_back(engine.settings), folds=record.folds)
     if record not in (wanted, new):
         found, asked = ({**one.settings, "top": one.top} for one in (record, wanted))
         named = [f"{name} is {recorded}, asked for is {now}" for name, recorded, now in differences(found, asked)]

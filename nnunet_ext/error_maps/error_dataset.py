@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_ext.descriptions import channels_of
 from nnunet_ext.error_maps.corruptions import CORRUPTIONS
-from nnunet_ext.splits import Split
+from nnunet_ext.splits import Split, case_of_two_folds
 
 KEY = "error_map"  # in dataset.json: what the dataset was made from
 SEPARATOR = "__"  # between a case and its corruption
@@ -122,15 +122,12 @@ def error_splits(held_out: Sequence[Sequence[str]], names: Iterable[str]) -> lis
     Raises:
         ValueError: if a case is held out by several folds, which gives it several predictions.
     """
-    fold_of: dict[str, int] = {}
-    for fold, cases in enumerate(held_out):
-        for case in cases:
-            if case in fold_of:
-                raise ValueError(
-                    f"Each case must be held out by one fold, whose prediction of it is taken; {case} is held out by "
-                    f"several. Choose folds with -f."
-                )
-            fold_of[case] = fold
+    if shared := case_of_two_folds(dict(enumerate(held_out))):
+        raise ValueError(
+            f"Each case must be held out by one fold, whose prediction of it is taken; {shared[0]} is held out by "
+            f"several. Choose folds with -f."
+        )
+    fold_of = {case: fold for fold, cases in enumerate(held_out) for case in cases}
     known = {name: fold_of[source_case(name)] for name in names if source_case(name) in fold_of}
     return [
         {

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,20 @@ def write_json(content: Any, path: str | os.PathLike[str]) -> None:
     """Writes `content` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def as_read_back(content: Any) -> Any:
+    """The content as it is read from a file of JSON: tuples are lists, dataclasses mappings, and paths text."""
+    return json.loads(json.dumps(content, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def says(file: Path, content: Any) -> bool:
+    """Whether a file of JSON is there and holds this content."""
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == as_read_back(content)
 
 
 def without_nan(content: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.files.atomic import as_read_back
 from nnunet_ext.options import EnsembleOptions
 
 RECORD_NAME = "predict_args.json"
@@ -81,8 +82,7 @@ def provenance_of(
         settings["calibration"] = calibration
     if postprocessing is not None:
         settings["postprocessing"] = postprocessing
-    as_read_back = json.loads(json.dumps(settings, default=asdict))  # tuples become lists
-    return Provenance(named_files(members), as_read_back, members_averaged)
+    return Provenance(named_files(members), as_read_back(settings), members_averaged)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def require_same_inputs(folder: Path, before: Mapping[str, Any], now: Mapping[st
     Raises:
         OtherInputsError: if images, previous stage or the type of the maps differ, where both name them.
     """
-    now = json.loads(json.dumps(now, default=str))
+    now = as_read_back(now)
     differing = [
         f"{flag}: found {before[name]}, asked for {now[name]}"
         for name, flag in CONTINUED.items()

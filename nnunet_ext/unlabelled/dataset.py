@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.files.atomic import atomic_path, write_json
+from nnunet_ext.files.atomic import atomic_path, says, write_json
 from nnunet_ext.patients import patient_of
 from nnunet_ext.splits import FILE_NAME, Split, splits_by_patient
 from nnunet_ext.trainers.pretraining.base import REMOVED_REGIONS
@@ -50,7 +50,7 @@ def require_own_dataset(
             f"Repeat the command with the flags of the first run, or choose another -d."
         )
     file = folder / f"{plans['plans_name']}.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != json.loads(json.dumps(plans)):
+    if file.is_file() and not says(file, plans):
         raise ValueError(
             f"All scans of a dataset must be preprocessed with the same plans; {file} has others. Repeat the command "
             f"with the flags of the first run, or choose another -d."
