@@ -7,11 +7,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
-from study import cells, curves, data, figures, pages, picture, running, settings
-from study.published import FIGURES, Published, change, read_published, row_of
+from study import cells, curves, figures, pages, picture, running, settings
+from study.published import FIGURES, Published, aurc, change, read_published, row_of
 from study.results_read import MethodResults, compared, read_results
 from study.settings import ImageSet, Method, Preset, Study, read_methods, read_study
 from study.trainings import Training, trainings_of
@@ -179,16 +178,49 @@ def test_a_file_holds_every_figure_of_every_method_and_test_set(tmp_path):
 
 
 def test_a_method_that_changes_another_is_compared_with_it():
-    """Not with stock; a row only where both have results."""
-    changed = dataclasses.replace(OTHER, changes="stock")
-    columns = {"columns": ["mean_dice", "ece"], "cases": {case: [0.7, 0.1] for case in CASES}}
-    other = MethodResults(changed, ({"seed": 0, "tests": {"held out": columns}},))
-    columns = {"columns": ["mean_dice", "ece"], "cases": {case: [0.6, 0.3] for case in CASES}}
-    stock = MethodResults(STOCK, ({"seed": 0, "tests": {"held out": columns}},))
-    assert pages.changes_rows(STUDY, {"stock": stock, "other": other}) == [
-        ["other", "stock", "+0.100 (+0.100 to +0.100)", "−0.2000 (−0.2000 to −0.2000)"]
+    """Not with stock; only where both have results."""
+    stock, changed = (
+        results_of(STOCK, (0.6,) * 4),
+        results_of(dataclasses.replace(OTHER, changes="stock"), (0.7,) * 4),
+    )
+    assert pages.changes_of({"stock": stock, "other": changed}) == [(changed, stock)]
+    assert pages.changes_of({"other": changed}) == []
+
+
+def test_what_mirrors_is_compared_with_a_plain_network_that_mirrors():
+    """As nnU-Net does by default; other transforms and none are left out."""
+    flips = results_of(Method("flips", "One", ensemble=("--tta", "flips")), (0.6,) * 4)
+    ensemble = Method("seeds, flips", "One", members=5, ensemble=("--tta", "flips", "--members", "last-cycle"))
+    seeds = results_of(ensemble, (0.7,) * 4)
+    turned = results_of(Method("turned", "One", ensemble=("--tta", "rot90")), (0.7,) * 4)
+    found = {"stock": results_of(STOCK, (0.5,) * 4), "flips": flips, "seeds, flips": seeds, "turned": turned}
+    assert pages.mirrored(found) == [(seeds, flips)]
+    del found["flips"]
+    assert pages.mirrored(found) == []
+
+
+def test_pairs_are_shown_with_intervals_of_their_differences():
+    columns = ["mean_dice", "ece"]
+    base, other = (
+        MethodResults(method, ({"seed": 0, "tests": {"held out": {"columns": columns, "cases": cases}}},))
+        for method, cases in (
+            (STOCK, {case: [0.6, 0.3] for case in CASES}),
+            (OTHER, {case: [0.7 if case < "p2" else 0.9, 0.1] for case in CASES}),
+        )
+    )
+    assert pages.pairs_table(STUDY, [(other, base)]).splitlines()[3:] == [
+        '   ,against,"Dice, held out","ECE, held out"',
+        "   other,stock,+0.200 (+0.100 to +0.300),−0.2000 (−0.2000 to −0.2000)",
     ]
-    assert pages.changes_rows(STUDY, {"other": other}) == []
+
+
+def test_each_seed_has_its_own_difference():
+    """Of the seeds that both methods have; nothing of one seed, or of the reference."""
+    stock, other = results_of(STOCK, (0.5,) * 4, (0.6,) * 4), results_of(OTHER, (0.7,) * 4, (0.5,) * 4)
+    cell = pages.by_seed("mean_dice")
+    assert cell(STUDY, TEST, other, stock) == "+0.200, −0.100"
+    assert cell(STUDY, TEST, stock, stock) == ""
+    assert cell(STUDY, TEST, results_of(OTHER, (0.7,) * 4), stock) == ""
 
 
 def test_every_method_changes_one_that_is_there():
@@ -257,6 +289,13 @@ def test_published_figures_stand_beside_those_of_the_study():
     assert change(dataclasses.replace(dice, figure="ECE"), 2.0, 1.5, 2) == "2.00 → 1.50 (−25 %)"
 
 
+def test_the_risk_is_by_the_members_where_there_are_several():
+    one, several = ({"mean_entropy": {"aurc": 0.2}}, {"mean_entropy": {"aurc": 0.2}, "pairwise_dice": {"aurc": 0.1}})
+    for confidences, expected in ((one, 0.2), (several, 0.1)):
+        result = {"seed": 0, "tests": {"held out": {"failure_detection": confidences}}}
+        assert aurc(MethodResults(STOCK, (result,)), TEST) == expected
+
+
 def test_published_figures_are_of_methods_and_test_sets_that_are_there():
     names = {method.name for method in read_methods()}
     assert {each.method for each in read_published()} | {each.reference for each in read_published()} <= names
@@ -296,42 +335,6 @@ def test_a_default_has_no_part_in_the_hash_of_a_result():
     assert settings.said(TEST) == {"name": "held out", "patients": "(p[0-9])_"}
     assert "starts_from" not in settings.said(STOCK)
     assert settings.said(PRESET)["tests"] == [settings.said(TEST)]
-
-
-def test_data_of_other_settings_is_refused(tmp_path):
-    data.require_same(tmp_path / "study.json", {"crop": (2, 8)})
-    data.require_same(tmp_path / "study.json", {"crop": (2, 8)})
-    with pytest.raises(ValueError, match="Use another WORK"):
-        data.require_same(tmp_path / "study.json", {"crop": ()})
-
-
-def test_the_validation_cases_of_a_fold_can_be_a_test_set(tmp_path, monkeypatch):
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    (tmp_path / "Dataset001_A").mkdir()
-    splits = [{"train": ["p2_ed"], "val": ["p1_es", "p1_ed"]}, {"train": ["p1_ed", "p1_es"], "val": ["p2_ed"]}]
-    (tmp_path / "Dataset001_A" / "splits_final.json").write_text(json.dumps(splits))
-    assert data.cases_of(PRESET, ImageSet("validation", fold=0), tmp_path) == ["p1_ed", "p1_es"]
-
-
-def test_a_crop_keeps_the_middle_and_its_place_in_space(tmp_path):
-    values = np.arange(6 * 4 * 2).reshape(6, 4, 2).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 5.0, 1.0])), tmp_path / "a.nii.gz")
-    found = nibabel.load(data.cropped([tmp_path / "a.nii.gz"], tmp_path / "cropped", (2, 8)) / "a.nii.gz")
-    np.testing.assert_array_equal(np.asarray(found.dataobj), values[2:4])
-    np.testing.assert_array_equal(found.affine[:3, 3], [4, 0, 0])
-
-
-def test_regions_are_listed_with_the_labels_of_their_voxels(tmp_path):
-    source = tmp_path / "Dataset001_A"
-    (source / "labelsTr").mkdir(parents=True)
-    (source / "imagesTr").mkdir()
-    for path in (source / "labelsTr" / "p1_ed.nii.gz", source / "imagesTr" / "p1_ed_0000.nii.gz"):
-        nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), path)
-    (source / "dataset.json").write_text('{"labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}')
-    data.write_raw_dataset(source, tmp_path / "raw", ["p1_ed"], (), regions={"all": [1, 2], "inner": [2]})
-    written = json.loads((tmp_path / "raw" / "dataset.json").read_text())
-    assert written["labels"] == {"background": 0, "all": [1, 2], "inner": [2]}
-    assert written["regions_class_order"] == [1, 2]
 
 
 def test_a_cell_takes_over_the_result_of_the_same_cell_of_another_preset(tmp_path):

@@ -26,7 +26,11 @@ COSTS = (
     "CPU seconds of single runs beside others, relative to ``stock``: differences within a sixth mean nothing. "
     "Training is without that of a teacher and without fitting; prediction is with the start of the program."
 )
+MIRRORED = "flips"  # of methods.toml
+TITLES = {"mean_dice": "Dice", "ece": "ECE"}
+DIGITS = {"mean_dice": 3, "ece": 4}
 Column = tuple[str, Callable[[Study, ImageSet, MethodResults, MethodResults], str]]
+Pair = tuple[MethodResults, MethodResults]  # a method, and what it is compared with
 
 
 def write_pages(study: Study) -> None:
@@ -50,10 +54,12 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
     parts.append("Blue: no other method has both a higher Dice and a lower ECE.")
     for test in study.preset.tests:
         parts += [heading(test.name, 1), methods_table(study, test, found, MAIN)]
-    if changes := changes_rows(study, found):
-        titles = ["", "against", *(f"Dice, {test.name}" for test in study.preset.tests)]
-        titles.append(f"ECE, {study.preset.tests[0].name}")
-        parts += [heading("Against the method that it changes", 1), table(titles, changes)]
+    for title, pairs in (
+        ("Against the method that it changes", changes_of(found)),
+        (f"Against nnU-Net's own mirroring, ``{MIRRORED}``", mirrored(found)),
+    ):
+        if pairs:
+            parts += [heading(title, 1), pairs_table(study, pairs)]
     if curves:
         parts.append(heading("Reliability, and risk over coverage", 1))
         parts.append(picture(curves, "Accuracy less confidence, and risk of accepted cases, for each test set."))
@@ -67,7 +73,8 @@ def page_of(study: Study, found: dict[str, MethodResults], curves: str = "") -> 
         parts.append(heading("Beside what papers report", 1))
         parts.append("Other data, other networks, longer trainings: compare the changes.")
         parts.append(table(["", "", "as published", "here"], published))
-    parts += [heading("Cost", 1), COSTS, methods_table(study, study.preset.tests[0], found, COST)]
+    if study.preset.device == "cpu":  # elsewhere CPU seconds say nothing of the time that a training takes
+        parts += [heading("Cost", 1), COSTS, methods_table(study, study.preset.tests[0], found, COST)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,7 +103,8 @@ def settings_text(study: Study, found: dict[str, MethodResults]) -> str:
         f"Test sets: {sets}. {preset.about}",
         f"Figures are means over cases and seeds. HD95 and the tolerance of NSD, 1, are in the unit of the images' "
         f"spacing. AURC is by foreground entropy. Differences are to ``{REFERENCE}``{compared_with} at the same "
-        f"seeds, paired by case, with 95 % intervals over patients, seeds averaged first.",
+        f"seeds, paired by case, with 95 % intervals over patients, seeds averaged first. Another seed can move a "
+        f"difference out of its interval: see those of each seed.",
         f"All figures, also pooled Dice, end coefficients, ACE, Brier score, likelihood and entropy: "
         f"``docs/results/{study.name}.csv``; ``docs/reference/metrics.md`` explains each. Report pages of the worst "
         f"cases, with their images, are written by ``--examples``; the licences keep them out of this repository.",
@@ -159,6 +167,20 @@ def difference(column: str, digits: int = 3) -> Callable[[Study, ImageSet, Metho
     return cell
 
 
+def by_seed(column: str) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
+    """A column with the difference of each seed, `+0.011, +0.015`; empty where one seed is all."""
+
+    def cell(study: Study, test: ImageSet, results: MethodResults, reference: MethodResults) -> str:
+        seeds = [result["seed"] for result in results.with_seeds_of(reference).results]
+        if results is reference or len(seeds) < 2:
+            return ""
+        pairs = [(results.of_seeds([seed]), reference.of_seeds([seed])) for seed in seeds]
+        found = [one.mean(test, column) - other.mean(test, column) for one, other in pairs]
+        return ", ".join(f"{value:+.3f}".replace("-", "−") for value in found)
+
+    return cell
+
+
 def with_interval(
     study: Study, test: ImageSet, column: str, results: MethodResults, reference: MethodResults, digits: int = 3
 ) -> str:
@@ -170,17 +192,28 @@ def with_interval(
     return "{} ({} to {})".format(*numbers)
 
 
-def changes_rows(study: Study, found: dict[str, MethodResults]) -> list[list[str]]:
-    """A row for each method that changes one thing of another, where both have results."""
-    pairs = [
-        (results, found[results.method.changes]) for results in found.values() if results.method.changes in found
-    ]
+def changes_of(found: dict[str, MethodResults]) -> list[Pair]:
+    """Each method that changes one thing of another, with that one, where both have results."""
+    return [(results, found[results.method.changes]) for results in found.values() if results.method.changes in found]
+
+
+def mirrored(found: dict[str, MethodResults]) -> list[Pair]:
+    """Each other method that mirrors, with a plain network that mirrors, as `nnUNetv2_predict` does by default."""
+    if MIRRORED not in found:
+        return []
+    flags = found[MIRRORED].method.ensemble
+    mirroring = [each for each in found.values() if each.method.ensemble[: len(flags)] == flags]
+    return [(each, found[MIRRORED]) for each in mirroring if each.method.name != MIRRORED]
+
+
+def pairs_table(study: Study, pairs: Sequence[Pair]) -> str:
+    """A row per pair: the differences in Dice and ECE of each test set."""
+    columns = [(test, name) for name in TITLES for test in study.preset.tests]
     rows = []
     for results, base in pairs:
-        dice = [with_interval(study, test, "mean_dice", results, base) for test in study.preset.tests]
-        ece = with_interval(study, study.preset.tests[0], "ece", results, base, 4)
-        rows.append([results.method.name, base.method.name, *dice, ece])
-    return rows
+        cells = [with_interval(study, test, name, results, base, DIGITS[name]) for test, name in columns]
+        rows.append([results.method.name, base.method.name, *cells])
+    return table(["", "against", *(f"{TITLES[name]}, {test.name}" for test, name in columns)], rows)
 
 
 def share(part: str, whole: str) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
@@ -206,6 +239,7 @@ def shown(value: float, digits: int = 3) -> str:
 MAIN: list[Column] = [
     ("Dice", number(FIGURES["mean_dice"])),
     ("difference", difference("mean_dice")),
+    ("of each seed", by_seed("mean_dice")),
     ("HD95", number(FIGURES["hd95_mm"], 1)),
     ("NSD", number(FIGURES["nsd"])),
     ("ECE", number(FIGURES["ece"], 4)),

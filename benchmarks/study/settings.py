@@ -132,7 +132,10 @@ class Study:
         return method
 
     def settings_hash(self, method: Method) -> str:
-        """Of all that decides a result of this method: what the preset says, not of what it compares or shows."""
+        """Of all settings that decide a result of this method; not of what its preset compares or shows.
+
+        The code of package and study is not in it: a result names its commit.
+        """
         compares = ("methods", "seeds", "reference", "about", "curves", "changes", "group")
         text = json.dumps([said(self.preset, compares), said(method, compares)], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
