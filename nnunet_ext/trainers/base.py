@@ -70,6 +70,12 @@ class ExtTrainer(nnUNetTrainer):
         """Hook: the loss of one output (B, C, *spatial) and its target; `planned` is nnU-Net's."""
         return planned
 
+    @property
+    def patch_spacing_mm(self) -> tuple[float, ...]:
+        """The spacing along the spatial axes of a patch; override it where patches have other axes than the plans."""
+        axes = len(self.configuration_manager.patch_size)
+        return tuple(self.configuration_manager.spacing)[-axes:]
+
     def loss_terms(self) -> list[AddedTerm]:
         """Hook: terms added to the loss at full resolution. Extend the list of `super()`; see `LossTermPart`."""
         return []

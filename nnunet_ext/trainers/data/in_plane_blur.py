@@ -13,7 +13,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, blur_dimension
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 
 
 class InPlaneBlur(GaussianBlurTransform):
@@ -45,4 +45,6 @@ def with_in_plane_blur(transforms: ComposeTransforms) -> ComposeTransforms:
 def _in_plane(step: BasicTransform) -> BasicTransform:
     if isinstance(step, RandomTransform):
         return RandomTransform(_in_plane(step.transform), step.apply_probability)
+    if isinstance(step, OneOfTransform):  # DA5 draws its blur or another filter
+        return OneOfTransform([_in_plane(each) for each in step.list_of_transforms])
     return InPlaneBlur(step) if isinstance(step, GaussianBlurTransform) else step

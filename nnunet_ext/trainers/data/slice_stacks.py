@@ -49,6 +49,14 @@ class StackLoading(ExtTrainer):
         """Whether the configuration is 2D."""
         return len(self.planned_configuration.patch_size) == 2
 
+    @property
+    def patch_spacing_mm(self) -> tuple[float, ...]:
+        """In 2D the median distance of slices first: cases keep theirs."""
+        spacing = super().patch_spacing_mm
+        if not self.trains_on_stacks:
+            return spacing
+        return float(self.plans_manager.original_median_spacing_after_transp[0]), *spacing
+
     def _set_batch_size_and_oversample(self) -> None:
         super()._set_batch_size_and_oversample()  # with DDP the batch size is this process's share
         if self.trains_on_stacks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnunet_ext.losses.added_terms import AddedTerm
 from nnunet_ext.losses.boundary import SIGNED_DISTANCE, BoundaryTerm, SignedDistanceOfTarget
 from nnunet_ext.losses.ramps import LinearRamp, Ramp, RebalanceRamp
-from nnunet_ext.trainers.losses.dataset_form import output_form, patch_spacing_mm
+from nnunet_ext.trainers.losses.dataset_form import output_form
 from nnunet_ext.trainers.losses.loss_term import LossTermPart
 
 
@@ -17,7 +17,7 @@ class Boundary(LossTermPart):
     def loss_terms(self) -> list[AddedTerm]:
         """The terms of other parts and this one."""
         form = output_form(self)
-        distance = SignedDistanceOfTarget(form, self.label_manager.num_segmentation_heads, patch_spacing_mm(self))
+        distance = SignedDistanceOfTarget(form, self.label_manager.num_segmentation_heads, self.patch_spacing_mm)
         term = AddedTerm(
             "Boundary", BoundaryTerm(form), self.boundary_ramp, {SIGNED_DISTANCE: distance}, replaces_base=True
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnunet_ext.losses.added_terms import AddedTerm
 from nnunet_ext.losses.hausdorff_distance import HausdorffDTTerm
 from nnunet_ext.trainers.losses.balanced import with_balanced
-from nnunet_ext.trainers.losses.dataset_form import output_form, patch_spacing_mm
+from nnunet_ext.trainers.losses.dataset_form import output_form
 from nnunet_ext.trainers.losses.loss_term import LossTermPart
 
 
@@ -14,5 +14,5 @@ class HausdorffDT(LossTermPart):
 
     def loss_terms(self) -> list[AddedTerm]:
         """The terms of other parts and this one."""
-        term = HausdorffDTTerm(output_form(self), patch_spacing_mm(self))
+        term = HausdorffDTTerm(output_form(self), self.patch_spacing_mm)
         return with_balanced(super().loss_terms(), "HausdorffDT", term, output_form(self))

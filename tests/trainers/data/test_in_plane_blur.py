@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 
 from nnunet_ext.trainers.data.in_plane_blur import InPlaneBlur, with_in_plane_blur
 
@@ -49,7 +50,11 @@ def test_channels_that_are_not_drawn_stay(synchronize):
 
 def test_other_transforms_stay():
     blur, other = GaussianBlurTransform(), RandomTransform(GaussianBlurTransform(), 0.2)
-    found = with_in_plane_blur(ComposeTransforms([blur, other])).transforms
+    mirroring = MirrorTransform(allowed_axes=(1,))
+    one_of = RandomTransform(OneOfTransform([GaussianBlurTransform(), mirroring]), 0.1)
+    found = with_in_plane_blur(ComposeTransforms([blur, other, one_of])).transforms
     assert isinstance(found[0], InPlaneBlur)
     assert isinstance(found[1].transform, InPlaneBlur)
     assert found[1].apply_probability == 0.2
+    drawn = found[2].transform.list_of_transforms  # as in DA5
+    assert isinstance(drawn[0], InPlaneBlur) and drawn[1] is mirroring

@@ -1,7 +1,5 @@
 """Stacks from nnU-Net's own loader: intensities say which slice of which case a voxel comes from."""
 
-import json
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,99 +9,11 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from stack_cases import SIDE, numbered_case
 from torch import distributed
 
 from nnunet_ext.architectures.streaming import marked_padding
 from nnunet_ext.trainers.data.slice_padding import MarkPadding
-
-SIDE = 40  # of a slice, in voxels; patches have 32
-CENTRE = SIDE // 2
-
-
-def numbered_case(case, slices, channels=1):
-    """Images (channels, D, H, W) whose intensity is 1000 * channel + 100 * case + slice, and labels slice mod 3."""
-    values = 100.0 * case + np.arange(slices)
-    image = np.stack([values + 1000 * channel for channel in range(channels)])
-    image = np.broadcast_to(image[..., None, None], (channels, slices, SIDE, SIDE))
-    labels = np.broadcast_to((np.arange(slices) % 3)[None, :, None, None], (1, slices, SIDE, SIDE))
-    return image.astype(np.float32), labels.astype(np.int8)
-
-
-def save_case(folder, name, image, labels):
-    """In nnU-Net's format; the only place of a label that the loader knows is the centre."""
-    depth = image.shape[1]
-    centre = np.array([[0, depth // 2, CENTRE, CENTRE]])
-    properties = {"class_locations": {1: centre, 2: centre, (1, 2): centre, (2,): centre}}
-    chunks = {"chunks": image.shape, "blocks": (1, *image.shape[1:]), "chunks_seg": labels.shape}
-    nnUNetDatasetBlosc2.save_case(image, labels, properties, str(folder / name), blocks_seg=labels.shape, **chunks)
-
-
-def architecture_3d(architecture):
-    """The 2D architecture of the fixture's plans with one axis more."""
-    text = json.dumps(architecture).replace("2d", "3d")
-    changed = json.loads(text)
-    changed["arch_kwargs"].update(strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], kernel_sizes=[[3, 3, 3]] * 3)
-    return changed
-
-
-def plans_for_stacks(plans, *, median_slices, batch_size, channels):
-    """The fixture's 2D plans with what loading needs, and a 3D configuration beside them."""
-    changed = deepcopy(plans)
-    changed["continue_training"] = False  # the constructor takes it out
-    changed["original_median_shape_after_transp"] = [median_slices, SIDE, SIDE]
-    planar = changed["configurations"]["2d"]
-    planar.update(batch_size=batch_size, use_mask_for_norm=[False] * channels)
-    volumetric = {
-        "data_identifier": planar["data_identifier"],  # the same cases
-        "batch_size": 2,
-        "patch_size": [8, 32, 32],
-        "architecture": architecture_3d(planar["architecture"]),
-    }
-    changed["configurations"]["3d_fullres"] = {**planar, **volumetric}
-    return changed
-
-
-@pytest.fixture
-def load_stacks(make_trainer, monkeypatch, tmp_path):
-    """`load_stacks(name, cases)`: an initialized trainer and its loaders of training and validation."""
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    np.random.seed(0)
-    torch.manual_seed(0)
-
-    def load(
-        name,
-        cases=None,
-        *,
-        median_slices=4,
-        batch_size=8,
-        configuration="2d",
-        regions=False,
-        oversample=0.33,
-        loaders=True,
-    ):
-        cases = cases or [numbered_case(case, 10) for case in (1, 2, 3)]
-        folder = tmp_path / "preprocessed" / "Dataset001_Tiny"
-        (folder / "nnUNetPlans_2d" / "case.b2nd").unlink(missing_ok=True)  # the fixture's empty one
-        names = [f"case{number}" for number in range(1, len(cases) + 1)]
-        for case, arrays in zip(names, cases, strict=True):
-            if not (folder / "nnUNetPlans_2d" / f"{case}.b2nd").exists():
-                save_case(folder / "nnUNetPlans_2d", case, *arrays)
-        (folder / "splits_final.json").write_text(json.dumps([{"train": names, "val": names}]))
-        channels = len(cases[0][0])
-        shape = make_trainer(name, initialize=False, regions=regions)
-        given = deepcopy(shape.my_init_kwargs)
-        given["plans"] = plans_for_stacks(
-            given["plans"], median_slices=median_slices, batch_size=batch_size, channels=channels
-        )
-        given["dataset_json"]["channel_names"] = {str(channel): "CT" for channel in range(channels)}
-        given["configuration"] = configuration
-        trainer = type(shape)(**given)
-        trainer.oversample_foreground_percent = oversample
-        trainer.initialize()
-        return (trainer, *trainer.get_dataloaders()) if loaders else trainer
-
-    return load
 
 
 def batches(loader, count=10):
