@@ -329,7 +329,7 @@ PARTS: tuple[Part, ...] = (
          "focal loss instead of Dice and cross-entropy",
          "arXiv 1708.02002", "nnUNetTrainerFocal", claims=frozenset({Claim.LOSS})),
     Part("Boundary", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.Boundary",
-         "boundary loss, 0 to 50 % of the loss between 30 and 60 % of the epochs",
+         "boundary loss, a share of the loss that rises from 0 to 35 %",
          "arXiv 1812.07032",
          "nnUNetTrainerBoundary", claims=LOSS_SHARE, requires=SEGMENTATION),
     Part("BoundaryRebalance", Kind.LOSS_TERM, "nnunet_ext.trainers.losses.boundary.BoundaryRebalance",

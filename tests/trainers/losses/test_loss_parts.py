@@ -88,9 +88,9 @@ def test_two_balanced_terms_share_what_they_are_compared_with(make_trainer):
 def test_boundary_takes_its_weight_from_the_rest(make_trainer, random_batch):
     trainer = make_trainer("nnUNetTrainerBoundary")
     loss = trainer.loss_with_terms
-    loss.set_epoch(450, 1000)  # half way from 0 to 0.5
-    assert loss.weights.tolist() == [0.25]
-    assert loss.base_weight == 0.75
+    loss.set_epoch(500, 1000)  # half way from 0 to 0.35
+    assert loss.weights.tolist() == [pytest.approx(0.175)]
+    assert loss.base_weight == pytest.approx(0.825)
     rebalanced = make_trainer("nnUNetTrainerBoundaryRebalance").loss_with_terms
     rebalanced.set_epoch(10, 1000)
     assert rebalanced.weights.tolist() == [pytest.approx(0.1)]
