@@ -16,9 +16,12 @@ def convolution(logits, labels, **options):
     return value_of(HausdorffConvTerm(options.pop("form", OutputForm()), **options), logits, labels)
 
 
-def numpy_ball(axes, radius):
+def numpy_ball(axes, radius, reach=None):
+    """With a reach, what is left of it without the voxels that are further away along each axis."""
     steps = np.indices([2 * radius + 1] * axes) - radius
     inside = (np.sqrt((steps**2).sum(axis=0)) <= radius).astype(float)
+    if reach:
+        inside = inside[tuple(slice(radius - furthest, radius + furthest + 1) for furthest in reach)]
     return inside / inside.sum()
 
 
@@ -46,7 +49,7 @@ def numpy_convolution(exact, labels, radii, alpha=2):
 )
 def test_balls_hold_what_is_no_further_than_the_radius(axes, radius, voxels):
     """13 = the square of 3 x 3 and four tips, 33 = the cube of 3 x 3 x 3 and six tips."""
-    kernel = ball(axes, radius)
+    kernel = ball(radius, [radius] * axes)
     assert kernel.shape == (2 * radius + 1,) * axes
     assert (kernel > 0).sum() == voxels
     np.testing.assert_allclose(kernel, numpy_ball(axes, radius), rtol=1e-6)
@@ -60,6 +63,14 @@ def test_the_mean_over_a_ball_is_a_convolution_that_repeats_the_border(shape, ra
         for c in range(3):
             expected = convolve(values[n, c], numpy_ball(len(shape), radius), mode="nearest")
             np.testing.assert_allclose(found[n, c], expected, atol=1e-6)
+
+
+def test_the_mean_over_a_ball_that_is_cut_along_short_axes():
+    """Three voxels fit along the axis of 4, one along that of 2: the ball reaches 1 and 0 voxels there."""
+    values = np.random.default_rng(0).random((1, 1, 4, 2, 7))
+    found = mean_over_ball(torch.from_numpy(values).float(), 3)[0, 0]
+    expected = convolve(values[0, 0], numpy_ball(3, 3, reach=(1, 0, 3)), mode="nearest")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 # --- the loss ---
@@ -90,7 +101,27 @@ def test_a_missed_square_counts_from_both_sides():
     assert loss.item() == pytest.approx((0.5 + 4 * 0.3 + 4 * 0.1 + 9 * 0.5) / 25, rel=1e-5)
 
 
-def test_radii_that_do_not_fit_are_left_out():
+def test_a_far_error_counts_in_a_stack_of_three_slices():
+    """A square of 20 x 20 is added, further than 18 voxels from the truth: h(B_r g^c) = 1/2 in it for every radius.
+
+    The balls around the added voxels hold more: h(B_r p) is 0 or above. sum r^2 = 9 (1 + 4 + 9 + 16 + 25 + 36) = 819.
+    """
+    truth = torch.zeros(1, 1, 3, 64, 64, dtype=torch.int64)
+    truth[..., :20, :20] = 1
+    said = truth.clone()
+    said[..., 44:, 44:] = 1
+    loss = convolution(certain(said, 2), truth)
+    assert loss.item() >= 0.999 * 819 * 0.5 * 20 * 20 / (64 * 64)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_stack_of_one_or_two_slices_counts_within_its_slices(slices):
+    stack = POINT[:, :, None].expand(-1, -1, slices, -1, -1)
+    loss = convolution(certain(torch.zeros_like(stack), 2), stack, radii=(1, 2))
+    assert loss.item() == pytest.approx((1 + 4) * 0.5 / 25, rel=1e-5)  # as in test_radii_add_up_with_their_weight
+
+
+def test_radii_that_fit_along_no_axis_are_left_out():
     """A ball of the radius 2 is five voxels wide, as the patch is; one of 3 is seven."""
     logits = certain(torch.zeros_like(POINT), 2)
     fitting = convolution(logits, POINT, radii=(1, 2))
