@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from nnunet_ext.losses.case_weighted import CaseWeighting
 from nnunet_ext.losses.ramps import NOTHING_YET, Means, Ramp, require_weight
 
 ExtraOfTarget = Callable[[Tensor], Tensor]
@@ -61,6 +62,8 @@ class AddedTerm:
         replaces_base: whether the weight w is taken from the base loss, (1 - w) L + w term, instead of L + w term.
         measured: whether the term is computed, without a gradient, even if its weight is 0, for ramps that compare
             terms.
+        by_case: whether each sample of the batch counts by its case's weight, where cases have weights. A term of
+            other images than the batch's sets False, and so does one that is a `CaseWeighting` itself.
     """
 
     name: str
@@ -69,9 +72,10 @@ class AddedTerm:
     extras: Mapping[str, Extra] = field(default_factory=dict)
     replaces_base: bool = False
     measured: bool = False
+    by_case: bool = True
 
 
-class LossWithTerms(nn.Module):
+class LossWithTerms(CaseWeighting):
     """A loss L plus terms of the output at full resolution: (1 - sum of w_i that replace) L + sum_i w_i term_i.
 
     The weights are stored in a tensor, so that a compiled loss need not be recompiled when they change. A term with
@@ -147,11 +151,21 @@ class LossWithTerms(nn.Module):
                 continue
             gradient = nullcontext() if self.active[position] else torch.no_grad()
             with without_autocast(logits.device.type), gradient:
-                value = added.term(logits, truth, epoch=self.epoch, extras=self.extras)
+                value = self.value_of(added, logits, truth)
             self.values[position] = value.detach()
             if self.active[position]:
                 loss = loss + self.weights[position] * value
         return loss
+
+    def value_of(self, added: AddedTerm, logits: Tensor, target: Tensor) -> Tensor:
+        """The value of a term, with its samples weighted by their cases' weights."""
+
+        def value(logits: Tensor, target: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
+            return added.term(logits, target, epoch=self.epoch, extras=extras)
+
+        if not added.by_case:
+            return value(logits, target, self.extras)
+        return self.by_case(value, logits, target, self.extras)
 
     @property
     def extras_of_target(self) -> dict[str, Extra]:

@@ -1,12 +1,62 @@
-"""A loss whose samples count by a weight each."""
+"""Losses whose samples count by a weight each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 
-class CaseWeightedLoss(nn.Module):
-    """(1 / B) sum_i w_i L(output_i, target_i), each sample of the batch on its own; L of the batch if all w are 1.
+class CaseWeighting(nn.Module):
+    """A loss, or a part of one, that counts each sample of a batch by the weight of its case.
+
+    Attributes:
+        case_weights: of the batch that comes next, one per sample; none are all 1.
+    """
+
+    case_weights: tuple[float, ...] = ()
+
+    def by_case(self, loss: Callable[..., Tensor], said: Any, *others: Any) -> Tensor:
+        """(1 / B) sum_i w_i L(samples_i), each sample of the batch on its own; L of the batch if all weights are 1.
+
+        Args:
+            loss: L of what is said and the others, a scalar.
+            said: by the network: (B, ...), or a list of such outputs.
+            others: (B, ...), or lists or mappings of such tensors, which have no gradient.
+
+        Raises:
+            ValueError: if the weights are not one per sample.
+        """
+        if all(weight == 1 for weight in self.case_weights):
+            return loss(said, *others)
+        levels = [said] if isinstance(said, Tensor) else list(said)
+        weights = self.weights_of(len(levels[0]))
+        batches = (said, *others)
+        samples = [
+            weight * loss(*(sample_of(batch, position) for batch in batches))
+            for position, weight in enumerate(weights)
+            if weight
+        ]
+        if not samples:  # DDP and the optimizer want a gradient of 0
+            samples = [0 * level.float().sum() for level in levels]
+        return torch.stack(samples).sum() / len(weights)
+
+    def weights_of(self, samples: int) -> tuple[float, ...]:
+        """One weight per sample of the batch.
+
+        Raises:
+            ValueError: if there are others.
+        """
+        weights = self.case_weights or (1.0,) * samples
+        if len(weights) != samples:
+            raise ValueError(f"A batch needs one weight per sample; found {len(weights)} for {samples} samples.")
+        return weights
+
+
+class CaseWeightedLoss(CaseWeighting):
+    """A loss of one output, with samples weighted by `by_case`.
 
     Dice over the whole batch, where nnU-Net's plans ask for it, is Dice of each sample where weights differ from 1.
 
@@ -17,7 +67,6 @@ class CaseWeightedLoss(nn.Module):
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
-        self.weights: tuple[float, ...] = ()  # of the batch that comes next; none are all 1
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """A scalar.
@@ -29,13 +78,13 @@ class CaseWeightedLoss(nn.Module):
         Raises:
             ValueError: if the weights are not one per sample.
         """
-        if all(weight == 1 for weight in self.weights):
-            return self.loss(logits, target)
-        if len(self.weights) != len(logits):
-            raise ValueError(
-                f"A batch needs one weight per sample; found {len(self.weights)} for {len(logits)} samples."
-            )
-        samples = zip(self.weights, logits.split(1), target.split(1), strict=True)
-        return sum(weight * self.loss(*sample) for weight, *sample in samples if weight) / len(logits) + (
-            0 * logits.sum()  # a gradient, if all weights are 0
-        )
+        return self.by_case(self.loss, logits, target)
+
+
+def sample_of(batch: Any, position: int) -> Any:
+    """One sample of a tensor (B, ...), or of each tensor of a sequence or mapping, as a batch of its own."""
+    if isinstance(batch, Tensor):
+        return batch[position : position + 1]
+    if isinstance(batch, Mapping):
+        return {name: sample_of(values, position) for name, values in batch.items()}
+    return [sample_of(values, position) for values in batch]

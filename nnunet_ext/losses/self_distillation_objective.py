@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from nnunet_ext.losses.case_weighted import CaseWeighting
 from nnunet_ext.losses.self_distillation import distillation_kl, mean_teacher_kl
 from nnunet_ext.losses.targets import padded, target_on_grid
 
@@ -68,7 +70,7 @@ class DistillationTerms:
     regions: bool = False
 
 
-class SelfDistillationLoss(nn.Module):
+class SelfDistillationLoss(CaseWeighting):
     """nnU-Net's loss plus the terms of self-distillation; for a plain output, as in validation, nnU-Net's loss alone.
 
     Args:
@@ -108,12 +110,12 @@ class SelfDistillationLoss(nn.Module):
             finest = target[0] if isinstance(target, list) else target
             loss = loss + terms.supervision * self.supervision(output.decoder_logits, finest)
         if terms.encoder:
-            loss = loss + terms.encoder * self.divergence(output.encoder_logits, teacher=-1)
+            loss = loss + terms.encoder * self.by_case(partial(self.divergence, teacher=-1), output.encoder_logits)
         if terms.decoder:
-            loss = loss + terms.decoder * self.divergence(output.decoder_logits, teacher=0)
+            loss = loss + terms.decoder * self.by_case(partial(self.divergence, teacher=0), output.decoder_logits)
         if terms.vectors:
-            loss = loss + terms.vectors * self.distance(output.encoder_vectors, teacher=-1)
-            loss = loss + terms.vectors * self.distance(output.decoder_vectors, teacher=0)
+            loss = loss + terms.vectors * self.by_case(partial(self.distance, teacher=-1), output.encoder_vectors)
+            loss = loss + terms.vectors * self.by_case(partial(self.distance, teacher=0), output.decoder_vectors)
         return loss
 
     def supervision(self, decoder_logits: Sequence[Tensor], target: Tensor) -> Tensor:

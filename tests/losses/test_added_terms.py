@@ -127,6 +127,53 @@ def test_terms_are_computed_in_single_precision_outside_of_autocast(dtype):
     assert seen == [(torch.float32, torch.float32)]
 
 
+# --- weights per case ---
+
+TWO_CASES = torch.stack([TWOS[0], 2 * TWOS[0]])  # base 3; squares 4 and 16
+TWO_TARGETS = torch.zeros(2, 1, 4, 4)
+
+
+def test_each_sample_of_a_term_counts_by_the_weight_of_its_case():
+    """3 + 0.5 (1 * 4 + 0.25 * 16) / 2; the base loss weights its own samples."""
+    loss = with_terms(square(0.5))
+    loss.case_weights = (1, 0.25)
+    assert loss(TWO_CASES, TWO_TARGETS).item() == 3 + 0.5 * 4
+    assert loss.values[0].item() == 4
+
+
+def test_case_weights_of_1_are_the_plain_loss():
+    loss = with_terms(square(0.5))
+    plain = loss(TWO_CASES, TWO_TARGETS)
+    loss.case_weights = (1, 1)
+    assert torch.equal(loss(TWO_CASES, TWO_TARGETS), plain)
+
+
+def test_case_weights_of_0_leave_no_gradient_of_a_term():
+    loss = with_terms(square(1.0, replaces_base=True))
+    loss.case_weights = (0, 0)
+    logits = TWO_CASES.clone().requires_grad_()
+    loss(logits, TWO_TARGETS).backward()
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize(("by_case", "samples"), [(True, [[1], [3]]), (False, [[1, 2, 3]])])
+def test_a_term_gets_the_samples_that_count_with_what_the_loader_computed(by_case, samples):
+    """The second of three cases has the weight 0."""
+    recorder = Recorder()
+    loss = with_terms(AddedTerm("recorder", recorder, ConstantRamp(1.0), by_case=by_case))
+    loss.case_weights = (0.5, 0, 2)
+    batch = torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1)
+    loss.extras = {"distance": 10 * batch}
+    loss(batch, 100 * batch)
+    for (logits, target, _, extras), found in zip(recorder.given, samples, strict=True):
+        assert logits.flatten().tolist() == found
+        assert target.flatten().tolist() == [100 * number for number in found]
+        assert extras["distance"].flatten().tolist() == [10 * number for number in found]
+
+
+# --- values and gradients ---
+
+
 def test_values_are_those_of_the_last_call_without_weights():
     loss = with_terms(square(0.5), AddedTerm("off", Recorder(), ConstantRamp(0.0)))
     loss(TWOS.clone().requires_grad_(), TARGET).backward()

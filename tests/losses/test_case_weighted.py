@@ -20,7 +20,7 @@ TARGET = torch.zeros(3, 1, 1, 1)
 
 def weighted(*weights, logits=LOGITS):
     loss = CaseWeightedLoss(Square())
-    loss.weights = weights
+    loss.case_weights = weights
     return loss(logits, TARGET)
 
 

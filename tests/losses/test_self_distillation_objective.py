@@ -257,3 +257,15 @@ def test_vectors_in_half_precision_are_compared_in_single_precision():
     far, near = torch.full((2, 5), 300.0).half(), torch.zeros(2, 5).half()
     output = random_output(NATIVE)._replace(encoder_vectors=[far, near], decoder_vectors=[near, near])
     assert added(output, targets(), vectors=1) == pytest.approx(90000)
+
+
+@pytest.mark.parametrize("term", ["encoder", "decoder", "vectors"])
+def test_the_divergences_of_each_sample_count_by_the_weight_of_its_case(term):
+    """The first sample of two has the weight 0.5, the second 0."""
+    output, target = random_output(FULL), targets(FULL)
+    loss = SelfDistillationLoss(stock, one_output, DistillationTerms(**{**NOTHING, term: 1.0}))
+    loss.case_weights = (0.5, 0)
+    found = loss(output, target) - stock(output.segmentation, target)
+    first = DistillationOutput(*([level[:1] for level in levels] for levels in output))
+    expected = 0.5 * added(first, [level[:1] for level in target], **{term: 1.0}) / 2
+    assert found.item() == pytest.approx(expected, rel=1e-4)

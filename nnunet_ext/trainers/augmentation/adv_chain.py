@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nnunet_ext.augmentation.adversarial import Bounds, Chain, ascended, changed, random_chain, undone
 from nnunet_ext.losses.added_terms import AddedTerm, finest
+from nnunet_ext.losses.case_weighted import CaseWeighting
 from nnunet_ext.losses.ramps import ConstantRamp, Ramp
 from nnunet_ext.losses.targets import probabilities_of
 from nnunet_ext.trainers.losses.loss_term import LossTermPart
@@ -33,7 +34,7 @@ class AdvChain(LossTermPart):
             bounds=replace(self.adversarial_bounds, planar=planar),
             contour_weight=self.contour_weight,
         )
-        return [*super().loss_terms(), AddedTerm("AdvChain", self.consistency, self.adversarial_ramp)]
+        return [*super().loss_terms(), AddedTerm("AdvChain", self.consistency, self.adversarial_ramp, by_case=False)]
 
     def finest_logits(self, images: Tensor) -> Tensor:
         """What the network says in training, in the precision that nnU-Net trains in."""
@@ -49,11 +50,12 @@ class AdvChain(LossTermPart):
             self.consistency.images = None
 
 
-class AdversarialConsistency:
+class AdversarialConsistency(CaseWeighting):
     """D(f(x), T^-1 f(T x)), where T is a random chain of changes after one step that makes D larger.
 
     D is the mean squared difference of probabilities plus that of their contours, the differences of neighbours, over
-    voxels that T keeps in the image. f(x) is a constant. Without images, as in validation, it is 0.
+    voxels that T keeps in the image. f(x) is a constant. Without images, as in validation, it is 0. Each image's part
+    of these sums counts by the weight of its case.
 
     Args:
         logits_of: images (B, channels, *spatial) to logits (B, C, *spatial).
@@ -65,13 +67,14 @@ class AdversarialConsistency:
     def __init__(
         self, logits_of: Callable[[Tensor], Tensor], *, regions: bool, bounds: Bounds, contour_weight: float
     ) -> None:
+        super().__init__()
         self.logits_of = logits_of
         self.regions = regions
         self.bounds = bounds
         self.contour_weight = contour_weight
         self.images: Tensor | None = None  # of the batch that is trained on
 
-    def __call__(self, logits: Tensor, target: Tensor, *, epoch: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, *, epoch: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
         """See `LossTerm`."""
         if self.images is None:
             return logits.new_zeros(())
@@ -89,7 +92,8 @@ class AdversarialConsistency:
         """D for one chain."""
         back = undone(probabilities_of(self.logits_of(changed(images, chain)), regions=self.regions), chain)
         kept = (undone(torch.ones_like(clean[:, :1]), chain) > 1 - 1e-3).float()
-        difference = kept * (clean - back)
+        weights = clean.new_tensor(self.weights_of(len(clean))).reshape(-1, *[1] * (clean.ndim - 1))
+        difference = weights.sqrt() * kept * (clean - back)  # it is squared
         mean = difference.square().sum() / (kept.sum() * clean.shape[1]).clamp_min(1)
         contours = [difference.diff(dim=axis).square() * pairs(kept, axis) for axis in range(2, difference.ndim)]
         return mean + self.contour_weight * torch.stack([contour.mean() for contour in contours]).mean()

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from nnunet_ext.losses.case_weighted import CaseWeightedLoss
+from nnunet_ext.losses.case_weighted import CaseWeightedLoss, CaseWeighting
 from nnunet_ext.trainers.base import ExtTrainer
 
 FILE_NAME = "case_weights.csv"  # in nnUNet_preprocessed/DATASET
@@ -73,10 +73,10 @@ class CaseWeights(ExtTrainer):
             self.set_weights(())  # validation counts every case alike
 
     def set_weights(self, weights: tuple[float, ...]) -> None:
-        """Gives all losses of one output the weights of the next batch."""
+        """Gives all parts of the loss the weights of the next batch."""
         for module in self.loss.modules():
-            if isinstance(module, CaseWeightedLoss):
-                module.weights = weights
+            if isinstance(module, CaseWeighting):
+                module.case_weights = weights
 
 
 def read_case_weights(file: Path) -> dict[str, CaseWeight]:

@@ -47,7 +47,7 @@ class MeanTeacher(EMA, UnlabelledPart):
             regions=self.label_manager.has_regions,
             noise=self.consistency_noise,
         )
-        return [*super().loss_terms(), AddedTerm(NAME, self.consistency, self.consistency_ramp)]
+        return [*super().loss_terms(), AddedTerm(NAME, self.consistency, self.consistency_ramp, by_case=False)]
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

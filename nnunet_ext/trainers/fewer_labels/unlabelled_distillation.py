@@ -44,7 +44,7 @@ class Unlabelled(UnlabelledPart, Distill):
             self.teacher_temperature,
             regions=self.label_manager.has_regions,
         )
-        return [*super().loss_terms(), AddedTerm(NAME, self.divergence, self.unlabelled_ramp)]
+        return [*super().loss_terms(), AddedTerm(NAME, self.divergence, self.unlabelled_ramp, by_case=False)]
 
     def batches_without_labels(self) -> Iterator[dict[str, Any]]:
         """Batches whose "target" is a list with the teacher's probabilities at its end, (batch size, F, *patch)."""

@@ -36,6 +36,21 @@ def test_squared_differences_and_contours_by_hand():
     assert both == pytest.approx(0.25 / 16 + 0.5 * 2 * 0.25 / 12)  # of 12 pairs along each axis
 
 
+def test_each_image_counts_by_the_weight_of_its_case():
+    """The first of two images differs in one voxel by 1/2, the second in four: (0.5 * 1 + 0.25 * 4) (1/2)^2 / 32."""
+    images = torch.zeros(2, 1, 4, 4)
+    clean = torch.full((2, 1, 4, 4), 0.5)
+    clean[0, 0, 1, 1] = 1
+    clean[1, 0, :, 1] = 1
+    term = consistency(lambda images: torch.zeros(2, 1, 4, 4))
+    term.case_weights = (0.5, 0.25)
+    assert term.distance(clean, images, unchanged(images)).item() == pytest.approx(1.5 * 0.25 / 32)
+    both = consistency(lambda images: torch.zeros(2, 1, 4, 4), contour_weight=1.0)
+    both.case_weights = (0.5, 0.25)  # contours: 2 + 2 pairs in the first, 0 + 8 in the second, of 24 along each axis
+    contours = ((0.5 * 2) + (0.5 * 2 + 0.25 * 8)) * 0.25 / 24 / 2
+    assert both.distance(clean, images, unchanged(images)).item() == pytest.approx(1.5 * 0.25 / 32 + contours)
+
+
 def test_the_step_makes_the_distance_larger():
     """A network that looks at brightness alone is weak against bias fields: the step finds the strongest one."""
     torch.manual_seed(0)

@@ -77,6 +77,26 @@ def test_a_training_loads_and_counts_by_the_table(make_trainer, preprocessed_cas
     assert less == pytest.approx(0.25 * trainer.loss(trainer.network(batch["data"]), batch["target"]).item(), rel=0.3)
 
 
+@pytest.mark.parametrize(
+    "name", ["Boundary_ACE_Euler_SkeletonRecall_HausdorffConv", "ClDice_DSD", "AdvChain", "Streaming_DiceFocal_ACE"]
+)
+def test_cases_of_weight_0_change_nothing_whatever_is_in_the_loss(make_trainer, preprocessed_cases, name):
+    trainer = make_trainer(f"nnUNetTrainerCaseWeights_{name}")
+    preprocessed_cases(trainer)
+    table(Path(trainer.preprocessed_dataset_folder_base), "case1,1,0", "case2,1,0")
+    batch = next(trainer.get_dataloaders()[0])
+    terms = trainer.loss_with_terms
+    terms.set_epoch(9, 10, {added.name: [1.0] for added in terms.terms})
+    assert any(terms.active)
+    trainer.network.train()
+    assert trainer.train_step(batch)["loss"] == 0
+    assert not any(weight.grad.any() for weight in trainer.network.parameters() if weight.grad is not None)
+
+    trainer.case_weights = {}
+    trainer.train_step(batch)
+    assert any(weight.grad.any() for weight in trainer.network.parameters())
+
+
 def test_a_case_that_the_dataset_lacks_is_refused(make_trainer, preprocessed_cases):
     trainer = make_trainer("nnUNetTrainerCaseWeights")
     preprocessed_cases(trainer)
