@@ -58,7 +58,8 @@ class CaseWeighting(nn.Module):
 class CaseWeightedLoss(CaseWeighting):
     """A loss of one output, with samples weighted by `by_case`.
 
-    Dice over the whole batch, where nnU-Net's plans ask for it, is Dice of each sample where weights differ from 1.
+    In a batch whose weights differ from 1, Dice over the whole batch becomes Dice of each sample. Processes of DDP
+    call the loss a different number of times then, so it must not gather anything from the others.
 
     Args:
         loss: of logits (B, C, *spatial) and nnU-Net's target.

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
 from torch import nn
 
 from nnunet_ext.losses.case_weighted import CaseWeightedLoss, CaseWeighting
@@ -54,6 +55,8 @@ class CaseWeights(ExtTrainer):
         unknown = sorted(set(self.case_weights) - set(known))
         if unknown:
             raise ValueError(f"{file} must name cases of the dataset; found {', '.join(unknown)}. Correct the names.")
+        if any(weight.loss != 1 for weight in self.case_weights.values()):
+            self.use_dice_of_each_sample()
         training.identifiers = repeated(training.identifiers, self.case_weights)
         self.print_to_log_file(
             f"{FILE_NAME}: {len(set(training.identifiers))} cases are loaded, of which "
@@ -64,6 +67,15 @@ class CaseWeights(ExtTrainer):
     def loss_of_one_output(self, planned: nn.Module) -> CaseWeightedLoss:
         """The loss of other parts, sample by sample; nnU-Net's deep supervision stays around it."""
         return CaseWeightedLoss(super().loss_of_one_output(planned))
+
+    def use_dice_of_each_sample(self) -> None:
+        """Computes nnU-Net's Dice of each sample in all batches, also where the plans ask for Dice of the batch.
+
+        Dice of the batch waits for all processes of DDP, which would wait forever for one that calls it more often.
+        """
+        for module in self.loss.modules():
+            if isinstance(module, (SoftDiceLoss, MemoryEfficientSoftDiceLoss)):
+                module.batch_dice = False
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self.set_weights(tuple(self.case_weights.get(case, CaseWeight()).loss for case in batch["keys"]))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
 from nnunet_ext.losses.case_weighted import CaseWeightedLoss
 from nnunet_ext.losses.dice_focal import DiceFocalLoss
@@ -75,6 +76,36 @@ def test_a_training_loads_and_counts_by_the_table(make_trainer, preprocessed_cas
     assert same == plain.train_step(one)["loss"]
     less = trainer.train_step({**one, "keys": ["case2", "case2"]})["loss"]
     assert less == pytest.approx(0.25 * trainer.loss(trainer.network(batch["data"]), batch["target"]).item(), rel=0.3)
+
+
+def batch_dice_of_ddp(trainer):
+    """nnU-Net's Dice as several processes have it: gathered from all of them, which fails in a test, being none."""
+    [dice] = [module for module in trainer.loss.modules() if isinstance(module, MemoryEfficientSoftDiceLoss)]
+    dice.batch_dice = dice.ddp = True
+    return dice
+
+
+@pytest.mark.parametrize("keys", [["case1", "case1"], ["case1", "case2"], ["case2", "case2"]])
+def test_processes_of_ddp_do_not_wait_for_each_other_in_batches_of_different_weights(
+    make_trainer, preprocessed_cases, random_batch, keys
+):
+    """Not even where all weights are 1, because those of another process may not be."""
+    trainer = make_trainer("nnUNetTrainerCaseWeights")
+    preprocessed_cases(trainer)
+    table(Path(trainer.preprocessed_dataset_folder_base), "case2,1,0.5")
+    batch_dice_of_ddp(trainer)
+    trainer.get_tr_and_val_datasets()
+    batch = {**random_batch(trainer, 0), "keys": keys}
+    assert torch.isfinite(torch.tensor(trainer.train_step(batch)["loss"]))
+
+
+def test_dice_of_the_batch_stays_where_the_table_has_sampling_weights_alone(make_trainer, preprocessed_cases):
+    trainer = make_trainer("nnUNetTrainerCaseWeights")
+    preprocessed_cases(trainer)
+    table(Path(trainer.preprocessed_dataset_folder_base), "case2,3,1")
+    dice = batch_dice_of_ddp(trainer)
+    trainer.get_tr_and_val_datasets()
+    assert dice.batch_dice
 
 
 @pytest.mark.parametrize(
