@@ -16,6 +16,8 @@ from nnunet_ext.files.checkpoints import EXTRA_STATE_KEY, plain_network, save_ch
 from nnunet_ext.losses.added_terms import AddedTerm, LossWithTerms
 from nnunet_ext.trainers.losses.one_output import loss_of_one_output, with_loss_of_one_output
 
+NNUNET_DEFAULTS: dict[str, float] = {"initial_lr": 1e-2, "num_epochs": 1000}
+
 
 class ExtTrainer(nnUNetTrainer):
     """The base class of all parts.
@@ -39,6 +41,12 @@ class ExtTrainer(nnUNetTrainer):
 
     def set_hyperparameters(self) -> None:
         """Hook: overrides the defaults that nnU-Net's constructor has just set. Call `super()` first."""
+
+    def replace_defaults(self, **values: float) -> None:
+        """Sets `initial_lr` or `num_epochs` where it is nnU-Net's default: what a stock variant has set stays."""
+        for name, value in values.items():
+            if getattr(self, name) == NNUNET_DEFAULTS[name]:
+                setattr(self, name, value)
 
     def initialize(self) -> None:
         """nnU-Net's initialisation with the network of the training, see `training_network`.

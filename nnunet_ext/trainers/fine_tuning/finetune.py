@@ -24,8 +24,6 @@ from nnunet_ext.trainers.fine_tuning.incoming_weights import (
     transfer_lines,
 )
 
-NNUNET_DEFAULT_EPOCHS = 1000
-
 
 class Finetune(ExtTrainer):
     """Starts from the encoder of `-pretrained_weights`: decoder warm-up, network warm-up, decay.
@@ -49,9 +47,7 @@ class Finetune(ExtTrainer):
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
-        self.initial_lr = self.peak_lr
-        if self.num_epochs == NNUNET_DEFAULT_EPOCHS:  # a stock variant may have set its own length
-            self.num_epochs += sum(self.warm_up_epochs)
+        self.replace_defaults(initial_lr=self.peak_lr, num_epochs=self.num_epochs + sum(self.warm_up_epochs))
 
     @property
     def warm_up_epochs(self) -> tuple[int, int]:

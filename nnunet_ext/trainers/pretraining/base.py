@@ -34,8 +34,7 @@ class Pretraining(OwnStepsTrainer):
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
-        self.initial_lr = self.peak_rate
-        self.num_epochs = self.pretraining_epochs
+        self.replace_defaults(initial_lr=self.peak_rate, num_epochs=self.pretraining_epochs)
         self.oversample_foreground_percent = 0.0
         self.generator = torch.Generator()  # on the CPU, so that all devices draw the same
         self.picture_is_due = False

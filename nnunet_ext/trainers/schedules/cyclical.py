@@ -26,8 +26,6 @@ from nnunet_ext.trainers.averaging.averaged_weights import mean_weights, refresh
 from nnunet_ext.trainers.base import EpochSchedule, ExtTrainer
 from nnunet_ext.trainers.networks.posterior import posterior_trainer_name
 
-NNUNET_DEFAULT_EPOCHS = 1000
-
 
 class Cyclical(ExtTrainer):
     """Trains with a cyclical learning rate and saves the weights of every epoch on the plateau of a cycle.
@@ -53,8 +51,7 @@ class Cyclical(ExtTrainer):
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
-        if self.num_epochs == NNUNET_DEFAULT_EPOCHS:  # a stock variant may have set its own length
-            self.num_epochs = self.default_epochs
+        self.replace_defaults(num_epochs=self.default_epochs)
 
     @property
     def restart_lr(self) -> float:

@@ -108,6 +108,39 @@ def test_lengths_of_the_stages(make_trainer, name, epochs, starts):
     assert trainer.initial_lr == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "epochs"),
+    [
+        ("nnUNetTrainerFinetune_Adam3en4", 3e-4, 1100),
+        ("nnUNetTrainerFinetune_Adan1en1", 1e-1, 1100),
+        ("nnUNetTrainerLoRA_Adam3en4", 3e-4, 1100),
+        ("nnUNetTrainerFinetune_1epoch", 1e-3, 1),
+        ("nnUNetTrainerFinetune2_1epoch_Adam3en4", 3e-4, 1),
+        ("nnUNetTrainerFinetune_BN", 1e-3, 1100),  # a variant that sets neither
+    ],
+)
+def test_what_a_stock_variant_sets_stays(make_trainer, name, rate, epochs):
+    trainer = make_trainer(name, initialize=False)
+    assert (trainer.initial_lr, trainer.num_epochs) == (rate, epochs)
+
+
+def test_the_rate_of_a_stock_variant_is_the_peak(fine_tuned, run_epochs):
+    trainer = fine_tuned("nnUNetTrainerFinetune2_Adam3en4_8epochs")
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    run_epochs(trainer, 8)
+    assert trainer.logger.get_value("lrs", None) == pytest.approx([0.3 * rate for rate in RATES])
+
+
+def test_a_trainer_of_ones_own_sets_rate_and_length(make_trainer_of):
+    class nnUNetTrainerMine(trainer_class("nnUNetTrainerFinetune_Adam3en4")):
+        def set_hyperparameters(self):
+            super().set_hyperparameters()
+            self.initial_lr, self.num_epochs = 5e-3, 30
+
+    trainer = make_trainer_of(nnUNetTrainerMine, initialize=False)
+    assert (trainer.plan.peak_lr, trainer.plan.total_epochs) == (5e-3, 30)
+
+
 def test_a_frozen_encoder_stays_frozen(fine_tuned, run_epochs, snapshot):
     trainer = fine_tuned("nnUNetTrainerFinetune2_FrozenEncoder_8epochs")
     before = snapshot(trainer.network.encoder)

@@ -36,6 +36,34 @@ def test_nnunets_optimizer_and_schedule_train_it(make_trainer, name):
 
 
 @EVERY
+def test_what_a_stock_variant_sets_stays(make_trainer, name):
+    def rate_and_length(words):
+        trainer = make_trainer(f"{name}_{words}", initialize=False)
+        return trainer.initial_lr, trainer.num_epochs
+
+    assert rate_and_length("Adam3en4") == (3e-4, 1000)
+    assert rate_and_length("1epoch") == (1e-2, 1)
+    assert rate_and_length("Adam3en4_1epoch") == (3e-4, 1)
+    assert rate_and_length("BN") == (1e-2, 1000)  # a variant that sets neither
+
+
+def test_what_a_stock_variant_sets_stays_with_a_preset(make_trainer):
+    assert make_trainer("nnUNetTrainerS3D_PresetL_Adam3en4", initialize=False).initial_lr == 3e-4
+    assert make_trainer("nnUNetTrainerS3D_PresetL_1epoch", initialize=False).num_epochs == 1
+
+
+@EVERY
+def test_a_trainer_of_ones_own_sets_rate_and_length(make_trainer_of, name):
+    class nnUNetTrainerMine(trainer_class(f"{name}_Adam3en4")):
+        def set_hyperparameters(self):
+            super().set_hyperparameters()
+            self.initial_lr, self.num_epochs = 5e-3, 30
+
+    trainer = make_trainer_of(nnUNetTrainerMine, initialize=False)
+    assert (trainer.initial_lr, trainer.num_epochs) == (5e-3, 30)
+
+
+@EVERY
 def test_every_weight_that_is_trained_gets_a_gradient(make_trainer, batch_of, tmp_path, name):
     """Otherwise DistributedDataParallel fails in the second iteration."""
     trainer = make_trainer(name)
