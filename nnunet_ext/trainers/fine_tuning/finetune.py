@@ -44,6 +44,7 @@ class Finetune(ExtTrainer):
     trained_stem: bool = False  # train the block that reads the image in the decoder warm-up as well
     stage: FineTuningStage = "decoder warm-up"
     has_weights: bool = False
+    not_transferred: tuple[str, ...] = ()  # the tensors that were asked for and keep their initial weights
 
     def set_hyperparameters(self) -> None:
         super().set_hyperparameters()
@@ -92,6 +93,8 @@ class Finetune(ExtTrainer):
             self.print_to_log_file(line)
         require_encoder(report)
         self.has_weights = True
+        self.not_transferred = tuple(report.left)
+        self.enter(self.stage)
 
     def on_train_start(self) -> None:
         """nnU-Net's start.
@@ -121,7 +124,7 @@ class Finetune(ExtTrainer):
             if isinstance(filename_or_checkpoint, str)
             else filename_or_checkpoint
         )
-        self.enter(self.plan.stage_at(checkpoint["current_epoch"] - 1))  # a checkpoint stores the next epoch
+        self.enter_stage_of(checkpoint)
         del checkpoint  # Windows keeps a mapped file locked
         super().load_checkpoint(filename_or_checkpoint)
         self.has_weights = True
@@ -133,10 +136,14 @@ class Finetune(ExtTrainer):
         super().on_train_epoch_start()
         self.keep_frozen_statistics()
 
+    def enter_stage_of(self, checkpoint: Mapping[str, Any]) -> None:
+        """Hook: enters the stage that wrote a checkpoint, so that its optimizer fits. Call `super()` last."""
+        self.enter(self.plan.stage_at(checkpoint["current_epoch"] - 1))  # a checkpoint stores the next epoch
+
     def enter(self, stage: FineTuningStage) -> None:
         """Begins a stage, with a new optimizer if other parameters train than before."""
-        before, self.stage = self.frozen_parameters(), stage
-        if self.frozen_parameters() == before:
+        self.stage = stage
+        if self.frozen_parameters() == {id(each) for each in self.network.parameters() if not each.requires_grad}:
             return
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         torch.compiler.reset()  # torch 2.6 does not notice that parameters of a compiled network train again

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from nnunet_ext.architectures.low_rank import add_adapters, low_rank_convs
+from nnunet_ext.files.checkpoints import EXTRA_STATE_KEY
 from nnunet_ext.trainers.fine_tuning.finetune import Finetune
 from nnunet_ext.trainers.part_state import PartWithState
+
+NOT_TRANSFERRED = "not_transferred"  # in the part's state, beside the names of the convolutions
 
 
 class LoRA(PartWithState, Finetune):
@@ -31,13 +35,28 @@ class LoRA(PartWithState, Finetune):
         return wrapped
 
     def frozen_parameters(self) -> set[int]:
-        """See `Finetune`; weights and biases of adapted convolutions as well, in every stage."""
-        kept = [part for conv in low_rank_convs(self.plain_network).values() for part in (conv.weight, conv.bias)]
-        return super().frozen_parameters() | {id(part) for part in kept if part is not None}
+        """See `Finetune`; transferred weights and biases of adapted convolutions as well, in every stage.
 
-    def part_state(self) -> dict[str, dict[str, Tensor]]:
-        return {name: conv.adapter_state() for name, conv in low_rank_convs(self.plain_network).items()}
+        A convolution whose weights were not transferred trains them and keeps an adapter that changes nothing.
+        """
+        named = dict(self.plain_network.named_parameters(remove_duplicate=False))
+        initial = {id(named[name]) for name in self.not_transferred if name in named}
+        frozen = super().frozen_parameters()
+        for conv in low_rank_convs(self.plain_network).values():
+            frozen |= {id(part) for part in (conv.weight, conv.bias) if part is not None} - initial
+            if id(conv.weight) in initial:
+                frozen |= {id(conv.down), id(conv.up)}
+        return frozen
 
-    def load_part_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+    def enter_stage_of(self, checkpoint: Mapping[str, Any]) -> None:
+        state = checkpoint.get(EXTRA_STATE_KEY, {}).get(self.state_key, {})
+        self.not_transferred = tuple(state.get(NOT_TRANSFERRED, ()))
+        super().enter_stage_of(checkpoint)
+
+    def part_state(self) -> dict[str, Any]:
+        adapters = {name: conv.adapter_state() for name, conv in low_rank_convs(self.plain_network).items()}
+        return {**adapters, NOT_TRANSFERRED: list(self.not_transferred)}
+
+    def load_part_state(self, state: dict[str, Any]) -> None:
         for name, conv in low_rank_convs(self.plain_network).items():
             conv.load_adapter_state(state[name])

@@ -18,6 +18,15 @@ def pretrained(make_trainer, tmp_path):
 
 
 @pytest.fixture
+def encoder_only(pretrained, weights_of, tmp_path):
+    """A file with the encoder's weights of that checkpoint, as a pre-training without a decoder leaves them."""
+    file = tmp_path / "encoder.pth"
+    weights = {name: value for name, value in weights_of(pretrained).items() if name.startswith("encoder.")}
+    torch.save({"network_weights": weights}, file)
+    return file
+
+
+@pytest.fixture
 def weights_of():
     """`weights_of(file)`: the checkpoint's weights."""
     return lambda file: torch.load(file, weights_only=False)["network_weights"]
