@@ -55,7 +55,9 @@ CASE_COLUMNS: tuple[CaseColumn, ...] = (
                "foreground, as in the next three; `confidence` counts as 1 - confidence"),
     CaseColumn("MAP_error_ap", "higher", "0 to 1, chance is the share of wrong voxels", MAPS,
                "average precision of the wrong voxels"),
-    CaseColumn("MAP_qu_brats", "higher", "0 to 1", MAPS, "QU-BraTS score, mean over the structures"),
+    CaseColumn("MAP_qu_brats", "higher", "0 to 1", MAPS,
+               "QU-BraTS score, mean over the structures that truth or prediction have; with `--absent perfect` over "
+               "all, absent ones with score 1 and gain 0"),
     CaseColumn("MAP_qu_brats_gain", "higher", "-1 to 1/3", MAPS,
                "that score minus that of an all-zero map; below 0 the map does harm"),
 )

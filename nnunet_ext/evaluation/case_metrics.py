@@ -13,7 +13,7 @@ from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation import calibration_error, proper_scores
 from nnunet_ext.evaluation.end_slices import end_slice_dice, stack_axis_of
 from nnunet_ext.evaluation.label_maps import LabelMapPair
-from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
+from nnunet_ext.evaluation.overlap_counts import OverlapCounts, joint_histogram, overlap_counts
 from nnunet_ext.evaluation.reliability import ReliabilityBins, region_reliability_bins, reliability_bins
 from nnunet_ext.evaluation.results import CaseEvaluation, Figures
 from nnunet_ext.evaluation.structure_metrics import (
@@ -22,12 +22,7 @@ from nnunet_ext.evaluation.structure_metrics import (
     structure_figures,
     structure_pair,
 )
-from nnunet_ext.evaluation.uncertainty_maps import (
-    error_auroc,
-    error_average_precision,
-    qu_brats_gain,
-    qu_brats_score,
-)
+from nnunet_ext.evaluation.uncertainty_maps import FilteredMap, error_auroc, error_average_precision
 from nnunet_ext.evaluation.wrong_slices import SliceFigures, slice_dice, slice_scores
 from nnunet_ext.labels import Region
 from nnunet_ext.options import END_VARIANTS, MetricOptions
@@ -102,7 +97,7 @@ def evaluate_case(
         case_figures |= calibration_figures(cropped, truth_masks, mask, regions=regions)
         bins = case_bins(cropped, truth_masks, mask, regions=regions) if box is not None else None
     if maps:
-        case_figures |= map_figures(maps, pair, counted, structures)
+        case_figures |= map_figures(maps, pair, counted, counts, judgement)
     return CaseEvaluation(
         case=case,
         structures=figures,
@@ -162,12 +157,16 @@ def case_bins(probabilities: np.ndarray, truth: np.ndarray, mask: np.ndarray, *,
 
 
 def map_figures(
-    maps: Mapping[str, np.ndarray], pair: LabelMapPair, counted: np.ndarray, structures: Mapping[str, Region]
+    maps: Mapping[str, np.ndarray],
+    pair: LabelMapPair,
+    counted: np.ndarray,
+    counts: Mapping[str, OverlapCounts],
+    judgement: Judgement,
 ) -> Figures:
     """Whether each map is bright where the segmentation is wrong.
 
     In the bounding box of true and predicted foreground together: a wrong voxel outside the truth counts as well.
-    All NaN if neither has foreground.
+    All NaN if neither has foreground, except with `--absent perfect`, see `qu_brats_figures`.
     """
     box = bounding_box(((pair.truth > 0) | (pair.prediction > 0)) & counted)
     figures: Figures = {}
@@ -177,14 +176,41 @@ def map_figures(
         wrong = prediction != truth
         figures[f"{name}_error_auroc"] = error_auroc(uncertainty, wrong, mask=mask)
         figures[f"{name}_error_ap"] = error_average_precision(uncertainty, wrong, mask=mask)
-        per_structure = [
-            (np.isin(prediction, labels), np.isin(truth, labels), labels) for labels in structures.values()
-        ]
-        for key, metric in (("qu_brats", qu_brats_score), ("qu_brats_gain", qu_brats_gain)):
-            figures[f"{name}_{key}"] = nan_mean(
-                [metric(uncertainty, predicted, true, mask=mask) for predicted, true, _ in per_structure]
-            )
+        found = qu_brats_figures(FilteredMap(uncertainty, mask=mask), prediction, truth, counts, judgement)
+        figures |= {f"{name}_{key}": value for key, value in found.items()}
     return figures
+
+
+def qu_brats_figures(
+    filtered: FilteredMap,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    counts: Mapping[str, OverlapCounts],
+    judgement: Judgement,
+) -> Figures:
+    """QU-BraTS score and gain, means over the structures, one of which is held at a time.
+
+    A structure that neither truth nor prediction has follows `--absent`: left out, or "perfect". Its score is 1 then,
+    that of an all-zero map with Dice 1, and its gain 0, as there is nothing to gain; whatever the map says.
+
+    Args:
+        filtered: the map.
+        prediction: label map of the same shape.
+        truth: label map of the same shape.
+        counts: of each structure.
+        judgement: how the case is evaluated.
+    """
+    scores: list[float] = []
+    gains: list[float] = []
+    for name, labels in judgement.structures.items():
+        if not counts[name].absent:
+            curves = filtered.curves(np.isin(prediction, labels), np.isin(truth, labels))
+            scores.append(curves.score)
+            gains.append(curves.gain)
+        elif judgement.metrics.absent == "perfect":
+            scores.append(1.0)
+            gains.append(0.0)
+    return {"qu_brats": nan_mean(scores), "qu_brats_gain": nan_mean(gains)}
 
 
 def uncertainty_of(name: str, values: np.ndarray) -> np.ndarray:

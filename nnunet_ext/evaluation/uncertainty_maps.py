@@ -13,6 +13,8 @@ decides how much easy background is included, so compare values of the same mask
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 THRESHOLDS = 101  # 0 to 100 in steps of 1
@@ -57,6 +59,80 @@ def error_average_precision(uncertainty: np.ndarray, errors: np.ndarray, *, mask
     return float(average_precision_score(wrong, values))
 
 
+class FilteringCurves(NamedTuple):
+    """Dice, FTP and FTN of `qu_brats_score` at each threshold, ascending; at the last one nothing is filtered.
+
+    Attributes:
+        dice: (thresholds); all NaN if no voxel counts, as the other two.
+        filtered_positives: (thresholds), FTP.
+        filtered_negatives: (thresholds), FTN.
+    """
+
+    dice: np.ndarray
+    filtered_positives: np.ndarray
+    filtered_negatives: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """The QU-BraTS score, see `qu_brats_score`."""
+        return (_area(self.dice) + 1 - _area(self.filtered_positives) + 1 - _area(self.filtered_negatives)) / 3
+
+    @property
+    def gain(self) -> float:
+        """What the map adds to the score of an all-zero map, see `qu_brats_gain`."""
+        filtered = _area(self.filtered_positives) + _area(self.filtered_negatives)
+        return (_area(self.dice - self.dice[-1]) - filtered) / 3
+
+
+class FilteredMap:
+    """An uncertainty map whose voxels are assigned to the thresholds once, for any number of structures."""
+
+    def __init__(
+        self, uncertainty: np.ndarray, *, mask: np.ndarray | None = None, thresholds: int = THRESHOLDS
+    ) -> None:
+        """Assigns every voxel that counts to the lowest threshold that keeps it.
+
+        Arguments and errors are those of `qu_brats_score`.
+        """
+        if thresholds < 2:
+            raise ValueError(f"There must be at least 2 thresholds, which are 0 and 1; found {thresholds}.")
+        [values] = _counted(uncertainty, mask)
+        if values.size and (values.min() < 0 or values.max() > 1):
+            raise ValueError(
+                f"The uncertainty must be in [0, 1]; found {values.min()} to {values.max()}. Divide it by the "
+                f"largest possible value: an entropy by ln C, percentages by 100."
+            )
+        first_kept = np.searchsorted(np.arange(thresholds) / (thresholds - 1), values)
+        self._shape, self._mask, self._thresholds = uncertainty.shape, mask, thresholds
+        self._voxels = np.bincount(first_kept, minlength=thresholds)  # (thresholds)
+        self._first_kept = first_kept.astype(np.min_scalar_type(thresholds))  # (n), held for all structures
+
+    def curves(self, prediction: np.ndarray, truth: np.ndarray) -> FilteringCurves:
+        """What is left of a structure at each threshold.
+
+        Args:
+            prediction: (*spatial), boolean.
+            truth: (*spatial), boolean.
+
+        Raises:
+            TypeError: if a mask is not boolean.
+            ValueError: if the shapes differ.
+        """
+        _require_masks(self._shape, prediction=prediction, truth=truth)
+        predicted, true = _where_set(self._mask, prediction, truth)
+        if not predicted.size:
+            return FilteringCurves(*np.full((3, self._thresholds), np.nan))
+        here = predicted | true  # a structure is small: the true negatives are all the others
+        outcome = 2 * predicted[here] + true[here]  # FN 1, FP 2, TP 3
+        found = np.bincount(outcome * self._thresholds + self._first_kept[here], minlength=4 * self._thresholds)
+        found = found.reshape(4, self._thresholds)
+        found[0] = self._voxels - found.sum(axis=0)
+        true_negatives, false_negatives, false_positives, true_positives = found.cumsum(axis=1)  # kept voxels
+        sizes = 2 * true_positives + false_positives + false_negatives
+        dice = np.divide(2 * true_positives, sizes, out=np.ones(self._thresholds), where=sizes > 0)
+        return FilteringCurves(dice, _filtered(true_positives), _filtered(true_negatives))
+
+
 def qu_brats_score(
     uncertainty: np.ndarray,
     prediction: np.ndarray,
@@ -90,10 +166,7 @@ def qu_brats_score(
         ValueError: if the shapes differ, an uncertainty that counts is NaN or outside [0, 1], or there are fewer
             than two thresholds.
     """
-    dice, filtered_positives, filtered_negatives = filtering_curves(
-        uncertainty, prediction, truth, mask=mask, thresholds=thresholds
-    )
-    return (_area(dice) + 1 - _area(filtered_positives) + 1 - _area(filtered_negatives)) / 3
+    return filtering_curves(uncertainty, prediction, truth, mask=mask, thresholds=thresholds).score
 
 
 def qu_brats_gain(
@@ -110,10 +183,7 @@ def qu_brats_gain(
 
     Arguments, errors and NaN are those of `qu_brats_score`. Dice of two empty masks is 1 here.
     """
-    dice, filtered_positives, filtered_negatives = filtering_curves(
-        uncertainty, prediction, truth, mask=mask, thresholds=thresholds
-    )
-    return (_area(dice - dice[-1]) - _area(filtered_positives) - _area(filtered_negatives)) / 3
+    return filtering_curves(uncertainty, prediction, truth, mask=mask, thresholds=thresholds).gain
 
 
 def filtering_curves(
@@ -123,31 +193,12 @@ def filtering_curves(
     *,
     mask: np.ndarray | None = None,
     thresholds: int = THRESHOLDS,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dice, FTP and FTN of `qu_brats_score` at each threshold, ascending; arguments and errors are the same.
+) -> FilteringCurves:
+    """Dice, FTP and FTN of `qu_brats_score` at each threshold; arguments and errors are the same.
 
-    Returns:
-        Three arrays (thresholds). At the last threshold nothing is filtered. All NaN if no voxel counts.
+    For several structures of one map use `FilteredMap`, which assigns its voxels to the thresholds once.
     """
-    if thresholds < 2:
-        raise ValueError(f"There must be at least 2 thresholds, which are 0 and 1; found {thresholds}.")
-    values, predicted, true = _counted(uncertainty, mask, prediction=prediction, truth=truth)
-    if not values.size:
-        nothing = np.full(thresholds, np.nan)
-        return nothing, nothing.copy(), nothing.copy()
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            f"The uncertainty must be in [0, 1]; found {values.min()} to {values.max()}. Divide it by the largest "
-            f"possible value: an entropy by ln C, percentages by 100."
-        )
-    first_kept = np.searchsorted(np.arange(thresholds) / (thresholds - 1), values)
-    outcome = 2 * predicted + true  # TN, FN, FP, TP
-    kept = np.bincount(outcome * thresholds + first_kept, minlength=4 * thresholds)
-    kept = kept.reshape(4, thresholds).cumsum(axis=1)  # (outcome, threshold)
-    true_negatives, false_negatives, false_positives, true_positives = kept
-    sizes = 2 * true_positives + false_positives + false_negatives
-    dice = np.divide(2 * true_positives, sizes, out=np.ones(thresholds), where=sizes > 0)
-    return dice, _filtered(true_positives), _filtered(true_negatives)
+    return FilteredMap(uncertainty, mask=mask, thresholds=thresholds).curves(prediction, truth)
 
 
 def _filtered(kept: np.ndarray) -> np.ndarray:
@@ -160,17 +211,23 @@ def _area(curve: np.ndarray) -> float:
 
 def _counted(uncertainty: np.ndarray, mask: np.ndarray | None, **masks: np.ndarray) -> list[np.ndarray]:
     """(n) each: the uncertainty and the masks where the mask is set; checked."""
-    for name, array in {**masks, **({} if mask is None else {"mask": mask})}.items():
+    _require_masks(uncertainty.shape, **masks, **({} if mask is None else {"mask": mask}))
+    counted = _where_set(mask, uncertainty, *masks.values())
+    if not np.isfinite(counted[0]).all():
+        raise ValueError("The uncertainty must be finite where it counts; found NaN or infinity.")
+    return counted
+
+
+def _require_masks(shape: tuple[int, ...], **masks: np.ndarray) -> None:
+    for name, array in masks.items():
         if array.dtype != bool:
             raise TypeError(
                 f"The {name} must be boolean; found {array.dtype}. Compare label maps with a label first."
             )
-        if array.shape != uncertainty.shape:
-            raise ValueError(
-                f"The {name} must have the shape of the uncertainty, {uncertainty.shape}; found {array.shape}."
-            )
-    arrays = [uncertainty, *masks.values()]
-    counted = [array.ravel() if mask is None else array[mask] for array in arrays]
-    if not np.isfinite(counted[0]).all():
-        raise ValueError("The uncertainty must be finite where it counts; found NaN or infinity.")
-    return counted
+        if array.shape != shape:
+            raise ValueError(f"The {name} must have the shape of the uncertainty, {shape}; found {array.shape}.")
+
+
+def _where_set(mask: np.ndarray | None, *arrays: np.ndarray) -> list[np.ndarray]:
+    """(n) each: the values where the mask is set, or all of them."""
+    return [array.ravel() if mask is None else array[mask] for array in arrays]

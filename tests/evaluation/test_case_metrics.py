@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from nnunet_ext.evaluation.case_columns import ANY_MAP, CASE_COLUMNS
-from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case, masks_of, nan_mean
+from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case, masks_of, nan_mean, qu_brats_figures
 from nnunet_ext.evaluation.label_maps import LabelMapPair
+from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
 from nnunet_ext.evaluation.results import CaseEvaluation
+from nnunet_ext.evaluation.uncertainty_maps import FilteredMap, FilteringCurves, qu_brats_gain, qu_brats_score
 from nnunet_ext.options import MetricOptions
 
 CLASSES = {"organ": (1,), "lesion": (2,)}
@@ -310,12 +313,60 @@ def test_a_map_of_confidence_is_turned_round():
         assert figures[f"confidence_{key}"] == pytest.approx(figures[f"entropy_{key}"])
 
 
-def test_a_map_that_is_zero_scores_what_dice_gives():
-    """(Dice + 2)/3 with Dice 0.5 for the organ and, as in QU-BraTS, 1 for the lesion that is nowhere; no gain."""
+@pytest.mark.parametrize(
+    ("absent", "score"),
+    [("leave-out", 2.5 / 3), ("perfect", (2.5 / 3 + 1) / 2)],
+)
+def test_a_map_that_is_zero_scores_what_dice_gives(absent, score):
+    """(Dice + 2)/3 with Dice 0.5 for the organ; the lesion, which is nowhere, is left out or has Dice 1; no gain."""
     truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
-    figures = evaluated(truth, prediction, maps={"entropy": np.zeros(truth.shape)}).figures
-    assert figures["entropy_qu_brats"] == pytest.approx((2.5 / 3 + 1) / 2)
+    metrics = MetricOptions(absent=absent)
+    figures = evaluated(truth, prediction, maps={"entropy": np.zeros(truth.shape)}, metrics=metrics).figures
+    assert figures["entropy_qu_brats"] == pytest.approx(score)
     assert figures["entropy_qu_brats_gain"] == pytest.approx(0)
+
+
+def test_the_score_of_a_map_is_the_mean_over_the_structures_that_are_there():
+    truth = cube(1, 2, 2) + cube(0, 0, 0, label=2)
+    prediction = cube(1, 2, 3) + cube(0, 0, 1, label=2)
+    values = np.random.default_rng(0).random(truth.shape)
+    box = np.s_[0:3, 0:4, 0:5]
+    masks = [((prediction == label)[box], (truth == label)[box]) for label in (1, 2)]
+    figures = evaluated(truth, prediction, {**CLASSES, "vessel": (3,)}, maps={"entropy": values}).figures
+    for key, metric in (("qu_brats", qu_brats_score), ("qu_brats_gain", qu_brats_gain)):
+        assert figures[f"entropy_{key}"] == pytest.approx(fmean(metric(values[box], *pair) for pair in masks))
+
+
+def test_labels_that_are_nowhere_do_not_change_the_figures_of_a_map():
+    truth, prediction = cube(1, 2, 2), cube(1, 2, 3)
+    maps = {"entropy": np.random.default_rng(0).random(truth.shape)}
+    alone = evaluated(truth, prediction, {"organ": (1,)}, maps=maps).figures
+    among = evaluated(truth, prediction, {f"label {label}": (label,) for label in range(1, 21)}, maps=maps).figures
+    names = [name for name in alone if name.startswith("entropy")]
+    assert {name: among[name] for name in names} == {name: alone[name] for name in names}
+
+
+class CountedMap(FilteredMap):
+    """A map that counts how often curves are asked for."""
+
+    asked = 0
+
+    def curves(self, prediction: np.ndarray, truth: np.ndarray) -> FilteringCurves:
+        self.asked += 1
+        return super().curves(prediction, truth)
+
+
+def test_score_and_gain_are_of_the_same_curves_of_each_structure_that_is_there():
+    truth, prediction = np.array([[[1, 2, 0]]]), np.array([[[1, 0, 2]]])
+    structures = {**CLASSES, "vessel": (3,)}
+    histogram = joint_histogram(truth, prediction)
+    counts = {name: overlap_counts(histogram, labels) for name, labels in structures.items()}
+    counted = CountedMap(np.zeros(truth.shape))
+    assert qu_brats_figures(counted, prediction, truth, counts, Judgement(structures)) == {
+        "qu_brats": pytest.approx((1 + 2 / 3) / 2),  # Dice 1 and 0
+        "qu_brats_gain": 0,
+    }
+    assert counted.asked == 2
 
 
 def test_a_map_has_no_figures_where_there_is_nothing_to_segment():
@@ -323,6 +374,12 @@ def test_a_map_has_no_figures_where_there_is_nothing_to_segment():
     figures = evaluated(truth, truth, maps={"entropy": np.zeros(truth.shape)}).figures
     assert all(math.isnan(value) for name, value in figures.items() if name.startswith("entropy"))
     assert math.isnan(figures["mean_dice"])
+
+
+def test_where_nothing_is_to_segment_a_map_is_perfect_if_what_is_absent_is():
+    truth, metrics = np.zeros((4, 6, 8), np.uint8), MetricOptions(absent="perfect")
+    figures = evaluated(truth, truth, maps={"entropy": np.ones(truth.shape)}, metrics=metrics).figures
+    assert (figures["mean_dice"], figures["entropy_qu_brats"], figures["entropy_qu_brats_gain"]) == (1, 1, 0)
 
 
 # --- parts ---

@@ -7,6 +7,7 @@ import pytest
 
 from nnunet_ext.evaluation.overlap import dice
 from nnunet_ext.evaluation.uncertainty_maps import (
+    FilteredMap,
     error_auroc,
     error_average_precision,
     filtering_curves,
@@ -153,6 +154,17 @@ def test_random_maps_against_a_loop_over_thresholds(thresholds, seed):
     gain = qu_brats_gain(uncertainty, prediction, truth, thresholds=thresholds)
     assert score == pytest.approx(expected)
     assert gain == pytest.approx(expected - (dice(prediction, truth) + 2) / 3)
+
+
+@pytest.mark.parametrize("thresholds", [2, 101, 300])
+def test_one_map_gives_the_curves_of_several_structures(thresholds):
+    uncertainty, prediction, truth = random_case()
+    mask = np.random.default_rng(1).random(truth.shape) < 0.5
+    filtered = FilteredMap(uncertainty, mask=mask, thresholds=thresholds)
+    nothing = np.zeros_like(truth)
+    for pair in ((prediction, truth), (truth, nothing), (nothing, nothing), (truth, ~truth)):
+        expected = filtering_curves(uncertainty[mask], *(array[mask] for array in pair), thresholds=thresholds)
+        np.testing.assert_array_equal(filtered.curves(*pair), expected)
 
 
 # --- what counts ---
