@@ -11,6 +11,8 @@ from nnunet_ext.calibration.ensemble_case import EnsembleCase
 def sharpened_dice(case: EnsembleCase, weights: torch.Tensor, *, regions: bool, sharpness: float) -> torch.Tensor:
     """Dice 2 Σ q g / (Σ q + Σ g) of every class or region, (C) float64; differentiable in the weights.
 
+    What the case lacks has 0, with a gradient of 0, also where nothing of it is predicted and Dice would be 0/0.
+
     With the sharpness s, q is p^s, normalised over the classes, or for a region over p and 1 - p. s = 1 is soft
     Dice, a large s that of the segmentation. Soft Dice rates a model by its confidence as well: it leaves out an
     unconfident model that would correct a confident one.
@@ -30,8 +32,10 @@ def sharpened_dice(case: EnsembleCase, weights: torch.Tensor, *, regions: bool, 
         sharp = torch.softmax(sharpness * mixed.log(), dim=0)
     sharp = sharp * torch.from_numpy(case.stands_for)
     overlap = (sharp * torch.from_numpy(case.truth)).sum(1) + torch.from_numpy(case.settled_hits)
-    size = sharp.sum(1) + torch.from_numpy(case.settled_predicted)
-    return 2 * overlap / (size + torch.from_numpy(case.truth_voxels))
+    truth_voxels = torch.from_numpy(case.truth_voxels)
+    size = sharp.sum(1) + torch.from_numpy(case.settled_predicted) + truth_voxels
+    # chosen before the division: a NaN that is left out afterwards still has the gradient NaN
+    return 2 * overlap / torch.where(truth_voxels > 0, size, 1.0)
 
 
 def dice_with(case: EnsembleCase, weights: np.ndarray, *, regions: bool) -> np.ndarray:

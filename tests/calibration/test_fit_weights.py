@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from nnunet_ext.calibration.ensemble_case import EnsembleCase, ensemble_case
 from nnunet_ext.calibration.fit_weights import WeightedEnsemble, best_models, fit_ensemble_weights, learned_weights
+from nnunet_ext.calibration.weighted_dice import sharpened_dice
 from nnunet_ext.calibration.weights_text import weights_lines
 from nnunet_ext.labels import LabelScheme
 
@@ -102,6 +104,37 @@ def test_a_class_that_no_case_has_keeps_equal_weights():
     found = learned_weights([case], 0.01, regions=True)
     assert found[:, 1].tolist() == [0.5, 0.5]
     assert found[0, 0] > 0.7
+
+
+@pytest.mark.parametrize("scheme", [CLASSES, REGIONS])
+def test_a_class_that_a_case_lacks_counts_alike_with_no_and_hardly_any_probability(scheme):
+    """A case without the right counts only for the left, whatever little of the right its models predict."""
+    first = 0 if scheme is CLASSES else 1
+    left = np.where(TRUTH == 1, 1, 0)
+    found = []
+    for little in (0.0, 1e-5):
+        unsure = np.array([[0.3, 0.3, 0.9, 0.9, 0.9, 0.9], [0.7, 0.7, 0.1, 0.1, 0.1, 0.1], [little] * 6])[first:]
+        unsure[0] -= little if scheme is CLASSES else 0
+        lacks = ensemble_case("lacks", np.stack([unsure] * 2), left, scheme, patient="q", fold="0")
+        equal = torch.full(lacks.probabilities.shape[:2], 0.5, dtype=torch.float64)
+        assert sharpened_dice(lacks, equal, regions=scheme.regions, sharpness=8.0)[-1] == 0
+        cases = [case_of([LEFT[first:], RIGHT[first:]], scheme), lacks]
+        found.append(learned_weights(cases, 0.01, regions=scheme.regions))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+    assert found[0][0, -2] > 0.8  # of the left, and not equal weights
+
+
+@pytest.mark.parametrize("scheme", [CLASSES, REGIONS])
+def test_a_case_of_which_nothing_is_sampled_does_not_change_the_fit(scheme):
+    """All models are certain that there is nothing, and they are right."""
+    first = 0 if scheme is CLASSES else 1
+    nothing = np.stack([certain(0, 0, 0, 0, 0, 0)[first:]] * 2)
+    empty = ensemble_case("empty", nothing, np.zeros(6, int), scheme, patient="q", fold="0")
+    assert empty.probabilities.shape[2] == 0
+    others = [case_of([LEFT[first:], RIGHT[first:]], scheme)]
+    alone, beside = (learned_weights(cases, 0.01, regions=scheme.regions) for cases in (others, [*others, empty]))
+    np.testing.assert_array_equal(beside, alone)
+    assert alone[0, -2] > 0.8
 
 
 def test_the_best_models_of_each_class():
