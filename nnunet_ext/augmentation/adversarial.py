@@ -83,9 +83,10 @@ def random_chain(images: Tensor, bounds: Bounds) -> Chain:
 def ascended(chain: Chain, gradients: Sequence[Tensor], bounds: Bounds) -> Chain:
     """One step along gradients of the shape of each parameter, as long as the bounds, and back within them.
 
-    A parameter without a gradient stays.
+    A sample's parameter without a gradient stays, and so does one whose gradient is not finite.
     """
-    noise, bias, velocity, affine = (gradient / largest(gradient) for gradient in gradients)
+    usable = [finite_or_0(gradient) for gradient in gradients]
+    noise, bias, velocity, affine = (gradient / largest(gradient) for gradient in usable)
     limits = chain.affine.new_tensor(affine_bounds(chain.velocity.shape[1], bounds))
     return limited(
         Chain(
@@ -131,6 +132,12 @@ def unit(values: Tensor) -> Tensor:
     """Each sample with the Euclidean length 1; 0 stays 0."""
     length = values.flatten(start_dim=1).norm(dim=1).reshape(-1, *[1] * (values.ndim - 1))
     return values / length.where(length > 0, 1)
+
+
+def finite_or_0(values: Tensor) -> Tensor:
+    """Each sample, with zeros for one that is not finite everywhere."""
+    finite = values.isfinite().flatten(start_dim=1).all(dim=1).reshape(-1, *[1] * (values.ndim - 1))
+    return values.where(finite, 0)
 
 
 def largest(values: Tensor) -> Tensor:

@@ -109,3 +109,17 @@ def test_a_step_goes_along_the_gradient_and_leaves_a_parameter_without_one():
         if before is not chain.bias:
             torch.testing.assert_close(after, before)
     assert found.bias[0, 0, 2, 3] == pytest.approx(min(chain.bias[0, 0, 2, 3].item() + 0.3, 0.3))
+
+
+@pytest.mark.parametrize("broken", [math.inf, -math.inf, math.nan])
+def test_a_gradient_that_is_not_finite_moves_nothing(broken):
+    """Of the first of two samples; the bias field of the second moves by its bound, 0.3, from 0."""
+    start = random_chain(torch.zeros(2, 1, 8, 8), Bounds())
+    chain = Chain(start.noise, torch.zeros_like(start.bias), start.velocity, start.affine)
+    gradients = [torch.ones_like(tensor) for tensor in chain.tensors]
+    for gradient in gradients:
+        gradient[0].view(-1)[1] = broken
+    found = ascended(chain, gradients, Bounds())
+    for before, after in zip(chain.tensors, found.tensors, strict=True):
+        torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(found.bias[1], torch.full_like(found.bias[1], 0.3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -79,21 +79,27 @@ class AdversarialConsistency(CaseWeighting):
         if self.images is None:
             return logits.new_zeros(())
         clean = probabilities_of(logits, regions=self.regions).detach()
-        return self.distance(clean, self.images, self.strongest_chain(clean, self.images))
+        chain = self.strongest_chain(clean, self.images)
+        return self.distance(clean, self.images, chain, self.weights_of(len(clean)))
 
     def strongest_chain(self, clean: Tensor, images: Tensor) -> Chain:
-        """A random chain after one step along the gradient of the distance."""
+        """A random chain after one step along the gradient of the distance.
+
+        The step has the same length whatever the distance is multiplied by. The gradient goes back through the
+        network without nnU-Net's scaler: in half precision that of a mean over all voxels would be 0.
+        """
         start = Chain(*(tensor.requires_grad_() for tensor in random_chain(images, self.bounds).tensors))
-        gradients = torch.autograd.grad(self.distance(clean, images, start), start.tensors)
+        gradients = torch.autograd.grad(clean.numel() * self.distance(clean, images, start), start.tensors)
         found = ascended(start, gradients, self.bounds)
         return Chain(*(tensor.detach() for tensor in found.tensors))
 
-    def distance(self, clean: Tensor, images: Tensor, chain: Chain) -> Tensor:
-        """D for one chain."""
+    def distance(self, clean: Tensor, images: Tensor, chain: Chain, weights: Sequence[float] = ()) -> Tensor:
+        """D for one chain, each image's part times its weight if there are weights."""
         back = undone(probabilities_of(self.logits_of(changed(images, chain)), regions=self.regions), chain)
         kept = (undone(torch.ones_like(clean[:, :1]), chain) > 1 - 1e-3).float()
-        weights = clean.new_tensor(self.weights_of(len(clean))).reshape(-1, *[1] * (clean.ndim - 1))
-        difference = weights.sqrt() * kept * (clean - back)  # it is squared
+        difference = kept * (clean - back)
+        if weights:
+            difference = difference * clean.new_tensor(weights).sqrt().reshape(-1, *[1] * (clean.ndim - 1))
         mean = difference.square().sum() / (kept.sum() * clean.shape[1]).clamp_min(1)
         contours = [difference.diff(dim=axis).square() * pairs(kept, axis) for axis in range(2, difference.ndim)]
         return mean + self.contour_weight * torch.stack([contour.mean() for contour in contours]).mean()
