@@ -120,8 +120,9 @@ SUMMARY = {  # keys of `summary.json` below `nnunet_ext`, for the reference
     "`failure_auroc`, `fpr_at_95_tpr`, `spearman`, `pearson`",
     "verdicts": "`failure_dice`; how many `failures` and `good` cases got each verdict; `missed`, the accepted "
     "failures; `intervals`, how many true Dice are `inside`, and cases `without_interval`",
-    "superadditivity": "after `--save_members`: `dice`, `mean_of_members`, `best_member`, `best_member_dice`, "
-    "numbers of `members`, `cases` and `superadditive_cases`, which reach the members' mean",
+    "superadditivity": "after `--save_members`: `dice`, `mean_of_members`, `best_member`, `best_member_dice` "
+    "(of the members that every case has, if any), numbers of `members`, `cases` and `superadditive_cases`, which "
+    "reach the members' mean",
     "wrong_slices": "per map, `recall` of slices with a true Dice below `failure_dice`, at the `threshold` that "
     "flags at most a tenth of the others; `false_alarms`; numbers of `wrong` and `right`",
     "error_analysis": "`groups` (structure, third by size, value of a column) with `n`, `mean_dice`, shares of the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 from statistics import fmean
@@ -25,7 +25,7 @@ from nnunet_ext.evaluation.structure_metrics import (
 from nnunet_ext.evaluation.uncertainty_maps import FilteredMap, error_auroc, error_average_precision
 from nnunet_ext.evaluation.wrong_slices import SliceFigures, slice_dice, slice_scores
 from nnunet_ext.labels import Region
-from nnunet_ext.options import END_VARIANTS, MetricOptions
+from nnunet_ext.options import END_VARIANTS, AbsentRule, MetricOptions
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def evaluate_case(
         for name, labels in structures.items()
     }
     case_figures: Figures = {
-        "mean_dice": nan_mean([found["dice"] for found in figures.values()]),
+        "mean_dice": mean_dice(counts.values(), judgement.metrics.absent),
         "absent_structures": sum(entry.absent for entry in counts.values()),
     }
     if not regions:
@@ -107,6 +107,16 @@ def evaluate_case(
         counts=counts,
         slices=slice_figures(maps, pair, counted, stack_axis_in(pair, judgement)) if maps else None,
     )
+
+
+def mean_dice(counts: Iterable[OverlapCounts], absent: AbsentRule) -> float:
+    """Mean Dice of the structures of one case; NaN if there is none to judge.
+
+    Args:
+        counts: of each structure.
+        absent: whether structures that neither truth nor prediction has are left out or have Dice 1.
+    """
+    return nan_mean([1.0 if entry.absent and absent == "perfect" else entry.dice for entry in counts])
 
 
 def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgement) -> Figures:

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from nnunet_ext.evaluation.case_metrics import Judgement, nan_mean
+from nnunet_ext.evaluation.case_metrics import Judgement, mean_dice
 from nnunet_ext.evaluation.overlap_counts import joint_histogram, overlap_counts
 from nnunet_ext.evaluation.results import CaseEvaluation
 from nnunet_ext.evaluation.text import count
@@ -27,8 +27,9 @@ class Superadditivity:
         members: number of members; of a mixture its classifiers count.
         dice: mean Dice of the ensemble.
         mean_of_members: mean over the cases of the mean Dice of the members.
-        best_member: name of the member with the largest mean Dice.
-        best_member_dice: its mean Dice.
+        best_member: name of the member with the largest mean Dice. Only members that have a Dice in every case are
+            compared, as others were judged on other cases, such as those of their fold; None if there is none.
+        best_member_dice: its mean Dice; None likewise.
         cases: number of cases.
         superadditive_cases: number of cases in which the ensemble has at least the mean Dice of its members.
     """
@@ -36,8 +37,8 @@ class Superadditivity:
     members: int
     dice: float
     mean_of_members: float
-    best_member: str
-    best_member_dice: float
+    best_member: str | None
+    best_member_dice: float | None
     cases: int
     superadditive_cases: int
 
@@ -62,12 +63,11 @@ def member_dice(prediction: np.ndarray, truth: np.ndarray, judgement: Judgement)
         judgement: how the case is evaluated.
     """
     histogram = joint_histogram(truth, prediction)
-    return nan_mean(
-        [
-            overlap_counts(histogram, labels, ignore_label=judgement.ignore_label).dice
-            for labels in judgement.structures.values()
-        ]
-    )
+    counts = [
+        overlap_counts(histogram, labels, ignore_label=judgement.ignore_label)
+        for labels in judgement.structures.values()
+    ]
+    return mean_dice(counts, judgement.metrics.absent)
 
 
 def superadditivity(cases: Sequence[CaseEvaluation]) -> Superadditivity | None:
@@ -76,15 +76,16 @@ def superadditivity(cases: Sequence[CaseEvaluation]) -> Superadditivity | None:
     pairs = [(dice, members) for dice, members in pairs if not isnan(dice) and len(members) >= FEWEST_MEMBERS]
     if not pairs:
         return None
-    names = sorted({name for _, members in pairs for name in members})
-    means = {name: fmean(members[name] for _, members in pairs if name in members) for name in names}
-    best = max(names, key=means.__getitem__)
+    names = [set(members) for _, members in pairs]
+    in_every_case = sorted(set.intersection(*names))
+    means = {name: fmean(members[name] for _, members in pairs) for name in in_every_case}
+    best = max(in_every_case, key=means.__getitem__, default=None)
     return Superadditivity(
-        members=len(names),
+        members=len(set.union(*names)),
         dice=fmean(dice for dice, _ in pairs),
         mean_of_members=fmean(fmean(members.values()) for _, members in pairs),
         best_member=best,
-        best_member_dice=means[best],
+        best_member_dice=None if best is None else means[best],
         cases=len(pairs),
         superadditive_cases=sum(dice >= fmean(members.values()) for dice, members in pairs),
     )
@@ -99,10 +100,14 @@ def superadditivity_lines(found: Superadditivity | None) -> list[str]:
     """One line for the terminal; nothing if there are no members."""
     if found is None:
         return []
+    best = (
+        "no best member, as none has a Dice in every case"
+        if found.best_member_dice is None
+        else f"best member {found.best_member_dice:.3f}"
+    )
     return [
         "",
         f"Superadditivity ({PAPER}): Dice {found.dice:.3f}, mean of its {found.members} members "
-        f"{found.mean_of_members:.3f} ({found.dice - found.mean_of_members:+.3f}), best member "
-        f"{found.best_member_dice:.3f}; at least their mean in {found.superadditive_cases} of "
-        f"{count(found.cases, 'case')}",
+        f"{found.mean_of_members:.3f} ({found.dice - found.mean_of_members:+.3f}), {best}; at least their mean in "
+        f"{found.superadditive_cases} of {count(found.cases, 'case')}",
     ]

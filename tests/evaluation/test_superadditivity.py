@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 
 from nnunet_ext.cli import main
+from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
+from nnunet_ext.evaluation.label_maps import LabelMapPair
 from nnunet_ext.evaluation.results import CaseEvaluation
 from nnunet_ext.evaluation.superadditivity import (
     Superadditivity,
+    member_dice,
     member_files,
     superadditivity,
     superadditivity_lines,
 )
+from nnunet_ext.options import MetricOptions
 
 
 def case(dice: float, **members: float) -> CaseEvaluation:
@@ -51,6 +55,29 @@ def test_cases_without_a_dice_or_without_two_members_do_not_count():
     assert (found.cases, found.dice, found.mean_of_members) == (1, 0.6, pytest.approx(0.3))
     assert superadditivity(cases[:2]) is None
     assert superadditivity_lines(None) == []
+
+
+def test_the_best_member_is_one_that_was_judged_on_every_case():
+    """The one of b, 0.7, is of the easier case only; c has 0.9 and 0.3, mean 0.6."""
+    found = superadditivity([case(0.8, b=0.7, c=0.9), case(0.4, a=0.1, c=0.3)])
+    assert (found.members, found.best_member, found.best_member_dice) == (3, "c", pytest.approx(0.6))
+
+
+def test_folds_with_members_of_their_own_have_no_best_member():
+    found = superadditivity([case(0.95, first_a=0.95, first_b=0.93), case(0.55, second_a=0.5, second_b=0.4)])
+    assert (found.members, found.best_member, found.best_member_dice) == (4, None, None)
+    assert found.mean_of_members == pytest.approx((0.94 + 0.45) / 2)
+    [_, line] = superadditivity_lines(found)
+    assert "no best member, as none has a Dice in every case; at least their mean in 2 of 2 cases" in line
+
+
+@pytest.mark.parametrize(("absent", "expected"), [("leave-out", 6 / 7), ("perfect", (6 / 7 + 1) / 2)])
+def test_a_member_with_the_segmentation_of_the_ensemble_has_its_dice(absent, expected):
+    """The second label is in neither truth nor prediction."""
+    judgement = Judgement({"organ": (1,), "lesion": (2,)}, metrics=MetricOptions(absent=absent))
+    ensemble = evaluate_case("case", LabelMapPair(TRUTH, PREDICTED, (1.0, 1.0, 1.0)), judgement)
+    assert ensemble.figures["mean_dice"] == pytest.approx(expected)
+    assert member_dice(PREDICTED, TRUTH, judgement) == ensemble.figures["mean_dice"]
 
 
 def test_a_mixture_stands_for_its_classifiers(tmp_path):
