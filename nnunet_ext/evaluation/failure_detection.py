@@ -48,14 +48,25 @@ def aurc(risk: Values, confidence: Values) -> float:
 
 
 def excess_aurc(risk: Values, confidence: Values) -> float:
-    """E-AURC: AURC minus that of the best confidence, the negated risk; smaller is better.
+    """E-AURC: AURC minus that of `best_confidence`; smaller is better.
 
-    0 if the confidence orders the cases as their risks do (Geifman et al. 2019). Ties of the confidence can bring it
-    below 0, for the reason that `aurc` gives.
+    0 if the confidences differ and order the cases as their risks do (Geifman et al. 2019). Ties of the confidence
+    can bring it below 0, for the reason that `aurc` gives.
 
     Arguments and errors are those of `aurc`.
     """
-    return aurc(risk, confidence) - aurc(risk, -np.asarray(risk, dtype=np.float64))
+    return aurc(risk, confidence) - aurc(risk, best_confidence(risk))
+
+
+def best_confidence(risk: Values) -> np.ndarray:
+    """Confidences that order the cases by their risks, (N); all differ, as cases of equal risk come one by one.
+
+    The negated risk would join these by a straight line, although the curve between them bends: a confidence without
+    ties could not reach it.
+    """
+    confidence = np.empty(len(risk))
+    confidence[np.argsort(risk, kind="stable")] = -np.arange(len(risk))
+    return confidence
 
 
 def augrc(risk: Values, confidence: Values) -> float:

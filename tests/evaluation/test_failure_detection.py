@@ -126,11 +126,19 @@ def test_a_confidence_that_knows_nothing_has_the_mean_risk():
 
 
 def test_a_confidence_that_knows_the_risk_has_no_excess():
-    risk, _ = random_cases(3)
-    assert excess_aurc(risk, -risk) == 0
+    assert excess_aurc([0, 1, 1, 1], [4, 3, 2, 1]) == 0  # also where risks are tied
+    assert excess_aurc([1, 0, 1, 1], [1, 4, 3, 2]) == 0
     distinct = np.random.default_rng(3).random(30)
     assert excess_aurc(distinct, 1 - distinct**3) == pytest.approx(0, abs=1e-15)
     assert spearman(distinct, 1 - distinct**3) == pytest.approx(-1)
+
+
+def test_tied_confidences_have_less_than_no_excess():
+    """Selective risks 0, 1/2, 2/3 and 3/4 at quarters of the coverage: area (0 + 1/4 + 7/12 + 17/24)/4 = 37/96.
+
+    With the last three tied a straight line from 0 to 3/4: 9/32. The difference is -10/96.
+    """
+    assert excess_aurc([0, 1, 1, 1], [1, 0, 0, 0]) == pytest.approx(-10 / 96)
 
 
 def test_without_ties_no_order_is_better_than_the_best():

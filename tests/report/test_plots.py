@@ -88,6 +88,12 @@ def test_the_operating_point_is_at_the_share_and_risk_of_the_accepted_cases():
     assert "accepts 50 % of them at a mean risk of 0.150" in plot.findtext("title", "")
 
 
+def test_a_perfect_order_is_the_best_possible_one_also_of_equal_risks():
+    plot = parse(risk_coverage_plot(np.array([0.0, 1.0, 0.0, 0.0]), np.array([1.0, 4.0, 3.0, 2.0])))
+    best, own = (path.get("d") for path in plot.findall("path") if "line" in path.get("class", "").split())
+    assert best == own
+
+
 def test_an_operating_point_that_accepts_nobody_is_not_marked():
     plot = risk_coverage_plot(np.array([0.9, 0.8]), np.array([1.0, 2.0]), accepted=np.array([False, False]))
     assert "ring" not in plot

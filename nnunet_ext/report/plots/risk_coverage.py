@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from nnunet_ext.evaluation.failure_detection import risk_coverage_curve
+from nnunet_ext.evaluation.failure_detection import best_confidence, risk_coverage_curve
 from nnunet_ext.report.numbers import percent
 from nnunet_ext.report.plots.frame import Frame, Scale
 from nnunet_ext.report.plots.svg import drawing, element, line_path
@@ -21,7 +21,7 @@ def risk_coverage_plot(dice: np.ndarray, confidence: np.ndarray, *, accepted: np
     """
     risk = 1 - dice
     coverages, risks = risk_coverage_curve(risk, confidence)
-    best_coverages, best_risks = risk_coverage_curve(risk, dice)
+    best_coverages, best_risks = risk_coverage_curve(risk, best_confidence(risk))
     top = max(float(risks.max()), float(best_risks.max()), 0.01)
     frame = Frame(Scale(0, 1), Scale(0, top * 1.15), height=300)
     mean = float(risk.mean())
