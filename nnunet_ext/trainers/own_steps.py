@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from nnunetv2.utilities.collate_outputs import collate_outputs
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from nnunet_ext.files.checkpoints import CANNOT_SEGMENT_KEY, EXTRA_STATE_KEY
@@ -18,6 +19,7 @@ from nnunet_ext.trainers.curves import log_curve, mean_over_processes
 
 BEST_CHECKPOINT = "checkpoint_best.pth"
 CURVE_PREFIX = "validation "
+NO_LABELS = LabelManager({"background": 0}, None)  # with a label to ignore, nnU-Net centres patches on the others
 Targets = Tensor | list[Tensor]
 
 

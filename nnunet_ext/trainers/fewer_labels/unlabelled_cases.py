@@ -13,13 +13,12 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_ext.trainers.own_steps import NO_LABELS
 from nnunet_ext.trainers.pretraining.transforms import spatial_transforms
 
 IMAGES = "imagesUn"  # of a raw dataset
 COMPLETE = ".pkl"  # ending of the last file of a preprocessed image
-NO_LABELS = LabelManager({"background": 0}, None)
 
 
 def unlabelled_folder(preprocessed: Path) -> Path:

@@ -13,7 +13,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.feature_taps import is_unet
-from nnunet_ext.trainers.own_steps import OwnStepsTrainer
+from nnunet_ext.trainers.own_steps import NO_LABELS, OwnStepsTrainer
 from nnunet_ext.trainers.pretraining.pictures import Column, save_pictures
 from nnunet_ext.trainers.pretraining.transforms import spatial_transforms
 
@@ -36,6 +36,7 @@ class Pretraining(OwnStepsTrainer):
         super().set_hyperparameters()
         self.replace_defaults(initial_lr=self.peak_rate, num_epochs=self.pretraining_epochs)
         self.oversample_foreground_percent = 0.0
+        self.label_manager = NO_LABELS
         self.generator = torch.Generator()  # on the CPU, so that all devices draw the same
         self.picture_is_due = False
 

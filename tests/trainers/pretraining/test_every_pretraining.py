@@ -1,9 +1,13 @@
 """What holds for every pre-training: nnU-Net's optimizer, gradients, plain checkpoints, resuming, refusals."""
 
+from copy import deepcopy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from PIL import Image
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -128,6 +132,51 @@ def test_regions_removed_for_anonymity_are_not_part_of_the_loss(make_trainer, ba
         _, targets = trainer.inputs_and_targets(batch)
         losses = [float(trainer.training_loss(each, targets)) for each in (outputs, wrong_where_removed)]
         assert (losses[0] == losses[1]) == is_marked
+
+
+@pytest.fixture
+def one_voxel_annotated(make_trainer, preprocessed_cases):
+    """`one_voxel_annotated(name)`: a trainer on two images of 3 slices; labels are "ignore" but for one voxel.
+
+    The voxel at (z, y, x) has the intensity 10000 z + 100 y + x.
+    """
+
+    def make(name):
+        given = deepcopy(make_trainer(name, initialize=False).my_init_kwargs)
+        given["plans"]["continue_training"] = False  # the constructor has taken it out
+        given["dataset_json"]["labels"] = {**given["dataset_json"]["labels"], "ignore": 3}
+        trainer = trainer_class(name)(**given)
+        preprocessed_cases(trainer)
+        folder = Path(trainer.preprocessed_dataset_folder)
+        for file in folder.glob("case*"):
+            file.unlink()
+        z, y, x = np.indices((1, 3, 40, 40), dtype=np.float32)[1:]
+        labels = np.full((1, 3, 40, 40), 3, dtype=np.int8)
+        labels[0, 1, 20, 20] = 0
+        annotated = {"class_locations": {1: [], 2: [], (-1, 0, 1, 2): np.argwhere(labels < 3)}}
+        blocks = {"chunks": labels.shape, "blocks": labels.shape}
+        for case in ("case1", "case2"):
+            image = 10000 * z + 100 * y + x
+            nnUNetDatasetBlosc2.save_case(image, labels, annotated, str(folder / case), **blocks)
+        trainer.initialize()
+        return trainer
+
+    return make
+
+
+@EVERY
+def test_patches_are_from_anywhere_if_a_label_is_to_be_ignored(one_voxel_annotated, name):
+    """Around the annotated voxel there is one position of 3 * 9 * 9: patches of 32 * 32 in slices of 40 * 40."""
+    _, batches = one_voxel_annotated(name).get_dataloaders()  # validation: not rotated
+    drawn = np.concatenate([next(batches)["data"][:, 0, 0, 0].numpy() for _ in range(100)]).astype(int)
+    assert {*(drawn // 10000)} == {0, 1, 2}
+    assert {*(drawn // 100 % 100)} == {*(drawn % 100)} == {*range(9)}
+
+
+def test_training_patches_are_from_any_slice_if_a_label_is_to_be_ignored(one_voxel_annotated):
+    batches, _ = one_voxel_annotated("nnUNetTrainerMAE").get_dataloaders()
+    centres = np.concatenate([next(batches)["data"][:, 0, 16, 16].numpy() for _ in range(50)])
+    assert {*np.round(centres / 10000).astype(int)} == {0, 1, 2}
 
 
 @EVERY
