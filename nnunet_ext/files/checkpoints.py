@@ -11,7 +11,8 @@ import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ class CheckpointError(RuntimeError):
     """A checkpoint file that cannot be read, or that contains more than plain data."""
 
 
+@contextmanager
+def numpy_scalars_allowed() -> Iterator[None]:
+    """While it lasts, `torch.load` with weights_only=True reads what nnU-Net itself writes. Must not be nested."""
+    with _allow_list_lock, torch.serialization.safe_globals(_ALLOWED):
+        yield
+
+
 def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, mmap: bool = False) -> dict[str, Any]:
     """Reads a checkpoint into CPU memory without running any code that the file may contain.
 
@@ -79,7 +87,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, mmap: 
     if is_zip and not mmap:
         _refuse_damaged_zip(file)
     try:
-        with _allow_list_lock, torch.serialization.safe_globals(_ALLOWED):
+        with numpy_scalars_allowed():
             checkpoint = torch.load(file, map_location="cpu", weights_only=not trust, mmap=mmap and is_zip)
     except _READ_ERRORS as error:
         refused = _REFUSED_OBJECT.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None

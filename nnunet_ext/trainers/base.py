@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunet_ext.files.atomic import atomic_path
-from nnunet_ext.files.checkpoints import EXTRA_STATE_KEY, plain_network, save_checkpoint
+from nnunet_ext.files.checkpoints import EXTRA_STATE_KEY, numpy_scalars_allowed, plain_network, save_checkpoint
 from nnunet_ext.losses.added_terms import AddedTerm, LossWithTerms
 from nnunet_ext.trainers.losses.one_output import loss_of_one_output, with_loss_of_one_output
 
@@ -126,7 +126,10 @@ class ExtTrainer(nnUNetTrainer):
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Loads nnU-Net's checkpoint, then the parts' state. Needs a file name: nnU-Net 2.8.1 fails on a dict."""
-        super().load_checkpoint(filename_or_checkpoint)
+        if not self.was_initialized:
+            self.initialize()  # not below: a part may read checkpoints there
+        with numpy_scalars_allowed():  # nnU-Net's variant warmup reads the file with weights_only=True
+            super().load_checkpoint(filename_or_checkpoint)
         if isinstance(filename_or_checkpoint, str):
             checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
             self.load_extra_state(checkpoint.get(EXTRA_STATE_KEY, {}))

@@ -59,6 +59,21 @@ def test_our_trainer_loads_a_stock_checkpoint(make_trainer, run_epochs, tmp_path
     np.testing.assert_array_equal(flat(trainer.network), flat(stock.network))
 
 
+@pytest.mark.parametrize("name", ["nnUNetTrainerDS_warmup", "nnUNetTrainerEMA_warmup"])
+def test_nnunets_warmup_resumes(make_trainer, run_epochs, name):
+    """It reads checkpoints with torch's default, which refuses the NumPy numbers of nnU-Net's log."""
+    interrupted = make_trainer(name, save_every=1)
+    run_epochs(interrupted, 2)
+    resumed = make_trainer(name, initialize=False)
+    resumed.load_checkpoint(f"{interrupted.output_folder}/checkpoint_latest.pth")
+    assert resumed.current_epoch == 2
+    np.testing.assert_array_equal(flat(resumed.network), flat(interrupted.network))
+    for trainer in (interrupted, resumed):
+        run_epochs(trainer, 4)
+    np.testing.assert_array_equal(flat(resumed.network), flat(interrupted.network))
+    assert resumed.logger.get_value("lrs", None) == interrupted.logger.get_value("lrs", None)
+
+
 @pytest.mark.parametrize("call_that_fails", [1, 2])  # nnU-Net's own save, then ours with the average
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
     make_trainer, run_epochs, tmp_path, monkeypatch, call_that_fails
