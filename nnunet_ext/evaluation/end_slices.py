@@ -5,9 +5,10 @@ Networks fail at the base and the apex of a heart, and the mean over a volume hi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -131,6 +132,18 @@ def stack_axis_of(spacing_mm: Sequence[float]) -> int:
     """
     largest = max(spacing_mm)
     return next(axis for axis, step in enumerate(spacing_mm) if step >= (1 - SPACING_ROUNDING) * largest)
+
+
+def planned_stack_axis(plans: Mapping[str, Any]) -> int | None:
+    """The axis along which slices are stacked, on the axes of nnU-Net's readers: the first one of the plans.
+
+    Args:
+        plans: content of `plans.json`.
+
+    Returns:
+        None if they do not say; then it is the axis of each case's largest spacing, see `stack_axis_of`.
+    """
+    return int(plans["transpose_forward"][0]) if "transpose_forward" in plans else None
 
 
 def require_label_maps(prediction: np.ndarray, labels: np.ndarray, num_classes: int) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nnunet_ext.error_text import in_words
 from nnunet_ext.evaluation.case_metrics import Judgement, evaluate_case
+from nnunet_ext.evaluation.end_slices import planned_stack_axis
 from nnunet_ext.evaluation.folds import fold_names, fold_of_cases, is_validation
 from nnunet_ext.evaluation.label_map_reader import reader_of
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map, read_pair, require_labels
@@ -105,7 +106,7 @@ def open_dataset(dataset_json: dict[str, Any], plans: dict[str, Any], examples: 
         ignore_label=manager.ignore_label,
         file_ending=dataset_json["file_ending"],
         reader=reader_of(dataset_json, plans, examples),
-        stack_axis=int(plans["transpose_forward"][0]) if "transpose_forward" in plans else None,
+        stack_axis=planned_stack_axis(plans),
     )
 
 

@@ -112,7 +112,7 @@ def card(rank: int, case: ReportCase, data: ReportData, budget: int) -> Card:
 def draw_case(case: ReportCase, data: ReportData, budget: int) -> CasePictures:
     """Draws a case's chosen slices and, with the bytes that these leave, all slices."""
     try:
-        volumes = read_volumes(case, data.reader)
+        volumes = read_volumes(case, data.reader, data.stack_axis)
     except NoSegmentationError as error:
         return CasePictures(notes=(f"No slices: {error}",))
     chosen = shown_slices(volumes.segmentation, volumes.uncertainty)

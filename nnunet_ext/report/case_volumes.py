@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
+from nnunet_ext.evaluation.end_slices import stack_axis_of
 from nnunet_ext.evaluation.label_maps import NotComparableError, read_label_map
 from nnunet_ext.input_checks.dicom_series import write_series_image
 from nnunet_ext.report.data import ReportCase
@@ -36,7 +37,7 @@ class NoSegmentationError(ValueError):
 
 @dataclass(frozen=True)
 class CaseVolumes:
-    """One case; every array is (z, y, x) of the same shape.
+    """One case; every array is (z, y, x) of the same shape, and slices are stacked along z.
 
     Attributes:
         segmentation: label map.
@@ -65,12 +66,14 @@ class CaseVolumes:
         return next(iter(self.maps.values()), None)
 
 
-def read_volumes(case: ReportCase, reader: BaseReaderWriter) -> CaseVolumes:
+def read_volumes(case: ReportCase, reader: BaseReaderWriter, stack_axis: int | None) -> CaseVolumes:
     """Reads a case; what cannot be read beside the segmentation is left out and named.
 
     Args:
         case: with its files.
         reader: of the dataset.
+        stack_axis: along which slices are stacked, on the axes of the reader; None takes the one of the largest
+            spacing. It becomes the first one.
 
     Raises:
         NoSegmentationError: if the segmentation cannot be read.
@@ -98,12 +101,15 @@ def read_volumes(case: ReportCase, reader: BaseReaderWriter) -> CaseVolumes:
     }
     truth_file = case.truth
     truth = part(lambda: read_label_map(truth_file, reader)[0], "truth") if truth_file else None
+    spacing = [float(step) for step in properties["spacing"]]
+    axis = stack_axis_of(spacing) if stack_axis is None else stack_axis
+    del spacing[axis]
     return CaseVolumes(
-        segmentation,
-        channels,
-        {name: values for name, values in maps.items() if values is not None},
-        truth,
-        (float(properties["spacing"][1]), float(properties["spacing"][2])),
+        np.moveaxis(segmentation, axis, 0),
+        tuple(np.moveaxis(channel, axis, 0) for channel in channels),
+        {name: np.moveaxis(values, axis, 0) for name, values in maps.items() if values is not None},
+        None if truth is None else np.moveaxis(truth, axis, 0),
+        (spacing[0], spacing[1]),
         tuple(notes),
     )
 

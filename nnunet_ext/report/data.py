@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_ext.descriptions import read_description
 from nnunet_ext.evaluation.attention import Row, flags_of, order_column, worst_first
 from nnunet_ext.evaluation.confidences import DIRECTIONS, confidence_of, number_in
+from nnunet_ext.evaluation.end_slices import planned_stack_axis
 from nnunet_ext.evaluation.results import CaseEvaluation, FolderEvaluation
 from nnunet_ext.evaluation.verdict_check import VerdictCheck, verdict_check
 from nnunet_ext.input_checks.dicom_series import series_folders
@@ -123,6 +124,7 @@ class ReportData:
         failure_dice: a case fails below it.
         notes: what could not be shown, one sentence each.
         not_predicted: cases of the image folder without a row, such as those that failed.
+        stack_axis: along which slices are stacked, on the axes of the reader; None if the plans do not say.
     """
 
     name: str
@@ -142,6 +144,7 @@ class ReportData:
     failure_dice: float = 0.75
     notes: tuple[str, ...] = ()
     not_predicted: tuple[str, ...] = ()
+    stack_axis: int | None = None
 
     @property
     def judged_cases(self) -> list[ReportCase]:
@@ -212,7 +215,8 @@ def gather(
     if truth is not None and not truth.is_dir():
         raise FileNotFoundError(f"The folder of the truth must exist; {truth} does not.")
     dataset_json = read_description(prediction_folder / "dataset.json", ("labels", "file_ending"))
-    reader = PlansManager(read_description(prediction_folder / "plans.json")).image_reader_writer_class()
+    plans = read_description(prediction_folder / "plans.json")
+    reader = PlansManager(plans).image_reader_writer_class()
     run = read_record(prediction_folder)
     members = run.get("members", [])
     ending = dataset_json["file_ending"]
@@ -255,6 +259,7 @@ def gather(
         failure_dice=failure_dice,
         notes=tuple(notes),
         not_predicted=not_predicted,
+        stack_axis=planned_stack_axis(plans),
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 import nnunet_ext
-from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.files.atomic import atomic_path
 from nnunet_ext.report.case_pictures import SlicePicture, draw_slices
 from nnunet_ext.report.case_volumes import MAP_WORDS, CaseVolumes, NoSegmentationError, read_volumes
@@ -106,9 +105,8 @@ def cards_of(
     for name, case in case_of.items():
         volumes: CaseVolumes | None = None
         try:
-            volumes = read_volumes(case, reader)
+            volumes = read_volumes(case, reader, shown.stack_axis)
             notes = volumes.notes
-            volumes = with_slices_along(volumes, shown.stack_axis, case, reader)
         except NoSegmentationError as error:
             notes = (f"No slices: {error}",)
         for rank, choice in enumerate(shown.choices, start=1):
@@ -168,18 +166,3 @@ def most_uncertain(volumes: CaseVolumes) -> list[int]:
         return [len(volumes.segmentation) // 2]
     sums = volumes.uncertainty.reshape(len(volumes.uncertainty), -1).sum(axis=1, dtype=np.float64)
     return np.argsort(-sums, kind="stable")[:SLICES].tolist()
-
-
-def with_slices_along(volumes: CaseVolumes, axis: int, case: ReportCase, reader: BaseReaderWriter) -> CaseVolumes:
-    """The volumes with another axis first."""
-    if axis == 0:
-        return volumes
-    spacing = [float(step) for step in read_label_map(case.segmentation, reader)[1]["spacing"]]
-    del spacing[axis]
-    return replace(
-        volumes,
-        segmentation=np.moveaxis(volumes.segmentation, axis, 0),
-        channels=tuple(np.moveaxis(channel, axis, 0) for channel in volumes.channels),
-        maps={name: np.moveaxis(values, axis, 0) for name, values in volumes.maps.items()},
-        spacing_mm=(spacing[0], spacing[1]),
-    )

@@ -100,7 +100,7 @@ def test_the_report_draws_the_slices_of_a_series(predict: Any, images: Path, tmp
     assert predict(tmp_path / "out") == 0
     data = gather(tmp_path / "out")
     for case in data.cases:
-        volumes = read_volumes(case, data.reader)
+        volumes = read_volumes(case, data.reader, data.stack_axis)
         series = sitk.GetArrayFromImage(series_image(series_slices(images / f"{case.name}_0000")))
         assert volumes.notes == ()
         assert volumes.channels[0].shape == volumes.segmentation.shape

@@ -172,6 +172,19 @@ def test_each_slice_has_its_segmentation_and_its_uncertainty(tmp_path, predictio
     assert 'alt="heart_b, slice 3 of 5: entropy"' in page.source
 
 
+def test_slices_are_those_along_the_first_axis_of_the_plans(tmp_path, prediction, write_image, segmentation, entropy):
+    """RV and LV are in x 4 to 8 and 9 to 13 of 20; the entropy is in x 8 and 9."""
+    write_image(entropy, prediction / "maps" / "entropy" / "heart_b.nii.gz")
+    write_image(segmentation, tmp_path / "truth" / "heart_b.nii.gz")
+    plans = {"image_reader_writer": "NibabelIO", "transpose_forward": [2, 0, 1]}
+    (prediction / "plans.json").write_text(json.dumps(plans))
+    page = page_of(tmp_path, prediction, shown_cases=1, truth=tmp_path / "truth")
+    assert "slice 5 of 20 first with foreground" in page.text
+    assert "slice 9 of 20 most uncertain" in page.text
+    assert "slice 10 of 20 second most uncertain" in page.text
+    assert "slice 14 of 20 last with foreground" in page.text
+
+
 def test_without_maps_and_images_the_segmentation_is_drawn_on_black(tmp_path, prediction):
     page = page_of(tmp_path, prediction, shown_cases=1)
     assert "No image: drawn on black." in page.text

@@ -3,14 +3,18 @@ from __future__ import annotations
 import base64
 import io
 
+import nibabel
 import numpy as np
 import pytest
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from PIL import Image
 
 from nnunet_ext.report.atlas import Grid, channel_atlas, label_atlas, label_step, map_atlas
-from nnunet_ext.report.case_volumes import CaseVolumes
+from nnunet_ext.report.case_volumes import CaseVolumes, read_volumes
+from nnunet_ext.report.data import ReportCase
 from nnunet_ext.report.volumes import reduction, scaled, view_box, view_volumes, within_limits
 
+SPACING_MM = (1.0, 8.0, 2.0)  # z, y, x
 ONE_CELL = Grid.of(1, (2, 2))
 EVERYTHING = 10**9
 
@@ -27,6 +31,23 @@ def large_case(slices: int = 6, side: int = 100) -> CaseVolumes:
     """Noise, which no file makes small."""
     shape = (slices, side, side)
     return CaseVolumes(np.ones(shape, dtype=np.uint8), (noise(shape), noise(shape)), {"entropy": noise(shape)})
+
+
+@pytest.mark.parametrize(
+    ("stack_axis", "shape", "spacing_mm"),
+    [(0, (2, 3, 4), (8, 2)), (2, (4, 2, 3), (1, 8)), (None, (3, 2, 4), (1, 2))],
+)
+def test_the_axis_of_the_slices_comes_first(tmp_path, stack_axis, shape, spacing_mm):
+    """That of the plans, otherwise that of the largest spacing, here y; NIfTI stores (x, y, z)."""
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    file = tmp_path / "heart.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), np.diag([*SPACING_MM[::-1], 1.0])), file)
+    case = ReportCase({"case": "heart"}, file, {"entropy": file}, (file,), truth=file)
+    volumes = read_volumes(case, NibabelIO(), stack_axis)
+    assert (volumes.segmentation.shape, volumes.spacing_mm) == (shape, spacing_mm)
+    expected = values.swapaxes(0, 1) if stack_axis is None else values.transpose(2, 0, 1) if stack_axis else values
+    for found in (volumes.segmentation, volumes.channels[0], volumes.uncertainty, volumes.truth):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_slices_lie_row_by_row_in_cells_that_start_at_multiples_of_eight():
