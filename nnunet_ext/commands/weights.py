@@ -30,6 +30,7 @@ from nnunet_ext.evaluation.label_maps import read_label_map
 from nnunet_ext.files.writable import require_writable
 from nnunet_ext.inference.accumulation.case_frame import PreparedCase
 from nnunet_ext.inference.engine import EnsembleEngine, device_of
+from nnunet_ext.inference.preparation import prepare_case
 from nnunet_ext.inference.run import Pace, RunOutcome, progress_logger, run_cases
 from nnunet_ext.machine.devices import prepare_process_for
 from nnunet_ext.models.model import require_previous_stage, require_same_labels
@@ -173,8 +174,10 @@ def predict_side_by_side(
         sink: gets each case with the probabilities (K, C, *spatial) in half precision, of every model.
     """
 
+    models = [model for engine in engines for model in engine.models]
+
     def prepare(case: Case) -> list[PreparedCase]:
-        return [prepared for engine in engines for prepared in engine.prepare(case)]
+        return prepare_case(case, models, engines[0].options)
 
     def predict(case: Case, prepared: list[PreparedCase], progress: tqdm) -> CasePrediction:
         first = engines[0].predict_case(case.name, prepared[:1], PROBABILITIES, progress)

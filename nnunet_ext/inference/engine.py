@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nnunet_ext.calibration.ensemble_weights import EnsembleWeights
 from nnunet_ext.calibration.model_calibration import Calibration
-from nnunet_ext.inference.accumulation.case_frame import PreparedCase
+from nnunet_ext.inference.accumulation.case_frame import PreparedCase, all_to
 from nnunet_ext.inference.accumulation.case_sums import SumOptions
 from nnunet_ext.inference.accumulation.early_exit import rule_for
 from nnunet_ext.inference.accumulation.maps import MAPS
@@ -30,21 +30,19 @@ from nnunet_ext.inference.member_runner import MemberRunner
 from nnunet_ext.inference.memory_fallback import where_it_fits
 from nnunet_ext.inference.memory_plan import MemoryPlan, MemoryPlanner
 from nnunet_ext.inference.passes import passes_by_fold, passes_of, segmented_names
+from nnunet_ext.inference.preparation import prepare_case
 from nnunet_ext.inference.run import CaseSink, Pace, RunOutcome, run_cases
 from nnunet_ext.inference.runtimes.choice import CHOICES, ChooseRuntime, compilation
 from nnunet_ext.inference.runtimes.precision import arithmetic_for
-from nnunet_ext.inference.sliding_window import tile_image
 from nnunet_ext.inference.stages.postprocess import postprocess_stage, warn_of_other_ensemble
 from nnunet_ext.inference.transform_cost import log_cost, require_several_transforms, warn_of_single_transforms
 from nnunet_ext.inference.transforms.sets import TRANSFORM_SETS
-from nnunet_ext.input_checks import require_good_case
 from nnunet_ext.labels import regions_of
 from nnunet_ext.machine.allocator import return_large_blocks
 from nnunet_ext.machine.devices import fastest_device, usable_device
 from nnunet_ext.models.members import MemberRule
 from nnunet_ext.models.model import (
     Model,
-    channel_names,
     load_model,
     require_model_weights,
     require_previous_stage,
@@ -265,28 +263,8 @@ class EnsembleEngine:
         return run_cases(cases, self.prepare, predict, sink, pace)
 
     def prepare(self, case: Case) -> list[PreparedCase]:
-        """Checks a case's files and preprocesses them for every model.
-
-        Raises:
-            BadInputError: if a file is damaged or the files do not belong together.
-        """
-        first = self.models[0]
-        require_good_case(
-            case.files,
-            file_ending=first.dataset_json["file_ending"],
-            channels=len(channel_names(first)),
-            reader=first.plans.plans["image_reader_writer"],
-            previous_stage=case.previous_stage if any(model.is_cascaded for model in self.models) else None,
-        )
-        return [self.prepare_image(model, *model.preprocess(case)) for model in self.models]
-
-    def prepare_image(self, model: Model, image: torch.Tensor, properties: dict | None = None) -> PreparedCase:
-        """Divides a preprocessed image (channels, *spatial) into the tiles of a model."""
-        options = self.options
-        tiled = tile_image(
-            image, model.configuration.patch_size, step_size=options.tile_step_size, gaussian=options.use_gaussian
-        )
-        return PreparedCase(tiled, properties or {})
+        """Checks a case's files and preprocesses them for every model; see `prepare_case`."""
+        return prepare_case(case, self.models, self.options)
 
     def predict_case(
         self,
@@ -311,7 +289,7 @@ class EnsembleEngine:
         def predict_on(device: torch.device) -> CasePrediction:
             plan = self.memory.plan(name, prepared, options) if device.type == "cpu" else MemoryPlan()
             room = plan.room()
-            on_device = [case.to(device, room) for case in prepared]
+            on_device = all_to(prepared, device, room)
             adaptation = CaseAdaptation(name, self.options.adapt)
             loop = replace(self.loop, runners=adaptation.runners(self.runners), kind_of_sums=plan.sums)
             compiled = device.type == "cuda" and self.options.runtime == "auto" and compilation() != "unwanted"

@@ -17,6 +17,7 @@ from nnunet_ext.inference.accumulation.moments import Moments
 from nnunet_ext.inference.adaptation.case_adaptation import CaseAdaptation
 from nnunet_ext.inference.engine import EnsembleEngine, open_models
 from nnunet_ext.inference.member_runner import WeightedMean
+from nnunet_ext.inference.preparation import prepare_image
 from nnunet_ext.inference.run import RunOutcome
 from nnunet_ext.models.members import MemberError
 from nnunet_ext.options import EnsembleOptions, OutputOptions
@@ -165,7 +166,7 @@ class EnsemblePredictor(nnUNetPredictor):
         moments, total = Moments(regions=regions, with_variance=False), WeightedMean()
         passes, averages_logits = engine.passes[0], engine.options.average == "logits"
         (runner,) = CaseAdaptation("array", engine.options.adapt).runners(engine.runners)
-        prepared = engine.prepare_image(engine.models[0], data)
+        prepared = prepare_image(engine.models[0], data, options=engine.options)
         for step in passes:
             logits = runner.logits(step, prepared.tiled)
             view = step.field_of_view(logits.shape[1:], logits.device)

@@ -25,9 +25,12 @@ from nnunet_ext.machine.tensor_room import IN_MEMORY, TensorRoom
 from nnunet_ext.models.model import Model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """A case after one model's preprocessing: the tiled image and nnU-Net's properties."""
+    """A case after one model's preprocessing: the tiled image and nnU-Net's properties.
+
+    Models that preprocess alike share it, so nothing of it is changed in place. Only itself is equal to it.
+    """
 
     tiled: TiledImage
     properties: dict
@@ -40,6 +43,14 @@ class PreparedCase:
             room: where the members' logits are kept.
         """
         return PreparedCase(replace(self.tiled.to(device), room=room), self.properties)
+
+
+def all_to(
+    prepared: Sequence[PreparedCase], device: torch.device, room: TensorRoom = IN_MEMORY
+) -> list[PreparedCase]:
+    """`PreparedCase.to` for the case of every model; what models share is moved once, and shared afterwards."""
+    moved = {case: case.to(device, room) for case in dict.fromkeys(prepared)}
+    return [moved[case] for case in prepared]
 
 
 class CaseFrame:
