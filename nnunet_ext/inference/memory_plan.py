@@ -157,7 +157,8 @@ class MemoryPlanner:
         )
         beside_logits = network_volumes - 1
         held = sum(volume * len(passes) for volume, passes in zip(volumes, self.passes, strict=True))
-        work = self._network_bytes(frame) + self._voxel_bytes(frame, output) + self._slab_bytes(outputs, frame)
+        work = self._network_bytes(frame) + self._slab_bytes(outputs, frame)
+        while_summed, while_held = (self._voxel_bytes(frame, output, views) for views in self._views())
         sums = prediction_bytes(
             outputs,
             frame.box_shape,
@@ -168,9 +169,9 @@ class MemoryPlanner:
         )
         classifiers = max(len(model.volumes.classifiers) for model in self.models) - 1  # each with its own logits
         return Needs(
-            sums=work + sums,
-            held=work + held + (beside_logits + classifiers) * max(volumes),
-            on_disk=work,
+            sums=work + while_summed + sums,
+            held=work + while_held + held + (beside_logits + classifiers) * max(volumes),
+            on_disk=work + while_held,
             disk=held + (beside_logits + 1) * max(volumes),
         )
 
@@ -192,12 +193,23 @@ class MemoryPlanner:
             most = max(most, BYTES_PER_VALUE * values * (layers + PATCH_LOGITS_AT_ONCE * outputs))
         return most
 
-    def _voxel_bytes(self, frame: CaseFrame, output: OutputOptions) -> int:
-        """Label maps and maps, which have one value per voxel: those in the box, and those of the whole image."""
+    def _views(self) -> tuple[int, int]:
+        """Volumes (*box) that say how much votes count, with sums and with held logits; none if all see everything.
+
+        Sums have that of the running member, its weights and the sum of all weights; a fold has its own sums. Held
+        logits need every view at the end.
+        """
+        steps = ((position, step.in_view_of) for position, of_model in enumerate(self.passes) for step in of_model)
+        views = len({(position, name) for position, name in steps if name is not None})
+        return (3 + 2 * self.by_fold) * (views > 0), views
+
+    def _voxel_bytes(self, frame: CaseFrame, output: OutputOptions, views: int) -> int:
+        """What has one value per voxel: label maps, maps and views in the box, and what is of the whole image."""
         labels = 1 if len(self.models[0].labels.foreground_labels) < 255 else 2
         members = sum(len(passes) for passes in self.passes)
         maps = len({*output.maps, *MAPS_OF_THE_ROW}) + 1  # the expected entropy
-        in_box = maps * BYTES_PER_VALUE + (members + 3) * labels + 5  # where foreground is, and the values there
+        foreground = 5  # where it is, and the values there
+        in_box = (maps + views) * BYTES_PER_VALUE + (members + 3) * labels + foreground
         of_members = members * labels if output.save_members else 0
         in_image = len(output.maps) * BYTES_PER_VALUE + labels + of_members
         return math.prod(frame.box_shape) * in_box + math.prod(frame.shape) * in_image

@@ -42,6 +42,14 @@ class Pass:
         ]
         return alone if apart or not exact else [exact, *alone]
 
+    @property
+    def in_view_of(self) -> str | None:
+        """The name of the transform that decides what the pass sees; None if it sees every voxel.
+
+        Passes of a model with the same name here have the same field of view.
+        """
+        return None if len(self.transforms) > 1 or self.transforms[0].exact else self.transforms[0].name
+
     def field_of_view(self, shape: Sequence[int], device: torch.device) -> torch.Tensor | None:
         """How much the vote of the pass counts at each voxel, see `Transform.field_of_view`.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nnunet_ext.calibration.model_calibration import Calibration
 from nnunet_ext.calibration.quality import QualityMap
@@ -18,9 +20,12 @@ from nnunet_ext.calibration.risk_control import MaskThreshold
 from nnunet_ext.calibration.temperature import Temperature
 from nnunet_ext.calibration.verdict import Threshold
 from nnunet_ext.inference.accumulation.case_frame import CaseFrame
+from nnunet_ext.inference.accumulation.case_sums import SumOptions
+from nnunet_ext.inference.accumulation.held_sums import HeldSums
 from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.memory_estimate import GIBIBYTE, CaseTooLargeError
 from nnunet_ext.inference.memory_plan import MemoryPlan
+from nnunet_ext.inference.transforms.flip import IDENTITY
 from nnunet_ext.machine.available_memory import resident_bytes
 from nnunet_ext.options import EnsembleOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
@@ -213,6 +218,26 @@ def test_only_the_case_that_is_too_large_fails(coarse, make_image, caplog):
     assert outcome.predicted == ["small"]
     assert "Leave out --save_probabilities, or allow --max-memory" in next(iter(outcome.failed.values()))
     assert "Traceback" not in caplog.text  # nothing is wrong with the program
+
+
+def test_what_votes_count_is_kept_once_for_each_transform_that_interpolates(make_model_folder, images):
+    """Two rotations and two scales of three folds: four volumes, wherever logits are. Sums have three at once."""
+    folder = make_model_folder(patch_size=(16, 16), folds=(0, 1, 2))
+    engine = opened(folder, tta="full", tta_members=True)
+    assert len(engine.passes[0]) == 3 * (4 + 2 + 4)  # mirrored, turned by 90 degrees, interpolated
+    (prepared,), needs = needs_of(engine, images, OutputOptions())
+    frame = CaseFrame(engine.models, [prepared])
+    seen = HeldSums(frame, engine.models[0].labels, SumOptions())
+    logits = torch.zeros(3, *prepared.tiled.without_padding.shape[1:])
+    for step in engine.passes[0]:
+        seen.add(0, step, logits)
+    views = [member.seen for member in seen._held if member.seen is not None]
+    assert (len(views), len({view.data_ptr() for view in views})) == (3 * 4, 4)
+    whole = replace(engine.memory, passes=[[replace(step, transforms=(IDENTITY,)) for step in engine.passes[0]]])
+    without = whole.needs(frame, OutputOptions())
+    volume = 4 * math.prod(frame.box_shape)
+    assert needs.held - without.held == needs.on_disk - without.on_disk == 4 * volume
+    assert needs.sums - without.sums == 3 * volume
 
 
 # --- the ceiling holds ---

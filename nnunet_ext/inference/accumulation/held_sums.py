@@ -34,7 +34,7 @@ class HeldMember:
         position: index of its model.
         step: the pass that produced the logits.
         logits: (C, *spatial) at the model's resolution.
-        seen: (*box), how much its vote counts; None means fully everywhere.
+        seen: (*box), how much its vote counts, shared by passes with the same view; None means fully everywhere.
     """
 
     position: int
@@ -76,6 +76,7 @@ class HeldSums(CaseSums):
     def __init__(self, *arguments: object, **settings: object) -> None:
         super().__init__(*arguments, **settings)  # type: ignore[arg-type]
         self._held: list[HeldMember] = []
+        self._views: dict[tuple[int, str | None], torch.Tensor | None] = {}
 
     def add(self, position: int, step: Pass, logits: torch.Tensor, also: Sequence[CaseSums] = ()) -> None:
         """Keeps one member's logits; arguments as in `CaseSums.add`, and the logits must not change afterwards."""
@@ -84,6 +85,13 @@ class HeldSums(CaseSums):
             if not isinstance(sums, HeldSums):
                 raise TypeError(f"Held sums share members with held sums only; found {type(sums).__name__}.")
             sums._held.append(member)
+
+    def _seen_in_box(self, position: int, step: Pass, logits: torch.Tensor) -> torch.Tensor | None:
+        """See `CaseSums`; kept once for all passes of a model with the same view, since members do not change it."""
+        key = position, step.in_view_of
+        if key not in self._views:
+            self._views[key] = super()._seen_in_box(position, step, logits)
+        return self._views[key]
 
     def probabilities(self) -> SlicedVolume:
         """The ensemble's probabilities (C, *box), computed again for every slab that is asked for."""
