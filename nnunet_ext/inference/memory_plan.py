@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,8 @@ from nnunet_ext.inference.memory_estimate import (
 from nnunet_ext.inference.passes import Pass
 from nnunet_ext.inference.runtimes.batch_size import batch_size_for
 from nnunet_ext.inference.stages.postprocess import Postprocess
-from nnunet_ext.machine.available_memory import available_memory_bytes, resident_bytes
+from nnunet_ext.machine.allocator import return_freed_memory
+from nnunet_ext.machine.available_memory import free_memory_bytes, resident_bytes
 from nnunet_ext.machine.tensor_room import IN_MEMORY, OnDisk, TensorRoom, free_disk_bytes
 from nnunet_ext.models.model import Model
 from nnunet_ext.options import EnsembleOptions, OutputOptions
@@ -94,9 +95,34 @@ class MemoryPlanner:
     by_fold: bool = False
     postprocess: Postprocess | None = None
 
-    def plan(self, case: str, prepared: Sequence[PreparedCase], output: OutputOptions) -> MemoryPlan:
-        """The fastest plan that fits into this machine, or into what the options allow; see `fitting`."""
-        return self.fitting(case, prepared, output, self._room_bytes())
+    def plan(
+        self,
+        case: str,
+        prepared: Sequence[PreparedCase],
+        output: OutputOptions,
+        free_bytes: Callable[[], int | None] = free_memory_bytes,
+        give_back: Callable[[], object] = return_freed_memory,
+    ) -> MemoryPlan:
+        """The fastest plan that fits into this machine, or into what the options allow; see `fitting`.
+
+        The process may keep memory that earlier cases freed, and this case could take it. How much that is shows
+        only when it is given back, which costs time, so this waits until a case would not fit otherwise.
+
+        Args:
+            case: the case's name.
+            prepared: the case after each model's preprocessing, in the models' order.
+            output: what is written.
+            free_bytes: returns the bytes that the machine has beyond what the process holds; None if unknown.
+            give_back: returns freed memory that the process keeps.
+
+        Raises:
+            CaseTooLargeError: if no plan fits.
+        """
+        room = self._room_bytes(free_bytes)
+        if room is not None and self.needs(CaseFrame(self.models, prepared), output).sums > room:
+            give_back()
+            room = self._room_bytes(free_bytes)
+        return self.fitting(case, prepared, output, room)
 
     def fitting(
         self,
@@ -175,10 +201,10 @@ class MemoryPlanner:
             disk=held + (beside_logits + 1) * max(volumes),
         )
 
-    def _room_bytes(self) -> int | None:
-        """Bytes that a case may take; None if the system does not say."""
+    def _room_bytes(self, free_bytes: Callable[[], int | None]) -> int | None:
+        """Bytes that a case may take beyond what the process holds; None if the system does not say."""
         if self.options.max_memory is None:
-            return available_memory_bytes()
+            return free_bytes()
         return int(self.options.max_memory * GIBIBYTE) - resident_bytes()
 
     def _network_bytes(self, frame: CaseFrame) -> int:

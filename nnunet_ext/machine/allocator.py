@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether they were set; False on other systems, where nothing happens.
     """
-    mallopt = _mallopt()
+    mallopt = _function_of_glibc("mallopt")
     if mallopt is None:
         return False
     # One arena for all threads: arenas of single threads return memory whatever the threshold is.
@@ -41,17 +41,27 @@ def return_large_blocks() -> bool:
     Returns:
         Whether it was set; False on systems without glibc.
     """
-    mallopt = _mallopt()
+    mallopt = _function_of_glibc("mallopt")
     if mallopt is None:
         return False
     return bool(mallopt(M_MMAP_MAX, MMAP_MAX_DEFAULT) and mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD))
 
 
-def _mallopt() -> Callable[[int, int], int] | None:
-    """The function of glibc that sets up its allocator; None on other systems."""
+def return_freed_memory() -> bool:
+    """Returns all freed memory that this process keeps to the system, once; later blocks are kept again.
+
+    Returns:
+        Whether something was returned; False on systems without glibc.
+    """
+    malloc_trim = _function_of_glibc("malloc_trim")
+    return malloc_trim is not None and bool(malloc_trim(0))
+
+
+def _function_of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc's allocator; None on other systems."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        return ctypes.CDLL("libc.so.6").mallopt
+        return getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):  # another C library, such as musl
         return None

@@ -14,7 +14,23 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
     """Bytes that this process could use in total: free memory, free swap space, and what it already uses.
 
     What it uses counts as available, since freed memory that it keeps cannot be told from memory in use.
-    So this is an upper bound. The limit of a container or of a batch system counts where it is smaller.
+    So this is an upper bound; what comes on top of the memory in use must fit into `free_memory_bytes`.
+
+    Args:
+        root: folder of `proc` and `sys`.
+
+    Returns:
+        None if the system does not report it, as on all systems but Linux.
+    """
+    free, own = free_memory_bytes(root), resident_bytes(root)
+    return None if free is None or not own else free + own
+
+
+def free_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes that this process could take beyond what it holds: free memory and free swap space.
+
+    The limit of a container or of a batch system counts where it leaves less. Freed memory that the process keeps is
+    not free, but it is after `return_freed_memory`.
 
     Args:
         root: folder of `proc` and `sys`.
@@ -23,11 +39,10 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
         None if the system does not report it, as on all systems but Linux.
     """
     machine = _table(root / "proc" / "meminfo")
-    own = _table(root / "proc" / "self" / "status").get("VmRSS")
-    if "MemAvailable" not in machine or own is None:
+    if "MemAvailable" not in machine:
         return None
     free = (machine["MemAvailable"] + machine.get("SwapFree", 0)) * KIBIBYTE
-    return min([free, *_free_in_groups(root)]) + own * KIBIBYTE
+    return min([free, *_free_in_groups(root)])
 
 
 def resident_bytes(root: Path = Path("/")) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from nnunet_ext.inference.engine import EnsembleEngine
 from nnunet_ext.inference.memory_estimate import GIBIBYTE, CaseTooLargeError
 from nnunet_ext.inference.memory_plan import MemoryPlan
 from nnunet_ext.inference.transforms.flip import IDENTITY
-from nnunet_ext.machine.available_memory import resident_bytes
+from nnunet_ext.machine.available_memory import available_memory_bytes, free_memory_bytes, resident_bytes
 from nnunet_ext.options import EnsembleOptions, OutputOptions
 from nnunet_ext.prediction_folder.case_files import CasePrediction
 from nnunet_ext.prediction_folder.cases import find_cases
@@ -218,6 +219,36 @@ def test_only_the_case_that_is_too_large_fails(coarse, make_image, caplog):
     assert outcome.predicted == ["small"]
     assert "Leave out --save_probabilities, or allow --max-memory" in next(iter(outcome.failed.values()))
     assert "Traceback" not in caplog.text  # nothing is wrong with the program
+
+
+def test_what_the_process_holds_is_not_free_for_a_case(coarse, tmp_path):
+    """Of 10 parts the process holds 4. Sums need more than the 6 that are left, held logits just those."""
+    folder, images = coarse
+    engine, output = opened(folder, tta="none"), OutputOptions(maps=())
+    prepared, needs = needs_of(engine, images, output)
+    part = math.ceil(needs.held / 6 / 1024)  # KiB
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {6 * part} kB\n", encoding="utf-8")
+    (tmp_path / "proc/self/status").write_text(f"VmRSS: {4 * part} kB\n", encoding="utf-8")
+    assert needs.sums < available_memory_bytes(tmp_path) == 10 * part * 1024
+    free_bytes = partial(free_memory_bytes, tmp_path)
+    assert engine.memory.plan("c", prepared, output, free_bytes) == MemoryPlan(held=True)
+
+
+@pytest.mark.parametrize(("before", "given_back"), [(0.5, 1), (1, 0)])
+def test_freed_memory_that_the_process_keeps_is_given_back_where_a_case_needs_it(coarse, before, given_back):
+    folder, images = coarse
+    engine, output = opened(folder, tta="none"), OutputOptions(maps=())
+    prepared, needs = needs_of(engine, images, output)
+    free, calls = [int(before * needs.sums)], []
+
+    def give_back() -> None:
+        calls.append("given back")
+        free[0] = needs.sums
+
+    plan = engine.memory.plan("c", prepared, output, lambda: free[0], give_back)
+    assert plan == MemoryPlan()
+    assert len(calls) == given_back
 
 
 def test_what_votes_count_is_kept_once_for_each_transform_that_interpolates(make_model_folder, images):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_ext.machine.available_memory import available_memory_bytes
+from nnunet_ext.machine.available_memory import available_memory_bytes, free_memory_bytes
 
 MEMINFO = (
     "MemTotal:   65536000 kB\nMemFree:  100 kB\nMemAvailable: 1000 kB\nSwapFree: {swap} kB\nHugePages_Total: 0\n"
@@ -31,6 +31,10 @@ def linux(tmp_path: Path):
 
 def test_what_is_free_and_what_the_process_holds_already(linux) -> None:
     assert available_memory_bytes(linux()) == (1000 + 50) * 1024
+
+
+def test_what_the_process_holds_is_not_free(linux) -> None:
+    assert free_memory_bytes(linux()) == 1000 * 1024
 
 
 def test_swap_space_counts(linux) -> None:
