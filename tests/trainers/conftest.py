@@ -25,6 +25,7 @@ def tiny_plans(features):
         "plans_name": "nnUNetPlans",
         "label_manager": "LabelManager",
         "original_median_shape_after_transp": [1, 40, 40],
+        "original_median_spacing_after_transp": [5.0, 1.0, 1.0],
         "configurations": {
             "2d": {
                 "data_identifier": "nnUNetPlans_2d",
