@@ -62,10 +62,7 @@ def error_average_precision(uncertainty: np.ndarray, errors: np.ndarray, *, mask
 class FilteringCurves(NamedTuple):
     """Dice, FTP and FTN of `qu_brats_score` at each threshold, ascending; at the last one nothing is filtered.
 
-    Attributes:
-        dice: (thresholds); all NaN if no voxel counts, as the other two.
-        filtered_positives: (thresholds), FTP.
-        filtered_negatives: (thresholds), FTN.
+    Each is an array (thresholds); all are NaN if no voxel counts.
     """
 
     dice: np.ndarray
