@@ -176,7 +176,7 @@ def by_seed(column: str) -> Callable[[Study, ImageSet, MethodResults, MethodResu
             return ""
         pairs = [(results.of_seeds([seed]), reference.of_seeds([seed])) for seed in seeds]
         found = [one.mean(test, column) - other.mean(test, column) for one, other in pairs]
-        return ", ".join(f"{value:+.3f}".replace("-", "−") for value in found)
+        return ", ".join(signed(value) for value in found)
 
     return cell
 
@@ -188,8 +188,7 @@ def with_interval(
     pair = compared(study, test, column, results, reference)
     if pair.mean_difference != pair.mean_difference:
         return ""  # such as the calibration of regions
-    numbers = [f"{value:+.{digits}f}".replace("-", "−") for value in (pair.mean_difference, pair.low, pair.high)]
-    return "{} ({} to {})".format(*numbers)
+    return "{} ({} to {})".format(*(signed(value, digits) for value in (pair.mean_difference, pair.low, pair.high)))
 
 
 def changes_of(found: dict[str, MethodResults]) -> list[Pair]:
@@ -229,6 +228,11 @@ def share(part: str, whole: str) -> Callable[[Study, ImageSet, MethodResults, Me
 def times(seconds: Figure) -> Callable[[Study, ImageSet, MethodResults, MethodResults], str]:
     """A column with CPU seconds relative to the reference."""
     return lambda study, test, results, reference: shown(seconds(test, results) / seconds(test, reference), 2) + "×"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign, a minus as it is printed."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def shown(value: float, digits: int = 3) -> str:

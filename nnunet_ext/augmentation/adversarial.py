@@ -130,20 +130,25 @@ def affine_bounds(axes: int, bounds: Bounds) -> list[float]:
 
 def unit(values: Tensor) -> Tensor:
     """Each sample with the Euclidean length 1; 0 stays 0."""
-    length = values.flatten(start_dim=1).norm(dim=1).reshape(-1, *[1] * (values.ndim - 1))
+    length = of_each_sample(values.flatten(start_dim=1).norm(dim=1), values)
     return values / length.where(length > 0, 1)
 
 
 def finite_or_0(values: Tensor) -> Tensor:
     """Each sample, with zeros for one that is not finite everywhere."""
-    finite = values.isfinite().flatten(start_dim=1).all(dim=1).reshape(-1, *[1] * (values.ndim - 1))
+    finite = of_each_sample(values.isfinite().flatten(start_dim=1).all(dim=1), values)
     return values.where(finite, 0)
 
 
 def largest(values: Tensor) -> Tensor:
     """The largest absolute value of each sample, 1 where all are 0; to divide by."""
-    found = values.abs().flatten(start_dim=1).amax(dim=1).reshape(-1, *[1] * (values.ndim - 1))
+    found = of_each_sample(values.abs().flatten(start_dim=1).amax(dim=1), values)
     return found.where(found > 0, 1)
+
+
+def of_each_sample(numbers: Tensor, values: Tensor) -> Tensor:
+    """One number per sample (B), shaped to go with values (B, ...)."""
+    return numbers.reshape(-1, *[1] * (values.ndim - 1))  # (B, 1, ..., 1)
 
 
 def changed(images: Tensor, chain: Chain) -> Tensor:

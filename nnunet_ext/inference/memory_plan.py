@@ -119,10 +119,14 @@ class MemoryPlanner:
             CaseTooLargeError: if no plan fits.
         """
         room = self._room_bytes(free_bytes)
-        if room is not None and self.needs(CaseFrame(self.models, prepared), output).sums > room:
+        if room is None:
+            return MemoryPlan()
+        frame = CaseFrame(self.models, prepared)
+        needs = self.needs(frame, output)
+        if needs.sums > room:
             give_back()
             room = self._room_bytes(free_bytes)
-        return self.fitting(case, prepared, output, room)
+        return self._fitting(case, frame, needs, output, room)
 
     def fitting(
         self,
@@ -144,11 +148,20 @@ class MemoryPlanner:
         Raises:
             CaseTooLargeError: if none fits.
         """
-        if room is None:
-            return MemoryPlan()
         frame = CaseFrame(self.models, prepared)
-        needs = self.needs(frame, output)
-        if needs.sums <= room:
+        return self._fitting(case, frame, self.needs(frame, output), output, room, free_disk)
+
+    def _fitting(
+        self,
+        case: str,
+        frame: CaseFrame,
+        needs: Needs,
+        output: OutputOptions,
+        room: int | None,
+        free_disk: int | None = None,
+    ) -> MemoryPlan:
+        """See `fitting`; `needs` are those of the case's frame."""
+        if room is None or needs.sums <= room:
             return MemoryPlan()
         obstacle = self._obstacle(frame, output)
         if obstacle is not None:

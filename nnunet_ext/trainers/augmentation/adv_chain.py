@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunet_ext.augmentation.adversarial import Bounds, Chain, ascended, changed, random_chain, undone
+from nnunet_ext.augmentation.adversarial import Bounds, Chain, ascended, changed, of_each_sample, random_chain, undone
 from nnunet_ext.losses.added_terms import AddedTerm, finest
 from nnunet_ext.losses.case_weighted import CaseWeighting
 from nnunet_ext.losses.ramps import ConstantRamp, Ramp
@@ -99,7 +99,7 @@ class AdversarialConsistency(CaseWeighting):
         kept = (undone(torch.ones_like(clean[:, :1]), chain) > 1 - 1e-3).float()
         difference = kept * (clean - back)
         if weights:
-            difference = difference * clean.new_tensor(weights).sqrt().reshape(-1, *[1] * (clean.ndim - 1))
+            difference = difference * of_each_sample(clean.new_tensor(weights).sqrt(), clean)
         mean = difference.square().sum() / (kept.sum() * clean.shape[1]).clamp_min(1)
         contours = [difference.diff(dim=axis).square() * pairs(kept, axis) for axis in range(2, difference.ndim)]
         return mean + self.contour_weight * torch.stack([contour.mean() for contour in contours]).mean()
