@@ -19,6 +19,7 @@ from nnunet_ext.evaluation.results import CaseEvaluation, Figures
 from nnunet_ext.evaluation.structure_metrics import (
     STRUCTURE_METRICS,
     StructureMetric,
+    figure_of_absent,
     structure_figures,
     structure_pair,
 )
@@ -116,7 +117,7 @@ def mean_dice(counts: Iterable[OverlapCounts], absent: AbsentRule) -> float:
         counts: of each structure.
         absent: whether structures that neither truth nor prediction has are left out or have Dice 1.
     """
-    return nan_mean([1.0 if entry.absent and absent == "perfect" else entry.dice for entry in counts])
+    return nan_mean([figure_of_absent(1.0, absent) if entry.absent else entry.dice for entry in counts])
 
 
 def end_slice_figures(pair: LabelMapPair, counted: np.ndarray, judgement: Judgement) -> Figures:
@@ -213,13 +214,13 @@ def qu_brats_figures(
     scores: list[float] = []
     gains: list[float] = []
     for name, labels in judgement.structures.items():
-        if not counts[name].absent:
+        if counts[name].absent:
+            scores.append(figure_of_absent(1.0, judgement.metrics.absent))
+            gains.append(figure_of_absent(0.0, judgement.metrics.absent))
+        else:
             curves = filtered.curves(np.isin(prediction, labels), np.isin(truth, labels))
             scores.append(curves.score)
             gains.append(curves.gain)
-        elif judgement.metrics.absent == "perfect":
-            scores.append(1.0)
-            gains.append(0.0)
     return {"qu_brats": nan_mean(scores), "qu_brats_gain": nan_mean(gains)}
 
 

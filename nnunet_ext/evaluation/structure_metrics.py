@@ -26,7 +26,7 @@ from nnunet_ext.evaluation.results import Figures
 from nnunet_ext.evaluation.surface import hausdorff_distances_mm, normalised_surface_dice
 from nnunet_ext.evaluation.volume import relative_volume_error, volume_error_ml, voxel_volume_ml
 from nnunet_ext.labels import Region
-from nnunet_ext.options import MetricOptions
+from nnunet_ext.options import AbsentRule, MetricOptions
 
 Better = Literal["higher", "lower", "closer to 0"]
 
@@ -151,7 +151,7 @@ def structure_figures(pair: StructurePair, metrics: Sequence[StructureMetric] = 
 def figure_of(pair: StructurePair, metric: StructureMetric) -> float:
     """One column of a structure."""
     if pair.counts.absent and metric.perfect is not None:
-        return metric.perfect if pair.options.absent == "perfect" else nan
+        return figure_of_absent(metric.perfect, pair.options.absent)
     return metric.figure(pair)
 
 
@@ -175,3 +175,8 @@ def structure_pair(
         box = bounding_box(truth | prediction)
         truth, prediction = truth[box], prediction[box]
     return StructurePair(prediction, truth, spacing_mm, voxel_volume_ml(pair.spacing_mm), counts, options)
+
+
+def figure_of_absent(perfect: float, rule: AbsentRule) -> float:
+    """What a structure that neither truth nor prediction has counts: its perfect value, or NaN, which is left out."""
+    return perfect if rule == "perfect" else nan
